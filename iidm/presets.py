@@ -1,0 +1,115 @@
+"""A preset is a function that returns a whole configuration; `PRESETS` names them for `--preset`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from .config import (
+    Config,
+    DataConfig,
+    DatasetConfig,
+    LogConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    unknown_name,
+    with_recipe,
+    with_values,
+)
+
+LABEL_BUDGETS = (0, 100, 200, 500, 1000)
+"""Labeled Cityscapes images of the paper's Tables 1 and 2, and none."""
+
+
+def _paper(source: str, target: str, labeled_count: int) -> Config:
+    """ResNet-101 DeepLabV2, 512x512, batch 2+2+2, 40,000 steps: the paper's implementation details."""
+    loss = LossConfig() if labeled_count else LossConfig(target_weight=0.0, intra_weight=0.0)
+    config = Config(
+        preset=f"{source}-cityscapes-{labeled_count}",
+        data=DataConfig(
+            source=DatasetConfig(spec=source),
+            target=DatasetConfig(spec=target),
+            labeled_count=labeled_count,
+            workers=4,
+        ),
+        loss=loss,
+        log=LogConfig(every=50, preview_every=2000, checkpoint_every=2000),
+    )
+    return with_recipe(config, "paper")
+
+
+def _small(preset: str, source: str, target: str) -> Config:
+    """What trains in minutes on 2 CPU cores: MobileNetV2 at output stride 16 on crops of about 240x320.
+
+    Rare class sampling counts pixels on a 512x512 crop of the paper's sizes; the thresholds are scaled by area.
+    """
+    config = Config(
+        preset=preset,
+        max_steps=400,
+        data=DataConfig(
+            source=DatasetConfig(spec=source),
+            target=DatasetConfig(spec=target),
+            crop_size=(240, 320),
+            rare_class_min_px=600,
+            rare_class_min_crop_px=300,
+        ),
+        model=ModelConfig(backbone="mobilenet_v2", output_stride=16),
+        optim=OptimConfig(lr=3e-4, warmup_steps=40),
+        log=LogConfig(every=10, preview_every=100, checkpoint_every=100),
+    )
+    return with_recipe(config, "daformer")
+
+
+def scenes() -> Config:
+    """Built-in StreetScenes, rendered to camera, 20 labeled camera images; random start, no download."""
+    config = _small("scenes", "streetscenes-rendered", "streetscenes-camera")
+    return with_values(
+        config,
+        {"data": {"labeled_count": 20, "crop_size": (192, 384)}, "model": {"weights": "none"}},
+    )
+
+
+def camvid_dusk() -> Config:
+    """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames, 16 dusk frames to validate."""
+    config = _small("camvid-dusk", "camvid-day", "camvid-dusk")
+    return with_values(config, {"data": {"labeled_count": 3, "labeled_choice": "even"}})
+
+
+def scenes_camvid() -> Config:
+    """StreetScenes rendered to CamVid, 11 classes, 20 labeled CamVid frames."""
+    config = _small("scenes-camvid", "streetscenes-rendered-camvid", "camvid")
+    return with_values(config, {"data": {"labeled_count": 20, "labeled_choice": "even"}})
+
+
+def folder() -> Config:
+    """A user's own folders: say what they are with --data.source.* and --data.target.* or two TOML files."""
+    return _small("folder", "folder", "folder")
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "scenes": scenes,
+    "camvid-dusk": camvid_dusk,
+    "scenes-camvid": scenes_camvid,
+    "folder": folder,
+    **{f"gta5-cityscapes-{n}": partial(_paper, "gta5", "cityscapes", n) for n in LABEL_BUDGETS},
+    **{f"synthia-cityscapes-{n}": partial(_paper, "synthia", "cityscapes-16", n) for n in LABEL_BUDGETS},
+}
+"""Preset name -> function. All of them are checked by a test, all paths come from the command line."""
+
+
+def preset_config(name: str) -> Config:
+    """The configuration of a preset. Raises UserError with the nearest name for one that does not exist."""
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return replace(PRESETS[name](), preset=name)
+
+
+def describe_presets() -> str:
+    """One line a preset."""
+    lines = []
+    for name, function in PRESETS.items():
+        doc = (function.func if isinstance(function, partial) else function).__doc__ or ""
+        lines.append(f"{name:26s}{doc.splitlines()[0]}")
+    return "\n".join(lines)

@@ -1,0 +1,156 @@
+"""Configuration: presets, recipes, methods, files and the command line."""
+
+import json
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iidm.cli import parse_config, read_config, write_config
+from iidm.config import METHODS, RECIPES, Config, LossConfig, with_recipe
+from iidm.presets import PRESETS, preset_config
+from iidm.types import UserError
+
+
+def all_groups(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    found = [(path, value)]
+    for field in fields(value):
+        inner = getattr(value, field.name)
+        if is_dataclass(inner):
+            found += all_groups(inner, f"{path}.{field.name}")
+    return found
+
+
+def test_every_field_is_documented() -> None:
+    import ast
+    import inspect
+
+    import iidm.config as module
+
+    for node in ast.parse(inspect.getsource(module)).body:
+        if not isinstance(node, ast.ClassDef) or not node.name.endswith("Config"):
+            continue
+        body = node.body
+        for statement, after in zip(body, [*body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign):
+                documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert documented, f"{node.name}.{ast.unparse(statement.target)} has no docstring"
+
+
+def test_the_papers_preset_holds_the_papers_values() -> None:
+    config = preset_config("gta5-cityscapes-100")
+    assert config.data.crop_size == (512, 512)
+    assert (config.data.source_batch, config.data.target_batch, config.data.unlabeled_batch) == (2, 2, 2)
+    assert config.data.labeled_count == 100
+    assert config.max_steps == 40_000
+    assert (config.optim.lr, config.optim.head_lr_mult) == (6e-5, 10.0)
+    assert (config.optim.betas, config.optim.weight_decay) == ((0.9, 0.999), 0.01)
+    assert (config.optim.warmup_steps, config.optim.warmup_ratio, config.optim.poly_power) == (1500, 1e-6, 1.0)
+    assert (config.teacher.ema_decay, config.teacher.confidence_threshold) == (0.99, 0.968)
+    assert config.loss == LossConfig(1.0, 1.0, 1.0, 2.0, "sum", "sum")
+    assert (config.model.backbone, config.model.output_stride) == ("resnet101-v1c", 8)
+    assert (config.data.rare_class_temperature, config.data.rare_class_min_px) == (0.01, 3000)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_and_survives_its_file(name: str, tmp_path: Path) -> None:
+    config = preset_config(name)
+    assert config.preset == name
+    write_config(config, tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == config
+
+
+def test_a_budget_of_zero_labels_switches_the_labeled_target_losses_off() -> None:
+    loss = preset_config("synthia-cityscapes-0").loss
+    assert (loss.target_weight, loss.intra_weight) == (0.0, 0.0)
+    assert (loss.source_weight, loss.inter_weight) == (1.0, 1.0)
+
+
+def test_recipes_differ_where_the_table_says_and_nowhere_else() -> None:
+    paper, daformer = with_recipe(Config(), "paper"), with_recipe(Config(), "daformer")
+    assert (paper.mixing.pasted_weight, daformer.mixing.pasted_weight) == ("quality", "one")
+    assert (paper.teacher.quality_per, daformer.teacher.quality_per) == ("image", "batch")
+    assert (paper.teacher.comparison, daformer.teacher.comparison) == (">", ">=")
+    assert (paper.mixing.classes_from, daformer.mixing.classes_from) == ("image", "batch")
+    assert (paper.loss.mixed_normalizer, daformer.loss.mixed_normalizer) == ("sum", "pixels")
+    assert (paper.teacher.ema_ramp, daformer.teacher.ema_ramp) == (False, True)
+    assert with_recipe(daformer, "paper") == paper
+    assert {group: set(values) for group, values in RECIPES["paper"].items()} == {
+        group: set(values) for group, values in RECIPES["daformer"].items()
+    }
+
+
+def test_options_override_method_override_recipe_override_preset() -> None:
+    config, resume = parse_config(
+        "--preset camvid-dusk --recipe paper --method source_target --loss.inter-weight 0.5 --amp --max-steps 7".split()
+    )
+    assert resume is None
+    assert (config.preset, config.recipe, config.method) == ("camvid-dusk", "paper", "source_target")
+    assert config.mixing.pasted_weight == "quality"
+    assert (config.loss.inter_weight, config.loss.intra_weight) == (0.5, 0.0)
+    assert (config.amp, config.max_steps) == (True, 7)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--preset camvid-dsk", ["camvid-dsk", "'camvid-dusk'"]),
+        ("--method iid", ["'iidm'"]),
+        ("--recipe papr", ["'paper'"]),
+        ("--config nowhere.json", ["nowhere.json"]),
+        ("--resume nowhere", ["nowhere"]),
+        ("--data.source-batch 3", ["source-batch is 3", "unlabeled-batch is 2"]),
+        ("--loss.source-weight -1", ["source-weight", "-1"]),
+        ("--data.crop-size 4 4", ["crop-size", "16"]),
+        ("--teacher.confidence-threshold 2", ["confidence-threshold", "between 0 and 1"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_remedy(line: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        parse_config(line.split())
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_unknown_option_ends_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        parse_config(["--loss.inter-wieght", "1"])
+    assert error.value.code != 0
+    assert "--loss.inter-weight" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"losss": {}}, ["losss", "'loss'"]),
+        ({"loss": {"inter_wieght": 1.0}}, ["loss.inter_wieght", "loss.inter_weight"]),
+        ({"max_steps": "many"}, ["max_steps", "int"]),
+        ({"max_steps": 0}, ["max-steps", "at least 1"]),
+    ],
+)
+def test_a_config_file_with_a_mistake_names_file_and_field(
+    change: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(change))
+    with pytest.raises(UserError) as error:
+        read_config(path)
+    assert str(path) in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_resumed_run_refuses_what_would_make_it_another_run(tmp_path: Path) -> None:
+    write_config(preset_config("scenes"), tmp_path / "config.json")
+    with pytest.raises(UserError, match=r"--optim\.lr"):
+        parse_config(["--resume", str(tmp_path), "--optim.lr", "1"])
+    config, resume = parse_config(["--resume", str(tmp_path), "--quiet", "--data.workers", "2"])
+    assert resume == tmp_path
+    assert (config.quiet, config.data.workers) == (True, 2)
+    assert replace(config, quiet=False, run_dir=None).optim == preset_config("scenes").optim
+
+
+def test_every_method_has_a_line() -> None:
+    assert all(line for line, _ in METHODS.values())
+    assert {"iidm", "source_only", "target_only", "source_target"} <= set(METHODS)

@@ -1,0 +1,63 @@
+"""Who may import whom: the table of the design, held by reading every import statement."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ENTRY_POINTS = ("train", "evaluate", "predict", "evaluation", "previews", "runs", "cli")
+ALLOWED = {
+    "types": set(),
+    "config": {"types"},
+    "presets": {"types", "config"},
+    "method": {"types", "config", "kernels", "method"},
+    "data": {"types", "config", "data"},
+    "models": {"types", "config", "models"},
+    "engine": {"types", "config", "engine"},
+}
+EXTRA = {"engine/metrics.py": {"kernels"}}
+
+
+def imported_rooms(path: Path, package: tuple[str, ...]) -> set[str]:
+    """First name below `iidm` of everything a file imports; relative imports are resolved."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, node.module or "")).strip(".")
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "iidm" else [module]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("iidm.")}
+    return rooms
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
+    place = ROOT / "iidm" / room
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert files
+    for file in files:
+        relative = file.relative_to(ROOT / "iidm")
+        package = ("iidm", *relative.parts[:-1])
+        allowed = ALLOWED[room] | EXTRA.get(str(relative), set())
+        assert imported_rooms(file, package) <= allowed, file
+
+
+def test_kernels_import_nothing_of_iidm() -> None:
+    for file in sorted((ROOT / "kernels").rglob("*.py")):
+        package = ("iidm", "kernels", *file.relative_to(ROOT / "kernels").parts[:-1])
+        assert imported_rooms(file, package) <= {"kernels"}, file
+
+
+def test_every_room_stands_in_the_table() -> None:
+    rooms = {p.stem for p in (ROOT / "iidm").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(ALLOWED) | set(ENTRY_POINTS)
+
+
+def test_entry_points_read_like_a_page() -> None:
+    for name in ("train", "evaluate", "predict"):
+        assert len((ROOT / "iidm" / f"{name}.py").read_text().splitlines()) <= 200, name
