@@ -20,7 +20,16 @@ from .types import UserError
 
 _converter = make_converter(forbid_extra_keys=True)
 
-CHANGEABLE_ON_RESUME = ("run_dir", "source_root", "target_root", "device", "kernels", "quiet", "log", "data.workers")
+CHANGEABLE_ON_RESUME = (
+    "run_dir",
+    "source_root",
+    "target_root",
+    "device",
+    "kernels",
+    "quiet",
+    "log",
+    "data.workers",
+)
 """What a resumed run may be given anew: nothing that changes the mathematics or the data order."""
 
 

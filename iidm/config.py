@@ -109,7 +109,12 @@ class DataConfig:
         _require(min(self.crop_size) >= 16, "data.crop_size", self.crop_size, "at least 16 x 16 pixels")
         for name in ("source_batch", "target_batch", "unlabeled_batch", "crop_tries", "prefetch"):
             _require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
-        _require(self.labeled_count is None or self.labeled_count >= 0, "data.labeled_count", self.labeled_count, ">= 0")
+        _require(
+            self.labeled_count is None or self.labeled_count >= 0,
+            "data.labeled_count",
+            self.labeled_count,
+            ">= 0",
+        )
         _require(self.workers >= 0, "data.workers", self.workers, ">= 0")
         _require(self.rare_class_temperature > 0, "data.rare_class_temperature", self.rare_class_temperature, "> 0")
         _share("data.flip_probability", self.flip_probability)
@@ -236,7 +241,12 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         _share("teacher.ema_decay", self.ema_decay)
         _share("teacher.confidence_threshold", self.confidence_threshold)
-        _require(min(self.ignore_top_px, self.ignore_bottom_px) >= 0, "teacher.ignore_*_px", "negative", ">= 0 rows")
+        _require(
+            min(self.ignore_top_px, self.ignore_bottom_px) >= 0,
+            "teacher.ignore_*_px",
+            "negative",
+            ">= 0 rows",
+        )
 
 
 @dataclass(frozen=True)
@@ -259,7 +269,12 @@ class AugmentConfig:
         _share("augment.jitter_probability", self.jitter_probability)
         _share("augment.blur_probability", self.blur_probability)
         _require(0 <= self.jitter_strength <= 0.5, "augment.jitter_strength", self.jitter_strength, "0 to 0.5")
-        _require(0 < self.blur_sigma[0] <= self.blur_sigma[1], "augment.blur_sigma", self.blur_sigma, "0 < low <= high")
+        _require(
+            0 < self.blur_sigma[0] <= self.blur_sigma[1],
+            "augment.blur_sigma",
+            self.blur_sigma,
+            "0 < low <= high",
+        )
 
 
 @dataclass(frozen=True)
@@ -342,8 +357,19 @@ class Config:
 
 PAPER: dict[str, dict[str, Any]] = {
     "loss": {"supervised_normalizer": "sum", "mixed_normalizer": "sum"},
-    "mixing": {"classes_from": "image", "rounding": "ceil", "draw_ignored": False, "pasted_weight": "quality"},
-    "teacher": {"ema_decay": 0.99, "ema_ramp": False, "comparison": ">", "quality_per": "image", "batchnorm": "batch"},
+    "mixing": {
+        "classes_from": "image",
+        "rounding": "ceil",
+        "draw_ignored": False,
+        "pasted_weight": "quality",
+    },
+    "teacher": {
+        "ema_decay": 0.99,
+        "ema_ramp": False,
+        "comparison": ">",
+        "quality_per": "image",
+        "batchnorm": "batch",
+    },
     "augment": {"jitter_strength": 0.2, "draw_per": "batch"},
     "model": {"dropout": 0.0},
 }
@@ -352,7 +378,13 @@ PAPER: dict[str, dict[str, Any]] = {
 DAFORMER: dict[str, dict[str, Any]] = {
     "loss": {"supervised_normalizer": "pixels", "mixed_normalizer": "pixels"},
     "mixing": {"classes_from": "batch", "rounding": "ceil", "draw_ignored": True, "pasted_weight": "one"},
-    "teacher": {"ema_decay": 0.99, "ema_ramp": True, "comparison": ">=", "quality_per": "batch", "batchnorm": "batch"},
+    "teacher": {
+        "ema_decay": 0.99,
+        "ema_ramp": True,
+        "comparison": ">=",
+        "quality_per": "batch",
+        "batchnorm": "batch",
+    },
     "augment": {"jitter_strength": 0.2, "draw_per": "batch"},
     "model": {"dropout": 0.1},
 }

@@ -46,7 +46,11 @@ def test_the_papers_preset_holds_the_papers_values() -> None:
     assert config.max_steps == 40_000
     assert (config.optim.lr, config.optim.head_lr_mult) == (6e-5, 10.0)
     assert (config.optim.betas, config.optim.weight_decay) == ((0.9, 0.999), 0.01)
-    assert (config.optim.warmup_steps, config.optim.warmup_ratio, config.optim.poly_power) == (1500, 1e-6, 1.0)
+    assert (config.optim.warmup_steps, config.optim.warmup_ratio, config.optim.poly_power) == (
+        1500,
+        1e-6,
+        1.0,
+    )
     assert (config.teacher.ema_decay, config.teacher.confidence_threshold) == (0.99, 0.968)
     assert config.loss == LossConfig(1.0, 1.0, 1.0, 2.0, "sum", "sum")
     assert (config.model.backbone, config.model.output_stride) == ("resnet101-v1c", 8)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iidm.config import AugmentConfig
-from iidm.kernels import JitterParams, draw_jitter
+from iidm.kernels.jitter import JitterParams, draw_jitter
 
 
 class StrongAugmentation(NamedTuple):

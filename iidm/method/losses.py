@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iidm.config import LossConfig, Normalizer
-from iidm.kernels import cross_entropy
+from iidm.kernels.cross_entropy import cross_entropy
 
 
 class Branch(NamedTuple):
@@ -28,9 +28,7 @@ class Branch(NamedTuple):
 
 def segmentation_loss(logits: Tensor, branch: Branch, *, align_corners: bool = False) -> Tensor:
     """-sum w log softmax(upsampled logits)[label] over its normaliser, float32 scalar, not yet times `loss_weight`."""
-    return cross_entropy(
-        logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners
-    )
+    return cross_entropy(logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners)
 
 
 def per_pixel(loss: Tensor, branch: Branch) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from iidm.config import Config
-from iidm.kernels import blur, classmix, draw_classes
+from iidm.kernels.blur import blur
+from iidm.kernels.classmix import classmix, draw_classes
 from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Mixed, PseudoLabel
 
 from .augment import draw_strong

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from iidm.config import Config
-from iidm.kernels import normalize
+from iidm.kernels.jitter import normalize
 from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Losses, Mixed, PseudoLabel, StepOutput, TrainBatch
 
 from .losses import Branch, per_pixel, segmentation_loss, zero
@@ -103,7 +103,10 @@ class TrainStep:
         """Every term of the loss whose weight is not 0."""
         loss = self.config.loss
         found: list[Branch] = []
-        supervised = (("source", batch.source, loss.source_weight), ("target", batch.target, loss.target_weight))
+        supervised = (
+            ("source", batch.source, loss.source_weight),
+            ("target", batch.target, loss.target_weight),
+        )
         for name, labeled, weight in supervised:
             if labeled is not None and weight > 0:
                 image = self._normalize(labeled.image)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from iidm.config import TeacherConfig
-from iidm.kernels import pseudo_label
+from iidm.kernels.pseudo_label import pseudo_label
 from iidm.types import PseudoLabel
 
 

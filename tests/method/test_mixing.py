@@ -7,7 +7,7 @@ import torch
 
 from iidm.config import AugmentConfig, Config, with_recipe, with_values
 from iidm.method.mixing import mix, mix_onto_one
-from iidm.types import MEAN_RGB, STD_RGB, IGNORE_INDEX, LabeledImages, PseudoLabel
+from iidm.types import IGNORE_INDEX, MEAN_RGB, STD_RGB, LabeledImages, PseudoLabel
 
 PLAIN = AugmentConfig(jitter_probability=0.0, blur_probability=0.0)
 B, H, W, K = 2, 6, 8, 5

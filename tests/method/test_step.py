@@ -57,7 +57,9 @@ def batch(config: Config, seed: int = 0) -> TrainBatch:
 
     source, target, unlabeled = active_streams(config.loss)
     return TrainBatch(
-        labeled() if source else None, labeled() if target else None, image(B * doubled) if unlabeled else None
+        labeled() if source else None,
+        labeled() if target else None,
+        image(B * doubled) if unlabeled else None,
     )
 
 
@@ -68,7 +70,10 @@ def oracle_loss(net: nn.Module, config: Config, data: TrainBatch, out: StepOutpu
     total = torch.zeros((), dtype=torch.float64)
     mean, std = torch.tensor(MEAN_RGB), torch.tensor(STD_RGB)
     terms = []
-    for labeled, weight in ((data.source, config.loss.source_weight), (data.target, config.loss.target_weight)):
+    for labeled, weight in (
+        (data.source, config.loss.source_weight),
+        (data.target, config.loss.target_weight),
+    ):
         if labeled is not None and weight:
             image = ((labeled.image.float() - mean) / std).permute(0, 3, 1, 2)
             terms.append((image, labeled.label, torch.ones(B, H, W), weight, config.loss.supervised_normalizer))
@@ -130,7 +135,9 @@ def test_a_loss_of_weight_zero_runs_no_branch_and_reads_zero(weights: tuple[floa
     config = with_weights(config_of(), weights)
     out = make_step(config)(batch(config), 0)
     for name, weight in zip(("source", "target", "inter", "intra"), weights, strict=True):
-        assert (float(getattr(out.losses, name)) > 0) == (weight > 0 and (name not in ("inter", "intra") or quality(out)))
+        assert (float(getattr(out.losses, name)) > 0) == (
+            weight > 0 and (name not in ("inter", "intra") or quality(out))
+        )
 
 
 def quality(out: StepOutput) -> bool:

@@ -1,0 +1,165 @@
+"""The check before the first step, so that no run dies hours later on a file that is cut off."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..types import Sample, UserError
+from .datasets import Dataset, Domains, training_size
+from .files import first_few
+from .statistics import absent_classes_note
+
+SAMPLED_LABELS = 32
+"""Labels of each set that are decoded whole, evenly spaced."""
+SHOWN_PROBLEMS = 5
+"""Bad files that the error names."""
+
+_TAIL_BYTES = 4096
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+"""The last bytes of a whole file; others may follow. A JPEG's pixel data never holds 0xff 0xd9."""
+_IMAGE_MODES = ("RGB", "RGBA", "L", "P")
+
+
+@dataclass
+class _Report:
+    """What the files of one sample are like."""
+
+    problems: list[str] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    """(H, W) of the image on disk."""
+    present: frozenset[int] | None = None
+    """Train ids of the label, where it was decoded."""
+
+
+def check_domains(
+    domains: Domains, crop_size: tuple[int, int], *, full: bool = False, jobs: int | None = None
+) -> list[str]:
+    """Open every image and label, compare their sizes, find cut-off files, and decode some labels.
+
+    Cut-off files are found by their last bytes: one that does not end as its format does is decoded.
+
+    Args:
+        crop_size: (H, W) in pixels, for a note on images that are smaller.
+        full: decode every image and every label, not only up to `SAMPLED_LABELS` labels of each set.
+        jobs: threads; default: four per core, as most of the time is spent waiting for the disk.
+
+    Returns:
+        Notes of one line each: what is allowed but worth knowing.
+
+    Raises:
+        UserError: one for all bad files; it names up to `SHOWN_PROBLEMS` of them and how many there are.
+    """
+    sets = {
+        "source": domains.source,
+        "labeled": domains.labeled,
+        "unlabeled": domains.unlabeled,
+        "val": domains.val,
+    }
+    reports: dict[str, list[_Report]] = {}
+    with ThreadPoolExecutor(jobs or 4 * (os.cpu_count() or 1)) as pool:
+        for stream, dataset in sets.items():
+            if dataset is not None:
+                reports[stream] = list(pool.map(_checker(dataset, full), range(len(dataset.samples))))
+    problems = [f"{s}: {problem}" for s, found in reports.items() for report in found for problem in report.problems]
+    if problems:
+        raise UserError(
+            f"The data check found {len(problems)} bad file{'s' if len(problems) > 1 else ''}. "
+            + "; ".join(problems[:SHOWN_PROBLEMS])
+            + (f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else "")
+            + ". Copy or download them again, or leave them out with a list of names (--data.source-list,"
+            " --data.labeled-list, --data.unlabeled-list, --data.val-list)."
+        )
+    notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
+    notes.append(_absent_note(domains, reports))
+    return [note for note in notes if note is not None]
+
+
+def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:
+    """The check of the sample at an index; some of them decode the label."""
+    count = len(dataset.samples)
+    steps = min(count, SAMPLED_LABELS)
+    decoded = set(range(count)) if full else {(2 * i + 1) * count // (2 * steps) for i in range(steps)}
+    return lambda index: _check_sample(dataset, dataset.samples[index], full, index in decoded)
+
+
+def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_label: bool) -> _Report:
+    report = _Report()
+    try:
+        report.size = _check_file(sample.image, "image", decode_image)
+        if sample.label is not None:
+            label_size = _check_file(sample.label, "label", False)
+            if label_size != report.size:
+                raise UserError(
+                    f"label {sample.label} is {_hw(label_size)}, but its image {sample.image} is {_hw(report.size)}"
+                )
+            if decode_label:
+                report.present = frozenset(np.unique(dataset.load_label(sample)).tolist())
+    except UserError as error:
+        report.problems.append(str(error).removesuffix("."))
+    return report
+
+
+def _check_file(path: Path, what: str, decode: bool) -> tuple[int, int]:
+    """(H, W) of an image file that opens and is whole."""
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            if length == 0:
+                raise UserError(f"{what} {path} is empty")
+            file.seek(max(0, length - _TAIL_BYTES))
+            tail = file.read()
+            file.seek(0)
+            with Image.open(file) as image:
+                end = _ENDS.get(image.format or "")
+                if end is None:
+                    raise UserError(f"{what} {path} is {image.format}; needed is PNG or JPEG")
+                if what == "image" and image.mode not in _IMAGE_MODES:
+                    raise UserError(f"image {path} has mode {image.mode}; needed are 8-bit colours or gray")
+                if decode or end not in tail:
+                    image.load()
+                return image.height, image.width
+    except FileNotFoundError:
+        raise UserError(f"{what} {path} does not exist") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{what} {path} cannot be read or is cut off ({error})") from None
+
+
+def _small_images_note(
+    stream: str, dataset: Dataset | None, reports: list[_Report], crop_size: tuple[int, int]
+) -> str | None:
+    """A note on images that do not fill the crop at training resolution."""
+    if dataset is None:
+        return None
+    sizes = Counter(training_size(dataset, report.size) for report in reports if report.size is not None)
+    small = [size for size in sizes if size[0] < crop_size[0] or size[1] < crop_size[1]]
+    if not small:
+        return None
+    return (
+        f"{sum(sizes[s] for s in small)} of {len(reports)} {stream} images are smaller than the crop"
+        f" {_hw(crop_size)} at training resolution ({first_few([_hw(s) for s in small], 2)}): the rest of the"
+        " crop is padded with ignored pixels."
+    )
+
+
+def _absent_note(domains: Domains, reports: dict[str, list[_Report]]) -> str | None:
+    """A note on classes without a training label, where every label was decoded and so this is known."""
+    found = [report for stream in ("source", "labeled") for report in reports.get(stream, [])]
+    if not found or any(report.present is None for report in found):
+        return None
+    counts = np.zeros((1, len(domains.classes)), np.int64)
+    for report in found:
+        ids = np.array(sorted(report.present or ()), np.int64)
+        counts[0, ids[ids < len(domains.classes)]] = 1
+    return absent_classes_note(domains.classes, [counts])
+
+
+def _hw(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]} (HxW)"

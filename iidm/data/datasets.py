@@ -1,0 +1,176 @@
+"""A data set on disk: which images and labels there are, and what the labels mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import DatasetConfig
+from ..types import ClassSet, Sample, UserError
+from .encodings import LabelEncoding
+from .files import IMAGE_ENDINGS, LABEL_ENDINGS, Listing, first_few, list_files
+from .folders import find_spec
+from .specs import DatasetSpec, SplitSpec
+
+Split = Literal["train", "val"]
+Need = Literal["all", "some", "optional"]
+"""Which images must have a label. `all`: each; `some`: each of a known data set, one of a folder data set;
+`optional`: none, those that are there are found."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Some images of one domain, their labels and what the labels mean."""
+
+    name: str
+    """The spec's name, for messages."""
+    classes: ClassSet
+    samples: tuple[Sample, ...]
+    encoding: LabelEncoding
+    resize: tuple[int, int] | None = None
+    """Box (H, W) in pixels that a training image must fit into, aspect ratio kept; None: size on disk."""
+
+    def with_samples(self, samples: Iterable[Sample]) -> Dataset:
+        """The same data set with other samples."""
+        return replace(self, samples=tuple(samples))
+
+    def load_label(self, sample: Sample) -> NDArray[np.uint8]:
+        """Read a sample's label: uint8 [H,W] train ids at the size on disk, 255 ignored.
+
+        Raises:
+            UserError: the label is missing, cannot be read, or holds an id that the data set does not name.
+        """
+        if sample.label is None:
+            raise UserError(f"Image {sample.image} of {self.name} has no label.")
+        return self.encoding.read(sample.label)
+
+
+def training_size(dataset: Dataset, image_size: tuple[int, int]) -> tuple[int, int]:
+    """The size (H, W) in pixels that an image of (H, W) on disk gets before the crop."""
+    return fit_into(dataset.resize, image_size)
+
+
+def fit_into(box: tuple[int, int] | None, image_size: tuple[int, int]) -> tuple[int, int]:
+    """The largest size (H, W) of the image's aspect ratio that fits into `box`; without a box its own.
+
+    The rule of mmcv's `imrescale`, which DACS and DAFormer resize by: long sides against long sides, short
+    against short, rounded to the nearest pixel. GTA5's 1052x1914 in the box (720, 1280) becomes 704x1280.
+    """
+    if box is None:
+        return image_size
+    scale = min(max(box) / max(image_size), min(box) / min(image_size))
+    height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
+    return height, width
+
+
+def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labels: Need = "all") -> Dataset:
+    """List the images and labels of one split; no file is opened.
+
+    Labels without an image are left aside. Samples are sorted by name.
+
+    Args:
+        config: the spec and what the user changed of it.
+        root: the data set's folder; not needed when the configured folders are absolute.
+        split: `train` or `val`.
+        labels: which images must have a label.
+
+    Raises:
+        UserError: unknown spec, missing folder, no image, two images of one name, images without a label.
+    """
+    spec = find_spec(config)
+    return open_split(spec, _split_folders(spec, config, split), root, f"{spec.name} ({split})", labels, config.resize)
+
+
+def open_split(
+    spec: DatasetSpec,
+    where: SplitSpec,
+    root: Path | None,
+    name: str,
+    labels: Need = "all",
+    resize: tuple[int, int] | None = None,
+) -> Dataset:
+    """`open_dataset` for a spec at hand and folders without `{split}`; `name` is what errors call it."""
+    root = root or spec.root
+    images = list_files(_folder(name, "image", where.images, root), IMAGE_ENDINGS, spec.image_suffix, name)
+    images = _select(images, where, name)
+    try:
+        label_paths = _labels(spec, where, root, name, images, labels)
+    except UserError:
+        if labels != "optional":
+            raise
+        label_paths = {}
+    samples = tuple(Sample(n, path, label_paths.get(n)) for n, path in images.paths.items())
+    return Dataset(spec.name, spec.classes, samples, spec.encoding, resize or spec.resize)
+
+
+def _labels(
+    spec: DatasetSpec, where: SplitSpec, root: Path | None, name: str, images: Listing, need: Need
+) -> dict[str, Path]:
+    """Name -> label; those without an image are among them."""
+    if not where.labels:
+        raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
+    folder = _folder(name, "label", where.labels, root)
+    found = list_files(folder, LABEL_ENDINGS, spec.label_suffix, name).paths
+    missing = [n for n in images.paths if n not in found]
+    may_lack_some = need == "optional" or (need == "some" and spec.partial_labels)
+    if missing and not (may_lack_some and len(missing) < len(images.paths)):
+        suffixes = f" with {spec.label_suffix} in place of {spec.image_suffix}" if spec.label_suffix else ""
+        raise UserError(
+            f"{len(missing)} of {len(images.paths)} images of {name} have no label in {folder}:"
+            f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png."
+        )
+    return found
+
+
+def _split_folders(spec: DatasetSpec, config: DatasetConfig, split: Split) -> SplitSpec:
+    """The spec's folders of a split, or those that the user named in their place."""
+    images, labels = (config.images, config.labels) if split == "train" else (config.val_images, config.val_labels)
+    where = spec.train if split == "train" else spec.val
+    if where is None and not images:
+        raise UserError(
+            f"Data set {spec.name} has no {split} split: give --data.target.val-images and --data.target.val-labels."
+        )
+    if images or where is None:  # a spec's sequences and frames are about its own folder
+        where = SplitSpec(images or "", where.labels if where else None)
+    folders = [f and f.replace("{split}", split) for f in (where.images, labels or where.labels)]
+    return replace(where, images=folders[0] or "", labels=folders[1])
+
+
+def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
+    path = Path(folder).expanduser()
+    if not path.is_absolute():
+        if root is None:
+            raise UserError(f"{name} needs the folder of the data set (--source-root or --target-root).")
+        path = root.expanduser() / path
+    if path.is_dir():
+        return path
+    if root is not None and not root.expanduser().is_dir():
+        raise UserError(f"The folder of {name} does not exist: {root}.")
+    raise UserError(f"{name} has no {what} folder {path}. Check the root folder, or name the {what} folder yourself.")
+
+
+def _select(listing: Listing, where: SplitSpec, name: str) -> Listing:
+    """The images of some sequences and frames only, where a split is so defined."""
+    if not where.sequences and where.frames == (None, None):
+        return listing
+    chosen = [n for n in listing.paths if not where.sequences or n.startswith(where.sequences)]
+    chosen = chosen[slice(*where.frames)]
+    if not chosen:
+        raise UserError(f"{name} has no images of sequences {', '.join(where.sequences)} in {listing.folder}.")
+    return Listing(listing.folder, {n: listing.paths[n] for n in chosen})
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The four sets of images of a run. A stream that no active loss reads is None."""
+
+    classes: ClassSet
+    source: Dataset | None
+    labeled: Dataset | None
+    unlabeled: Dataset | None
+    val: Dataset

@@ -1,0 +1,239 @@
+"""The DALI graphs: encoded bytes in, crops or whole images out.
+
+Training: decode -> resize to training resolution -> crop, 0 beyond the image's end -> flip. The sampler has
+already cut the label with the same numbers (sampling.py), so the pair needs no second graph;
+tests/data/test_pipeline.py holds image and label to each other pixel by pixel. Images are resized with
+DALI's antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. EXIF orientation is
+left aside by both, as labels are drawn on the stored pixels.
+
+All streams ride in one batch: [source | target | unlabeled]; the loader splits it into views.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import fn, pipeline_def, types
+
+from ..types import IGNORE_INDEX, UserError
+from .sampling import Draw, Sampler
+
+Encoded = NDArray[np.uint8]
+"""uint8 [bytes]: a file as it lies on disk."""
+
+
+class SampleSource:
+    """Gives DALI one sample after the other; picklable, so that worker processes can hold a copy each.
+
+    Args:
+        streams: each stream's sampler and its crops a step, in the order of the batch.
+        start_step: step of the first batch.
+    """
+
+    def __init__(self, streams: Sequence[tuple[Sampler, int]], start_step: int) -> None:
+        self.streams = tuple(streams)
+        self.start_step = start_step
+        self.batch_size = sum(count for _, count in streams)
+        self.crop_size = streams[0][0].rules.size
+
+    def draw(self, step: int, place: int) -> Draw:
+        """The crop at `place` of the batch of `step`."""
+        for sampler, count in self.streams:
+            if place < count:
+                return sampler.draw(step * count + place)
+            place -= count
+        raise IndexError("the batch has no such place")
+
+    def __call__(self, info: Any) -> tuple[NDArray[Any], ...]:
+        """Encoded image, size, anchor, flip and label of the sample that DALI's SampleInfo names."""
+        draw = self.draw(self.start_step + info.iteration, info.idx_in_batch)
+        # Streams without labels fill their place: every output of a DALI pipeline has the same batch size.
+        label = np.full(self.crop_size, IGNORE_INDEX, np.uint8) if draw.label is None else draw.label
+        return (
+            read_bytes(draw.sample.image),
+            np.array(draw.size, np.float32),
+            np.array(draw.anchor, np.int32),
+            np.array(draw.flip, np.int32),
+            label,
+        )
+
+
+def read_bytes(path: Path) -> Encoded:
+    """A file's bytes. Raises UserError where it cannot be read."""
+    try:
+        encoded = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise UserError(f"Image {path} does not exist.") from None
+    except OSError as error:
+        raise UserError(f"Image {path} cannot be read ({error.strerror}).") from None
+    if not encoded.size:
+        raise UserError(f"Image {path} is empty. Copy or download it again.")
+    return encoded
+
+
+def train_pipeline(
+    source: SampleSource, *, device: torch.device, threads: int, workers: int = 0, prefetch: int = 2
+) -> Any:
+    """The training graph, built: each run gives uint8 [B,h,w,3] RGB crops and uint8 [B,h,w] labels.
+
+    Args:
+        source: what to load.
+        device: where the outputs lie. On CUDA JPEGs are decoded by nvJPEG, PNGs on the host (no library has
+        another way). threads: decoding threads.
+        workers: processes that run `source`; started by spawn, as CUDA and its threads do not survive a
+        fork. 0: the
+            caller's thread.
+        prefetch: batches that DALI works on ahead.
+    """
+    on_gpu = device.type == "cuda"
+
+    @pipeline_def(
+        batch_size=source.batch_size,
+        num_threads=threads,
+        device_id=_device_id(device),
+        prefetch_queue_depth=prefetch,
+        exec_dynamic=True,
+        py_num_workers=max(workers, 1),
+        py_start_method="spawn",
+    )
+    def graph() -> Any:
+        encoded, size, anchor, flip, label = fn.external_source(
+            source=source,
+            num_outputs=5,
+            batch=False,
+            parallel=workers > 0,
+            dtype=[types.UINT8, types.FLOAT, types.INT32, types.INT32, types.UINT8],
+            ndim=[1, 1, 1, 0, 2],
+            **({"prefetch_queue_depth": prefetch} if workers else {}),
+        )
+        image = _resized(encoded, size, on_gpu)
+        image = fn.slice(
+            image,
+            start=anchor,
+            shape=list(source.crop_size),
+            axes=[0, 1],
+            out_of_bounds_policy="pad",
+            fill_values=0,
+        )
+        image = fn.flip(image, horizontal=flip)
+        return image, label.gpu() if on_gpu else label
+
+    pipeline = graph()
+    pipeline.build()
+    return pipeline
+
+
+class ImageDecoder:
+    """Decodes and resizes whole images, of any sizes side by side.
+
+    Args:
+        device: where the images lie afterwards.
+        batch_size: most images of one call.
+        threads: decoding threads.
+        resize: whether calls give sizes.
+    """
+
+    def __init__(self, *, device: torch.device, batch_size: int, threads: int, resize: bool = True) -> None:
+        self.device = device
+        self._resize = resize
+
+        @pipeline_def(
+            batch_size=batch_size,
+            num_threads=threads,
+            device_id=_device_id(device),
+            prefetch_queue_depth=1,
+            exec_dynamic=True,
+        )
+        def graph() -> Any:
+            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+            size = fn.external_source(name="size", dtype=types.FLOAT, ndim=1) if resize else None
+            return _resized(encoded, size, device.type == "cuda")
+
+        self._pipeline = graph()
+        self._pipeline.build()
+
+    def __call__(
+        self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[torch.Tensor]:
+        """uint8 [H,W,3] RGB of each file, resized to its (H, W) where `sizes` are given.
+
+        Raises:
+            RuntimeError: DALI cannot decode one of them (it does not say which; see `raise_damaged`).
+        """
+        assert (sizes is not None) == self._resize
+        self._pipeline.feed_input("encoded", list(encoded))
+        if sizes is not None:
+            self._pipeline.feed_input("size", [np.array(size, np.float32) for size in sizes])
+        (images,) = self._pipeline.run()
+        return [own(images[place], self.device) for place in range(len(images))]
+
+
+def own(output: Any, device: torch.device) -> torch.Tensor:
+    """A copy of a DALI tensor on `device`, complete on return, that no later run of its pipeline writes
+    to."""
+    if device.type != "cuda":
+        return torch.from_dlpack(output).clone()
+    stream = torch.cuda.current_stream(device)
+    tensor = torch.from_dlpack(output).clone()
+    # DALI may write to its buffer again once `output` is gone: the copy must be over by then. Loaders call
+    # this in their own thread on their own stream, so the training step does not wait.
+    stream.synchronize()
+    return tensor
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Decode one image as the loaders do: uint8 [H,W,3] RGB at the size on disk.
+
+    Gray and palette images become RGB, alpha is dropped, 16 bits are scaled to 8.
+
+    Raises:
+        UserError: the file is missing or cannot be decoded; the message names it.
+    """
+    encoded = read_bytes(path)
+    with _SINGLE_LOCK:
+        try:
+            return _single_decoder()([encoded])[0].numpy()
+        except RuntimeError:
+            # A DALI pipeline is of no use after an error.
+            _single_decoder.cache_clear()
+            raise UserError(
+                f"Image {path} is damaged or is no image. Copy or download it again, or remove it."
+            ) from None
+
+
+def raise_damaged(paths: Sequence[Path]) -> None:
+    """Raise the UserError of the first file that cannot be decoded; DALI's own error names none."""
+    for path in dict.fromkeys(paths):
+        read_image(path)
+
+
+_SINGLE_LOCK = threading.Lock()
+
+
+@cache
+def _single_decoder() -> ImageDecoder:
+    return ImageDecoder(device=torch.device("cpu"), batch_size=1, threads=1, resize=False)
+
+
+def _resized(encoded: Any, size: Any, on_gpu: bool) -> Any:
+    """Graph nodes: decode to RGB, then resize to `size` unless it is None."""
+    image = fn.decoders.image(
+        encoded, device="mixed" if on_gpu else "cpu", output_type=types.RGB, adjust_orientation=False
+    )
+    if size is None:
+        return image
+    return fn.resize(image, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
+
+
+def _device_id(device: torch.device) -> int | None:
+    """DALI's number of a device: None is the CPU (-1 would look for a driver)."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index

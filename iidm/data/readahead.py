@@ -1,0 +1,95 @@
+"""A thread that makes batches ahead of the one who needs them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class ReadAhead(Generic[T]):
+    """Runs a generator of batches in a thread, `depth` batches ahead; its errors rise in the reader."""
+
+    def __init__(self, batches: Generator[T], depth: int, device: torch.device) -> None:
+        self._device = device
+        self._ready: queue.Queue[Any] = queue.Queue(depth)
+        stop = threading.Event()
+        # The thread holds no reference to this object: a loader that is dropped without close() ends it too.
+        thread = threading.Thread(
+            target=_fill, args=(batches, self._ready, stop, device), daemon=True, name="iidm-loader"
+        )
+        self.close = weakref.finalize(self, _stop, thread, self._ready, stop)
+        thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if not self.close.alive:
+            raise StopIteration
+        item = self._ready.get()
+        if isinstance(item, _End):
+            self.close()
+            if item.error is not None:
+                raise item.error
+            raise StopIteration
+        if self._device.type == "cuda":
+            _lend(item, torch.cuda.current_stream(self._device))
+        return item  # type: ignore[no-any-return]
+
+
+class _End(NamedTuple):
+    """The thread's last word."""
+
+    error: BaseException | None
+
+
+def _fill(batches: Generator[T], ready: queue.Queue[Any], stop: threading.Event, device: torch.device) -> None:
+    """Body of the thread. On CUDA it has a stream of its own, so that its waiting holds up nobody."""
+    error: BaseException | None = None
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    try:
+        with closing(batches), torch.cuda.stream(stream) if stream else nullcontext():
+            for batch in batches:
+                if stream:
+                    stream.synchronize()
+                _put(ready, stop, batch)
+                if stop.is_set():
+                    return
+    except BaseException as caught:
+        error = caught
+    _put(ready, stop, _End(error))
+
+
+def _put(ready: queue.Queue[Any], stop: threading.Event, item: Any) -> None:
+    """Put `item` unless the reader has stopped."""
+    while not stop.is_set():
+        try:
+            return ready.put(item, timeout=0.1)
+        except queue.Full:
+            continue
+
+
+def _stop(thread: threading.Thread, ready: queue.Queue[Any], stop: threading.Event) -> None:
+    stop.set()
+    while not ready.empty():
+        ready.get_nowait()
+    if thread is not threading.current_thread():
+        thread.join(timeout=30)
+
+
+def _lend(item: Any, stream: torch.cuda.Stream) -> None:
+    """Tell the allocator that `stream` reads the tensors of a batch, which were made on the loader's
+    stream."""
+    if isinstance(item, torch.Tensor):
+        item.record_stream(stream)
+    elif isinstance(item, tuple):
+        for part in item:
+            _lend(part, stream)

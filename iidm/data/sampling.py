@@ -1,0 +1,286 @@
+"""Which image, which crop: every random choice of the data, as a pure function of (seed, stream, sample
+number).
+
+Sample number i of a stream = step * images a step + place in the batch. A run that is resumed at step n
+draws what the uninterrupted one drew there, in whatever process, and nothing but the step number needs
+saving.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..types import IGNORE_INDEX, Sample, UserError
+from .datasets import Dataset, training_size
+
+FALLBACK_IMAGES = 10
+"""How many images stand for a class of which no image holds enough pixels: those that hold most of it."""
+
+_log = logging.getLogger("iidm.data")
+
+
+class Draw(NamedTuple):
+    """One crop of one image."""
+
+    sample: Sample
+    size: tuple[int, int]
+    """(H, W) of the whole image at training resolution, pixels."""
+    anchor: tuple[int, int]
+    """(y, x) of the crop's first pixel in it."""
+    flip: bool
+    """Whether the crop is mirrored left-right."""
+    label: NDArray[np.uint8] | None
+    """uint8 [h,w] of the crop size, mirrored already, 255 where the image ends; None in a stream without
+    labels."""
+
+
+@dataclass(frozen=True)
+class CropRules:
+    """What a crop should hold."""
+
+    size: tuple[int, int]
+    """(h, w), pixels."""
+    max_class_share: float = 1.0
+    """Largest share of one class among the labeled pixels; 1: any."""
+    min_class_px: int = 0
+    """The crop should hold more than so many pixels of the class it is drawn for."""
+    tries: int = 1
+
+
+class RareClasses:
+    """Rare class sampling: which class, and which image that holds it (DAFormer section 3.2).
+
+    p(c) = softmax((1 - f_c) / temperature) over the classes that occur, f_c being the share of all labeled
+    pixels; then an image uniformly among those with more than `min_px` pixels of c. Where no image has so many, the
+    `FALLBACK_IMAGES` that hold most of the class stand in; that is logged once.
+
+    Args:
+        counts: int64 [N,K] pixels of each class in each image, at training resolution.
+        temperature: larger is more uniform.
+        min_px: pixels.
+        class_names: for messages.
+    """
+
+    def __init__(
+        self, counts: NDArray[np.int64], *, temperature: float, min_px: int, class_names: tuple[str, ...]
+    ) -> None:
+        totals = counts.sum(axis=0)
+        if not totals.any():
+            raise UserError(
+                "Rare class sampling needs labeled pixels, and every label is all ignored."
+                " Check the id map, or give --data.no-rare-class-sampling."
+            )
+        self.classes = np.flatnonzero(totals)
+        rarity = (1 - totals[self.classes] / totals.sum()) / temperature
+        weights = np.exp(rarity - rarity.max())
+        self.probabilities: NDArray[np.float64] = weights / weights.sum()
+        self.images = [np.flatnonzero(counts[:, c] > min_px) for c in self.classes]
+        scarce = [place for place, images in enumerate(self.images) if not len(images)]
+        for place in scarce:
+            held = counts[:, self.classes[place]]
+            most = np.argsort(-held, kind="stable")[:FALLBACK_IMAGES]
+            self.images[place] = np.sort(most[held[most] > 0])
+        if scarce:
+            names = ", ".join(class_names[self.classes[place]] for place in scarce)
+            _log.warning(
+                "No image holds more than %d pixels of %s (--data.rare-class-min-px): the images that hold most of a"
+                " class, %d at most, stand for it.",
+                min_px,
+                names,
+                FALLBACK_IMAGES,
+            )
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        """A class id and the index of an image that holds it."""
+        place = rng.choice(len(self.classes), p=self.probabilities)
+        return int(self.classes[place]), int(rng.choice(self.images[place]))
+
+
+class Shuffle:
+    """Every image once an epoch, in an order that is a function of (seed, stream, epoch)."""
+
+    def __init__(self, count: int, seed: int, stream: int) -> None:
+        self.count = count
+        self._seed = (seed % 2**64, stream)
+        self._orders: OrderedDict[int, NDArray[np.int64]] = OrderedDict()
+
+    def index(self, number: int) -> int:
+        """The image of sample `number`."""
+        epoch, place = divmod(number, self.count)
+        if epoch not in self._orders:
+            # The last word keeps this apart from the generator of a single sample: trailing zeros would not.
+            self._orders[epoch] = np.random.default_rng([*self._seed, epoch, 1]).permutation(self.count)
+            while len(self._orders) > 2:
+                self._orders.popitem(last=False)
+        return int(self._orders[epoch][place])
+
+
+class LabelCache:
+    """Labels at training resolution, the last used of them, up to a number of bytes."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.used_bytes = 0
+        self._labels: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+
+    def get(self, index: int, load: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The label of image `index`; `load` reads it where it is not here."""
+        if index in self._labels:
+            self._labels.move_to_end(index)
+            return self._labels[index]
+        label = load()
+        self._labels[index] = label
+        self.used_bytes += label.nbytes
+        while self.used_bytes > self.budget_bytes:
+            self.used_bytes -= self._labels.popitem(last=False)[1].nbytes
+        return label
+
+
+class Sampler:
+    """Draws the crops of one stream.
+
+    Args:
+        dataset: the stream's images.
+        rules: crop size, and what the crops of a labeled stream should hold.
+        seed: the run's seed.
+        stream: number of the stream, so that streams of one data set differ.
+        flip_probability: chance of a left-right flip.
+        labeled: whether the stream gives labels.
+        rare_classes: draws the images by rare class; None: every image once an epoch, shuffled.
+        cache_bytes: for decoded labels.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        rules: CropRules,
+        *,
+        seed: int,
+        stream: int,
+        flip_probability: float = 0.5,
+        labeled: bool = True,
+        rare_classes: RareClasses | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
+        if not dataset.samples:
+            raise UserError(f"Data set {dataset.name} has no images to draw from.")
+        self.dataset = dataset
+        self.rules = rules
+        self.flip_probability = flip_probability
+        self.labeled = labeled
+        self._seed = (seed % 2**64, stream)
+        self._rare_classes = rare_classes
+        self._shuffle = Shuffle(len(dataset.samples), seed, stream)
+        self._cache = LabelCache(cache_bytes)
+        self._sizes: dict[int, tuple[int, int]] = {}
+
+    def draw(self, number: int) -> Draw:
+        """The crop of sample `number`. Raises UserError, naming the file, where its image or label cannot be
+        read."""
+        rng = np.random.default_rng([*self._seed, number])
+        flip = bool(rng.random() < self.flip_probability)
+        wanted: int | None = None
+        if self._rare_classes is None:
+            index = self._shuffle.index(number)
+        else:
+            wanted, index = self._rare_classes.draw(rng)
+        sample = self.dataset.samples[index]
+        size = self._training_size(index)
+        if not self.labeled:
+            return Draw(sample, size, random_anchor(size, self.rules.size, rng), flip, None)
+        label = self._cache.get(index, lambda: resize_label(self.dataset.load_label(sample), size))
+        anchor = search_anchor(label, self.rules, rng, wanted)
+        return Draw(sample, size, anchor, flip, cut_label(label, anchor, self.rules.size, flip))
+
+    def _training_size(self, index: int) -> tuple[int, int]:
+        if index not in self._sizes:
+            self._sizes[index] = training_size(self.dataset, image_size(self.dataset.samples[index]))
+        return self._sizes[index]
+
+
+def image_size(sample: Sample) -> tuple[int, int]:
+    """(H, W) of an image from its file's header. Raises UserError where there is none."""
+    try:
+        with Image.open(sample.image) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise UserError(f"Image {sample.image} does not exist.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"Image {sample.image} cannot be read ({error}). Copy or download it again.") from None
+
+
+def random_anchor(size: tuple[int, int], crop_size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """A uniform position of the crop inside the image; 0 along a side that is no longer than the crop."""
+    y, x = (int(rng.integers(0, max(side - crop, 0) + 1)) for side, crop in zip(size, crop_size, strict=True))
+    return y, x
+
+
+def search_anchor(
+    label: NDArray[np.uint8], rules: CropRules, rng: np.random.Generator, wanted: int | None
+) -> tuple[int, int]:
+    """A position whose crop keeps the rules: the first of up to `rules.tries`, else the best one drawn.
+
+    Best: enough of the wanted class comes first, then no class over its share, then more pixels of the
+    wanted class, then the smaller share. DAFormer nests its two rules (10 redraws of the image for the
+    class, 10 of the box for the share in each) and takes the last draw where none fits; one loop draws as
+    few crops and never throws a better one away.
+
+    Args:
+        label: uint8 [H,W] at training resolution.
+        wanted: the class that the crop is drawn for, or None.
+    """
+    has_rules = wanted is not None or rules.max_class_share < 1
+    fits = all(side <= crop for side, crop in zip(label.shape, rules.size, strict=True))
+    best: tuple[tuple[bool, bool, int, float], tuple[int, int]] | None = None
+    for _ in range(rules.tries if has_rules and not fits else 1):
+        y, x = random_anchor((label.shape[0], label.shape[1]), rules.size, rng)
+        if not has_rules or fits:
+            return y, x
+        crop = label[y : y + rules.size[0], x : x + rules.size[1]]
+        wanted_px = 0 if wanted is None else int(np.count_nonzero(crop == wanted))
+        has_wanted = wanted is None or wanted_px > rules.min_class_px
+        share = largest_share(crop) if rules.max_class_share < 1 else 0.0
+        score = (has_wanted, share <= rules.max_class_share, wanted_px, -share)
+        if score[0] and score[1]:
+            return y, x
+        if best is None or score > best[0]:
+            best = score, (y, x)
+    assert best is not None
+    return best[1]
+
+
+def largest_share(label: NDArray[np.uint8]) -> float:
+    """The share of the most frequent class among the pixels that are not ignored; 1 where all are ignored."""
+    counts = np.bincount(label.ravel(), minlength=256)[:IGNORE_INDEX]
+    return float(counts.max() / counts.sum()) if counts.any() else 1.0
+
+
+def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Nearest-neighbour resize on half-pixel centres (torch's `nearest-exact`, DALI's INTERP_NN): [H,W] ->
+    `size`."""
+    if label.shape == size:
+        return label
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(np.intp), old - 1)
+        for old, new in zip(label.shape, size, strict=True)
+    )
+    return np.ascontiguousarray(label[rows][:, columns])
+
+
+def cut_label(
+    label: NDArray[np.uint8], anchor: tuple[int, int], crop_size: tuple[int, int], flip: bool
+) -> NDArray[np.uint8]:
+    """The crop at `anchor`, 255 beyond the image's end, then mirrored if `flip`: uint8 of `crop_size`."""
+    y, x = anchor
+    crop = label[y : y + crop_size[0], x : x + crop_size[1]]
+    out = np.full(crop_size, IGNORE_INDEX, np.uint8)
+    out[: crop.shape[0], : crop.shape[1]] = crop
+    return np.ascontiguousarray(out[:, ::-1]) if flip else out

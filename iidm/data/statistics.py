@@ -1,0 +1,129 @@
+"""How many pixels of each class each labeled image holds: what rare class sampling draws by."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..types import ClassSet, Sample, UserError
+from .datasets import Dataset, training_size
+from .files import Progress, cache_folder
+
+_log = logging.getLogger("iidm.data")
+
+
+def class_pixel_counts(
+    dataset: Dataset, *, cache: Path | None = None, jobs: int | None = None, progress: Progress | None = None
+) -> NDArray[np.int64]:
+    """Pixels of each class in each label, counted on disk and scaled to the area of the training resolution.
+
+    Replaces DAFormer's class statistics files, which users had to make and which were missing or empty (its
+    issues 50 and 82). The first call decodes every label on threads (Pillow lets the others run); later ones
+    read the cache, whose key holds path, size and time of change of every label, the encoding and the
+    training box.
+
+    Args:
+        cache: folder of the cached counts; default: `cache_folder()`. One that cannot be written is left
+            aside.
+        jobs: threads; default: one per core.
+        progress: called with (labels counted, labels in all) from this thread.
+
+    Returns:
+        int64 [N,K], rows as in `dataset.samples`. Ignored pixels are not counted.
+
+    Raises:
+        UserError: an image has no label, or a label cannot be read or holds an id that the data set does not
+            name.
+    """
+    path = (cache or cache_folder()) / f"class-pixels-{_key(dataset)}.npz"
+    cached = _read(path, (len(dataset.samples), len(dataset.classes)))
+    if cached is not None:
+        return cached
+    counts = np.zeros((len(dataset.samples), len(dataset.classes)), np.int64)
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+        try:
+            for row, count in enumerate(pool.map(lambda sample: _count(dataset, sample), dataset.samples)):
+                counts[row] = count
+                if progress is not None:
+                    progress(row + 1, len(dataset.samples))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    _write(path, counts)
+    return counts
+
+
+def absent_classes_note(classes: ClassSet, counts: Iterable[NDArray[np.int64]]) -> str | None:
+    """One line about classes that no label holds, or None where each occurs.
+
+    Args:
+        counts: int64 [N,K] of each labeled set.
+    """
+    present = np.zeros(len(classes), bool)
+    for count in counts:
+        present |= count.any(axis=0)
+    absent = [name for name, is_present in zip(classes.names, present, strict=True) if not is_present]
+    if not absent:
+        return None
+    return (
+        f"No training label holds {', '.join(absent)}: the network cannot learn"
+        f" {'it' if len(absent) == 1 else 'them'}; the IoU is n/a where validation has none either, else 0."
+    )
+
+
+def _count(dataset: Dataset, sample: Sample) -> NDArray[np.int64]:
+    label = dataset.load_label(sample)
+    height, width = training_size(dataset, label.shape)
+    # Pillow's histogram reads bytes as they are; numpy's bincount makes an int64 copy first
+    histogram = np.array(Image.fromarray(label).histogram()[: len(dataset.classes)], np.int64)
+    area = height * width
+    return histogram if area == label.size else (histogram * area + label.size // 2) // label.size
+
+
+def _key(dataset: Dataset) -> str:
+    """A hash of all that the counts depend on."""
+    digest = hashlib.sha256(repr((len(dataset.classes), dataset.encoding, dataset.resize)).encode())
+    for sample in dataset.samples:
+        if sample.label is None:
+            raise UserError(f"Image {sample.image} of {dataset.name} has no label to count.")
+        try:
+            stat = sample.label.stat()
+        except OSError as error:
+            raise UserError(f"Label {sample.label} cannot be read ({error.strerror}).") from None
+        digest.update(f"{sample.label.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _read(path: Path, shape: tuple[int, int]) -> NDArray[np.int64] | None:
+    try:
+        with np.load(path) as file:
+            counts: NDArray[np.int64] = file["counts"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    return counts if counts.shape == shape and counts.dtype == np.int64 else None
+
+
+def _write(path: Path, counts: NDArray[np.int64]) -> None:
+    """Write beside and rename, so that a reader or a killed run never meets half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            try:
+                np.savez_compressed(file, counts=counts)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        _log.warning("The class statistics are not cached: %s.", error)

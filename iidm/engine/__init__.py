@@ -1,0 +1,1 @@
+"""What any segmentation run needs: optimiser, metrics, checkpoints, logs, pictures. Knows nothing of the method."""

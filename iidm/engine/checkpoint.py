@@ -1,0 +1,206 @@
+"""Checkpoints: RUN/checkpoints/step-<n>/ with weights and training state as safetensors and the rest as JSON.
+
+    student.safetensors, teacher.safetensors    float32 weights in their state-dict names
+    training.safetensors                        optimiser tensors, states of the random generators
+    metadata.json                               step, configuration, classes, versions, the optimiser's plain numbers
+
+Nothing in it can execute code when it is read. A checkpoint is written beside its place, synced to the disk and renamed:
+it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..types import UserError
+
+FORMAT = 1
+TRAINING, METADATA = "training.safetensors", "metadata.json"
+
+
+def save_checkpoint(
+    run_dir: Path,
+    step: int,
+    *,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    generators: Mapping[str, torch.Generator],
+    metadata: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write everything that the next step depends on, then remove all but the `keep` newest checkpoints.
+
+    Args:
+        run_dir: the run's folder.
+        step: the next step to run.
+        modules: weights by file name.
+        optimizer, scaler, generators: their state; torch's global generators are saved too.
+        metadata: what a person or a program wants to know of it.
+        keep: how many stay.
+
+    Returns: the checkpoint's folder.
+    Raises: UserError when it cannot be written (a full disk); earlier checkpoints stay as they are.
+    """
+    folder = run_dir / "checkpoints"
+    final, half = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    numbers, tensors = _split_optimizer(optimizer)
+    tensors |= {f"rng.{name}": generator.get_state() for name, generator in generators.items()}
+    tensors |= {f"rng.global.{name}": state for name, state in _global_rng().items()}
+    facts = {
+        "format": FORMAT,
+        "step": step,
+        **metadata,
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "optimizer": numbers,
+        "scaler": scaler.state_dict(),
+    }
+    try:
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        for name, module in modules.items():
+            save_file(_contiguous(module.state_dict()), half / f"{name}.safetensors")
+        save_file(_contiguous(tensors), half / TRAINING)
+        (half / METADATA).write_text(json.dumps(facts, indent=2) + "\n")
+        for path in half.iterdir():
+            _sync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(half, final)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(half, ignore_errors=True)
+        raise UserError(
+            f"The checkpoint of step {step} could not be written to {folder} ({error}). Free some space; earlier"
+            f" checkpoints are whole, go on with --resume {run_dir}."
+        ) from None
+    for old in _checkpoints(run_dir)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def find_checkpoint(run_dir: Path) -> Path | None:
+    """The newest checkpoint of a run, or None. Half-written ones have other names and are never found."""
+    return next(reversed(_checkpoints(run_dir)), None)
+
+
+def read_metadata(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's metadata. Raises UserError naming the file if it cannot be read or has another format."""
+    path = checkpoint / METADATA
+    try:
+        metadata: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}). Remove {checkpoint} to use the checkpoint before it."
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} has format {metadata.get('format')}; this version of iidm reads format {FORMAT}.")
+    return metadata
+
+
+def load_checkpoint(
+    checkpoint: Path,
+    *,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    generators: Mapping[str, torch.Generator],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Put everything back, bit for bit; returns the metadata.
+
+    Raises: UserError for a damaged file or another architecture.
+    """
+    metadata = read_metadata(checkpoint)
+    for name, module in modules.items():
+        load_weights(checkpoint, name, module)
+    tensors = _load_file(checkpoint / TRAINING)
+    optimizer.load_state_dict(_joined_optimizer(metadata["optimizer"], tensors))
+    if metadata["scaler"]:
+        scaler.load_state_dict(metadata["scaler"])
+    for name, generator in generators.items():
+        generator.set_state(tensors[f"rng.{name}"])
+    torch.set_rng_state(tensors["rng.global.cpu"])
+    if device.type == "cuda" and "rng.global.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.global.cuda"])
+    return metadata
+
+
+def load_weights(checkpoint: Path, name: str, module: nn.Module) -> None:
+    """Put one network's weights into a module of the same architecture. Raises UserError for another one."""
+    path = checkpoint / f"{name}.safetensors"
+    given, own = _load_file(path), module.state_dict()
+    wrong = [key for key in own.keys() | given.keys() if key not in own or key not in given]
+    wrong += [key for key in own.keys() & given.keys() if own[key].shape != given[key].shape]
+    if wrong:
+        trained = read_metadata(checkpoint)
+        raise UserError(
+            f"{path} is of another architecture: {len(wrong)} of {len(own)} tensors differ ({', '.join(sorted(wrong)[:3])},"
+            f" ...). It was trained with backbone {trained.get('backbone')} and {len(trained.get('classes', []))} classes."
+        )
+    module.load_state_dict(given)
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted(p for p in (run_dir / "checkpoints").glob("step-*") if (p / METADATA).is_file())
+
+
+def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """An optimiser's state as plain JSON numbers and named tensors."""
+    state = optimizer.state_dict()
+    tensors = {f"optimizer.{i}.{key}": value for i, values in state["state"].items() for key, value in values.items()}
+    groups = [dict(group) for group in state["param_groups"]]
+    return {"param_groups": groups}, tensors
+
+
+def _joined_optimizer(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    # JSON has no tuples.
+    groups = [{**group, "betas": tuple(group["betas"])} for group in numbers["param_groups"]]
+    return {"state": state, "param_groups": groups}
+
+
+def _global_rng() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Dense copies on the CPU: safetensors keeps no strides, and channels-last ones come back by `load_state_dict`."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _load_file(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}). Remove {path.parent} to use the checkpoint before it."
+        ) from None
+
+
+def _sync(path: Path) -> None:
+    """Make sure a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,62 @@
+"""The curves of a run as a PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from .log import read_metrics
+
+matplotlib.use("Agg")
+from matplotlib.figure import Figure  # noqa: E402
+
+SMOOTHING = 0.9
+"""Share of the past in the smoothed curve."""
+
+
+def save_curves(run_dir: Path) -> Path | None:
+    """Draw losses, quality, learning rate and mIoU of RUN/metrics.jsonl into RUN/curves.png; None without any line."""
+    lines = read_metrics(run_dir)
+    if not lines:
+        return None
+    panels = [
+        ("loss", sorted({k for line in lines for k in line if k.startswith("loss_")})),
+        ("quality of pseudo-labels", ["quality"]),
+        ("learning rate", ["lr"]),
+        ("mIoU of the teacher", ["miou"]),
+    ]
+    panels = [(title, [k for k in keys if _points(lines, k)[1]]) for title, keys in panels]
+    panels = [(title, keys) for title, keys in panels if keys]
+    figure = Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
+    for axes, (title, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for key in keys:
+            steps, values = _points(lines, key)
+            (raw,) = axes.plot(steps, values, alpha=0.25 if title == "loss" else 1.0)
+            if title == "loss":
+                axes.plot(steps, _smoothed(values), color=raw.get_color(), label=key.removeprefix("loss_"))
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if title == "loss":
+            axes.set_ylim(bottom=0)
+            axes.legend()
+    path = run_dir / "curves.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _points(lines: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    found = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+    # A loss that is switched off is zero at every step; it has no curve.
+    if key.startswith("loss_") and not any(value for _, value in found):
+        return [], []
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _smoothed(values: list[float]) -> list[float]:
+    out: list[float] = []
+    for value in values:
+        out.append(value if not out else SMOOTHING * out[-1] + (1 - SMOOTHING) * value)
+    return out

@@ -1,0 +1,130 @@
+"""What a run says while it trains: progress bar, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..types import UserError
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """Writes RUN/metrics.jsonl (one JSON object a log point), RUN/tensorboard, and a progress bar on stderr.
+
+    On resume the lines from `start_step` on are dropped, so that the file becomes that of an uninterrupted run.
+
+    Args:
+        run_dir: the run's folder.
+        total_steps: of the whole run.
+        start_step: the next step to run.
+        quiet: no bar, no notes.
+        tensorboard: write TensorBoard files.
+    """
+
+    def __init__(self, run_dir: Path, *, total_steps: int, start_step: int, quiet: bool, tensorboard: bool) -> None:
+        self.quiet = quiet
+        path = run_dir / METRICS
+        kept = [line for line in read_metrics(run_dir) if line["step"] < start_step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a")
+        # Redraws at log points only: a bar between two of them would tell nothing new.
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            disable=quiet,
+            unit="step",
+            dynamic_ncols=True,
+            miniters=total_steps + 1 if not sys.stderr.isatty() else None,
+            mininterval=0 if sys.stderr.isatty() else math.inf,
+        )
+        self._board: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step)
+        self._last = (start_step, time.perf_counter())
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Write values after the (0-based) step `step`; losses, quality and steps/s show in the bar."""
+        now = time.perf_counter()
+        done = step + 1
+        speed = (done - self._last[0]) / max(now - self._last[1], 1e-9)
+        if done > self._last[0]:
+            self._last = (done, now)
+        line = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name.replace("loss_", "loss/"), value, done)
+        shown = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in values.items() if k != "lr"}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(done - self._bar.n)
+        if not self.quiet and not sys.stderr.isatty():
+            left = (self._bar.total - done) / speed if speed > 0 else 0.0
+            words = " ".join(f"{k} {v}" for k, v in shown.items())
+            print(
+                f"step {done}/{self._bar.total}  {words}  {speed:.2f} steps/s  {left:.0f} s left",
+                file=sys.stderr,
+            )
+
+    def note(self, line: str) -> None:
+        """Say one line, above the bar."""
+        if not self.quiet:
+            tqdm.write(line, file=sys.stderr)
+
+    def picture(self, tag: str, path: Path, step: int) -> None:
+        """Show a PNG in TensorBoard."""
+        if self._board is not None:
+            with Image.open(path) as image:
+                self._board.add_image(tag, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        self._bar.close()
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of RUN/metrics.jsonl; a last line that a kill cut off is left out."""
+    path = run_dir / METRICS
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def check_finite(values: dict[str, float], step: int, run_dir: Path) -> None:
+    """Raise UserError if a loss is NaN or infinite: which, when, what is safe and what to do."""
+    bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"Training broke at step {step}: {', '.join(bad)}. Earlier checkpoints in {run_dir / 'checkpoints'} are whole."
+            " Lower --optim.lr, lengthen --optim.warmup-steps, or train without --amp."
+        )

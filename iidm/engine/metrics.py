@@ -1,0 +1,132 @@
+"""Scores of a segmentation: a confusion matrix and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iidm.kernels.confusion_matrix import confusion_matrix
+
+from ..types import ClassSet, EvalBatch
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network achieved."""
+
+    confusion: Tensor
+    """int64 [K,K] on the CPU: rows truth, columns prediction, pixels."""
+    classes: ClassSet
+
+    @property
+    def iou_per_class(self) -> list[float]:
+        """Intersection over union of each class, 0..1; NaN for a class that no label holds (its IoU would only tell
+        whether it was predicted somewhere)."""
+        hit = self.confusion.diagonal()
+        truth, predicted = self.confusion.sum(1), self.confusion.sum(0)
+        iou = hit.double() / (truth + predicted - hit).double()
+        return torch.where(truth > 0, iou, torch.nan).tolist()
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean IoU over each reported subset of the classes (over all where there is none); absent classes left out."""
+        subsets = self.classes.report or (("all classes", tuple(range(len(self.classes)))),)
+        iou = self.iou_per_class
+        found = {}
+        for name, ids in subsets:
+            values = [iou[i] for i in ids if not math.isnan(iou[i])]
+            found[name] = sum(values) / len(values) if values else math.nan
+        return found
+
+    @property
+    def miou(self) -> float:
+        """The headline: the first of `means`, 0..1."""
+        return next(iter(self.means.values()))
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the labeled pixels that are right, 0..1."""
+        total = int(self.confusion.sum())
+        return int(self.confusion.diagonal().sum()) / total if total else math.nan
+
+    def as_json(self) -> dict[str, Any]:
+        """miou, iou of each class (null where absent), pixel_accuracy; and means where subsets are reported."""
+        iou = {n: _or_none(v) for n, v in zip(self.classes.names, self.iou_per_class, strict=True)}
+        out: dict[str, Any] = {
+            "miou": _or_none(self.miou),
+            "iou": iou,
+            "pixel_accuracy": _or_none(self.pixel_accuracy),
+        }
+        if self.classes.report:
+            out["means"] = {name: _or_none(value) for name, value in self.means.items()}
+        return out
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def evaluate(
+    networks: Mapping[str, nn.Module],
+    batches: Iterable[EvalBatch],
+    classes: ClassSet,
+    *,
+    device: torch.device,
+    amp_dtype: torch.dtype | None,
+    normalize: Callable[[Tensor], Tensor],
+    align_corners: bool = False,
+) -> dict[str, Scores]:
+    """Score networks on the same batches, in evaluation mode; their modes are put back afterwards.
+
+    Logits go at low resolution into the confusion matrix, against labels at their full size; counts stay on the device
+    until the end.
+
+    Args:
+        networks: float [B,3,H,W] -> logits [B,K,h,w], by name.
+        batches: uint8 images and labels.
+        amp_dtype: of autocast; None: float32.
+        normalize: uint8 [B,H,W,3] -> float [B,3,H,W].
+        align_corners: convention of the upsampling.
+    """
+    counts = {name: torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device) for name in networks}
+    modes = {name: network.training for name, network in networks.items()}
+    for network in networks.values():
+        network.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                image = normalize(batch.image)
+                for name, network in networks.items():
+                    with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+                        logits = network(image)
+                    counts[name] += confusion_matrix(logits, batch.label, align_corners=align_corners)
+    finally:
+        for name, network in networks.items():
+            network.train(modes[name])
+    return {name: Scores(count.cpu(), classes) for name, count in counts.items()}
+
+
+def score_table(scores: Mapping[str, Scores]) -> str:
+    """IoU per class, means and pixel accuracy in percent, one column a network, as aligned plain text."""
+    first = next(iter(scores.values()))
+    rows = [("class", list(scores))]
+    per_class = [value.iou_per_class for value in scores.values()]
+    rows += [(name, [_percent(iou[i]) for iou in per_class]) for i, name in enumerate(first.classes.names)]
+    for name in first.means:
+        title = "mIoU" if len(first.means) == 1 else f"mIoU, {name}"
+        rows.append((title, [_percent(value.means[name]) for value in scores.values()]))
+    rows.append(("pixel accuracy", [_percent(value.pixel_accuracy) for value in scores.values()]))
+    left = max(len(title) for title, _ in rows)
+    lines = [title.ljust(left) + "".join(cell.rjust(10) for cell in cells) for title, cells in rows]
+    rule = "-" * len(lines[0])
+    count = len(first.classes)
+    return "\n".join([lines[0], rule, *lines[1 : count + 1], rule, *lines[count + 1 :]])
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

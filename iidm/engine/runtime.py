@@ -1,0 +1,72 @@
+"""The machine: device, precision, seeds."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..types import UserError
+
+
+def pick_device(choice: str) -> torch.device:
+    """`auto`: the GPU where there is one. Raises UserError for `cuda` without a GPU."""
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda needs a GPU that this torch can use, and there is none. Use --device cpu or auto."
+        )
+    if choice == "auto":
+        choice = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(choice)
+
+
+def pick_amp_dtype(device: torch.device, amp: bool) -> torch.dtype | None:
+    """Precision of autocast: bfloat16 where the device computes in it, float16 on older GPUs, None for float32.
+
+    On a CPU without bfloat16 instructions (AVX512-BF16 or AMX) autocast would be slower than float32, so it is None.
+    """
+    if not amp:
+        return None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return (
+        torch.bfloat16
+        if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        else None
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's global generators (random start, dropout). Data and draws of the step have generators of their own.
+
+    Bit-exact repetition on a CPU needs the same number of threads, as sums are split among them.
+    """
+    torch.manual_seed(seed)
+
+
+def machine_info() -> dict[str, Any]:
+    """What a figure should carry: processor, cores, GPU, versions."""
+    info: dict[str, Any] = {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if torch.cuda.is_available():
+        info["gpu"] = torch.cuda.get_device_name()
+    return info
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )

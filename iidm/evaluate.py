@@ -1,0 +1,71 @@
+"""Score a trained run.
+
+python -m iidm.evaluate RUN                                    its own validation images
+python -m iidm.evaluate RUN --images DIR --labels DIR          any labeled folder in the run's raw label ids
+python -m iidm.evaluate RUN --network student --json           one network, as JSON on stdout
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from iidm.cli import run_main
+from iidm.data import open_folder, open_validation
+from iidm.engine.metrics import score_table
+from iidm.engine.runtime import pick_amp_dtype, pick_device
+from iidm.evaluation import evaluate_networks, results_json
+from iidm.runs import load_network, open_run
+from iidm.types import UserError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Score a trained run on labeled images."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    images: Path | None = None
+    """Folder of images to score in place of the run's validation images; needs --labels."""
+    labels: Path | None = None
+    """Folder of their labels, matched by file stem, in the raw ids of the run's target data set."""
+    network: Literal["student", "teacher", "both"] = "both"
+    """Which network."""
+    json: bool = False
+    """Print JSON in place of the table."""
+    target_root: Path | None = None
+    """Where the target data set lies now, if it moved since the run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU where there is one."""
+    amp: bool = False
+    """Mixed precision."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point."""
+    arguments = tyro.cli(Arguments, prog="python -m iidm.evaluate", args=list(argv))
+    if (arguments.images is None) != (arguments.labels is None):
+        raise UserError("--images and --labels go together: both folders, or none for the run's validation images.")
+    device = pick_device(arguments.device)
+    config, checkpoint = open_run(arguments.run)
+    if arguments.images is not None and arguments.labels is not None:
+        dataset = open_folder(config, arguments.images, arguments.labels)
+    else:
+        dataset = open_validation(config, target_root=arguments.target_root)
+    names = ["student", "teacher"] if arguments.network == "both" else [arguments.network]
+    networks = {name: load_network(config, checkpoint, name, len(dataset.classes), device) for name in names}
+    scores = evaluate_networks(networks, dataset, config, pick_amp_dtype(device, arguments.amp))
+    if arguments.json:
+        print(json.dumps(results_json(scores, len(dataset.samples)), indent=2))
+    else:
+        print(f"{arguments.run} · {checkpoint.name} · {len(dataset.samples)} images of {dataset.name}")
+        print(score_table(scores))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,51 @@
+"""Evaluating the networks of a run on labeled images, and writing what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from iidm.config import Config
+from iidm.data import Dataset, EvalLoader
+from iidm.engine.metrics import Scores, evaluate, score_table
+from iidm.kernels.jitter import normalize
+from iidm.types import MEAN_RGB, STD_RGB
+
+normalize_image = partial(normalize, mean=MEAN_RGB, std=STD_RGB)
+"""uint8 [B,H,W,3] -> float [B,3,H,W], as every backbone here was trained."""
+
+
+def evaluate_networks(
+    networks: Mapping[str, nn.Module], dataset: Dataset, config: Config, amp_dtype: torch.dtype | None
+) -> dict[str, Scores]:
+    """Scores of each network on every image of `dataset`: images at training resolution, labels at their full size."""
+    device = next(next(iter(networks.values())).parameters()).device
+    with EvalLoader(dataset, device=device) as batches:
+        return evaluate(
+            dict(networks),
+            batches,
+            dataset.classes,
+            device=device,
+            amp_dtype=amp_dtype,
+            align_corners=config.model.align_corners,
+            normalize=normalize_image,
+        )
+
+
+def results_json(scores: Mapping[str, Scores], images: int) -> dict[str, Any]:
+    """{"student": {"miou", "iou": {class: IoU}, "pixel_accuracy"}, "teacher": {...}, "images": N}; shares of 1."""
+    return {**{name: value.as_json() for name, value in scores.items()}, "images": images}
+
+
+def write_results(run_dir: Path, scores: Mapping[str, Scores], images: int, facts: Mapping[str, Any]) -> str:
+    """Write RUN/results.json (scores and `facts`) and RUN/results.txt (the table); returns the table."""
+    table = score_table(dict(scores))
+    (run_dir / "results.json").write_text(json.dumps({**results_json(scores, images), **facts}, indent=2) + "\n")
+    (run_dir / "results.txt").write_text(table + "\n")
+    return table

@@ -1,0 +1,160 @@
+"""ResNet (arXiv 1512.03385) as a dilated backbone, in torchvision's and OpenMMLab's parameter names.
+
+v1 has the 7x7 stem; v1c (arXiv 1812.01187, OpenMMLab's `ResNetV1c`) three 3x3 convolutions in its place. The
+stride of a bottleneck lies in its 3x3 convolution ("pytorch" style); the first block of a dilated stage uses
+half of its dilation (OpenMMLab's `contract_dilation`), so a bottleneck network's features on the grid of
+stride 32 are those of the undilated one.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..types import UserError
+from .norm import BatchNorm2d
+
+STAGES: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
+    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
+    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
+}
+"""Output stride -> strides and dilations of the four stages."""
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """3x3 convolution that keeps the size at stride 1."""
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; stride and dilation lie in the first, the second has none (OpenMMLab)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(inputs, planes, stride, dilation), BatchNorm2d(planes)
+        self.conv2, self.bn2 = conv3x3(planes, planes), BatchNorm2d(planes)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (stride and dilation), 1x1."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, planes, 1, bias=False), BatchNorm2d(planes)
+        self.conv2, self.bn2 = conv3x3(planes, planes, stride, dilation), BatchNorm2d(planes)
+        self.conv3, self.bn3 = nn.Conv2d(planes, planes * 4, 1, bias=False), BatchNorm2d(planes * 4)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+class ResNet(nn.Module):
+    """The four stages without pooling and classifier.
+
+    Args:
+        block: BasicBlock (18) or Bottleneck (50, 101).
+        depths: blocks of each stage.
+        output_stride: 8, 16 or 32.
+        deep_stem: v1c.
+
+    Raises:
+        UserError: another output stride.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        depths: tuple[int, ...],
+        *,
+        output_stride: int,
+        deep_stem: bool,
+    ) -> None:
+        super().__init__()
+        if output_stride not in STAGES:
+            raise UserError(f"A ResNet has output stride 8, 16 or 32, not {output_stride} (--model.output-stride).")
+        if deep_stem:
+            self.stem: nn.Sequential | None = nn.Sequential(
+                *_conv_bn_relu(3, 32, stride=2), *_conv_bn_relu(32, 32), *_conv_bn_relu(32, 64)
+            )
+        else:
+            self.stem = None
+            self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        strides, dilations = STAGES[output_stride]
+        self.channels = 64
+        self.layer1 = self._stage(block, 64, depths[0], strides[0], dilations[0])
+        self.layer2 = self._stage(block, 128, depths[1], strides[1], dilations[1])
+        self.layer3 = self._stage(block, 256, depths[2], strides[2], dilations[2])
+        self.layer4 = self._stage(block, 512, depths[3], strides[3], dilations[3])
+        initialize(self)
+
+    def _stage(
+        self, block: type[BasicBlock | Bottleneck], planes: int, depth: int, stride: int, dilation: int
+    ) -> nn.Sequential:
+        outputs = planes * block.expansion
+        downsample = None
+        if stride != 1 or self.channels != outputs:
+            downsample = nn.Sequential(
+                nn.Conv2d(self.channels, outputs, 1, stride=stride, bias=False), BatchNorm2d(outputs)
+            )
+        blocks = [block(self.channels, planes, stride, max(dilation // 2, 1), downsample)]
+        blocks += [block(outputs, planes, 1, dilation, None) for _ in range(1, depth)]
+        self.channels = outputs
+        return nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float [B,3,H,W] -> [B,channels,ceil(H/os),ceil(W/os)]."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True) if self.stem is None else self.stem(x)
+        x = self.maxpool(x)
+        x = self.layer2(self.layer1(x))
+        return self.layer4(self.layer3(x))
+
+
+def _conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    return conv3x3(inputs, outputs, stride), BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+def initialize(module: nn.Module) -> None:
+    """Random start: He's normal (fan out, as torchvision and OpenMMLab) for convolutions; BatchNorm as it is.
+
+    The last BatchNorm of a residual block does not start at 0, as it does in OpenMMLab's random start: AdamW
+    moves a weight by about the learning rate a step, so at 6e-5 such a block would stay all but shut for the
+    first thousands of steps.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def resnet18(output_stride: int, deep_stem: bool) -> ResNet:
+    """ResNet-18: 512 channels."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), output_stride=output_stride, deep_stem=deep_stem)
+
+
+def resnet50(output_stride: int, deep_stem: bool) -> ResNet:
+    """ResNet-50: 2048 channels."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), output_stride=output_stride, deep_stem=deep_stem)
+
+
+def resnet101(output_stride: int, deep_stem: bool) -> ResNet:
+    """ResNet-101: 2048 channels; with v1c the paper's backbone."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), output_stride=output_stride, deep_stem=deep_stem)

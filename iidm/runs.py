@@ -1,0 +1,121 @@
+"""What a run is made of: its folder, its networks and optimiser, its saved state. Used by every entry point."""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import iidm
+from iidm.cli import config_as_dict, read_config, write_config
+from iidm.config import Config
+from iidm.data import Domains, write_splits
+from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from iidm.engine.optim import build_optimizer
+from iidm.engine.runtime import pick_amp_dtype
+from iidm.method import TrainStep
+from iidm.method.teacher import Teacher
+from iidm.models import Network, build_network, load_pretrained, parameter_groups
+from iidm.types import UserError
+
+
+def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Path:
+    """The run's folder with its configuration and its splits. A folder that holds another run is refused."""
+    if resume is not None:
+        return resume
+    name = f"{config.preset}-{config.method}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = config.run_dir or Path("runs") / name
+    if (run_dir / "config.json").exists():
+        raise UserError(
+            f"{run_dir} holds a run already. Continue it with --resume {run_dir}, or give another --run-dir."
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_splits(domains, run_dir)
+    write_config(replace(config, run_dir=None), run_dir / "config.json")
+    return run_dir
+
+
+def build_step(config: Config, domains: Domains, device: torch.device) -> TrainStep:
+    """Student, teacher, optimiser and randomness of a run at its start."""
+    model = config.model
+    student = build_network(
+        model.backbone,
+        len(domains.classes),
+        output_stride=model.output_stride,
+        dilations=model.dilations,
+        dropout=model.dropout,
+    )
+    load_pretrained(student, model.weights, backbone=model.backbone)
+    student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = Teacher(deepcopy(student), config.teacher, labels_images=domains.unlabeled is not None)
+    optim = config.optim
+    groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay)
+    amp_dtype = pick_amp_dtype(device, config.amp)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    optimizer = build_optimizer(groups, optim, device)
+    return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler)
+
+
+def save_state(config: Config, step: TrainStep, done: int, run_dir: Path, domains: Domains) -> None:
+    """Everything that step `done` (0-based, the next to run) depends on."""
+    metadata: dict[str, Any] = {
+        "iidm": iidm.__version__,
+        "backbone": config.model.backbone,
+        "classes": list(domains.classes.names),
+        "config": config_as_dict(config),
+    }
+    save_checkpoint(
+        run_dir,
+        done,
+        modules=step.networks,
+        optimizer=step.optimizer,
+        scaler=step.scaler,
+        generators={"step": step.generator},
+        metadata=metadata,
+        keep=config.log.keep_checkpoints,
+    )
+
+
+def load_state(checkpoint: Path, step: TrainStep) -> int:
+    """Put a checkpoint into the networks, the optimiser and the generators; returns the step to go on with."""
+    metadata = load_checkpoint(
+        checkpoint,
+        modules=step.networks,
+        optimizer=step.optimizer,
+        scaler=step.scaler,
+        generators={"step": step.generator},
+        device=step.device,
+    )
+    return int(metadata["step"])
+
+
+def open_run(run_dir: Path) -> tuple[Config, Path]:
+    """The configuration and the newest checkpoint of a run folder. Raises UserError for a folder that is no run."""
+    if not (run_dir / "config.json").is_file():
+        raise UserError(
+            f"{run_dir} is no run: it has no config.json. Give the folder that iidm.train printed at its end."
+        )
+    checkpoint = find_checkpoint(run_dir)
+    if checkpoint is None:
+        raise UserError(f"{run_dir} has no checkpoint yet; train it first, or go on with --resume {run_dir}.")
+    return read_config(run_dir / "config.json"), checkpoint
+
+
+def load_network(config: Config, checkpoint: Path, name: str, num_classes: int, device: torch.device) -> Network:
+    """The student or the teacher of a checkpoint, in evaluation mode."""
+    model = config.model
+    network = build_network(
+        model.backbone,
+        num_classes,
+        output_stride=model.output_stride,
+        dilations=model.dilations,
+        dropout=model.dropout,
+    )
+    load_weights(checkpoint, name, network)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval()

@@ -1,0 +1,155 @@
+"""Train IIDM.
+
+    python -m iidm.train --amp                                     built-in data, minutes on 2 CPU cores
+    python -m iidm.train --preset camvid-dusk --source-root DIR --target-root DIR --model.weights FILE --amp
+    python -m iidm.train --preset gta5-cityscapes-100 --source-root GTA5 --target-root CITYSCAPES --amp
+    python -m iidm.train --resume RUN                              continues bit-exactly on CPU
+    python -m iidm.train --list-presets | --list-methods | --help
+
+The run folder holds config.json, splits/, metrics.jsonl, tensorboard/, previews/, curves.png, checkpoints/ and, at the
+end, results.json and results.txt.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from iidm.cli import parse_config, run_main
+from iidm.config import Config
+from iidm.data import Domains, TrainLoader, check_domains, open_domains
+from iidm.engine.checkpoint import find_checkpoint
+from iidm.engine.curves import save_curves
+from iidm.engine.interrupt import InterruptFlag
+from iidm.engine.log import RunLog, check_finite
+from iidm.engine.optim import learning_rate_factor, set_learning_rate
+from iidm.engine.runtime import machine_info, pick_device, seed_everything
+from iidm.evaluation import evaluate_networks, write_results
+from iidm.kernels import set_implementation
+from iidm.method import TrainStep
+from iidm.previews import save_previews
+from iidm.runs import build_step, load_state, prepare_run_dir, save_state
+from iidm.types import StepOutput, UserError
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point: resolve the configuration, then run it."""
+    config, resume = parse_config(argv)
+    run(config, resume)
+
+
+def run(config: Config, resume: Path | None = None) -> Path:
+    """Train, evaluate and write everything of one run; returns its folder."""
+    started = time.time()
+    device = pick_device(config.device)
+    seed_everything(config.seed)
+    # The loader comes before the first CUDA call: its worker processes are forked.
+    notes = [set_implementation(config.kernels, device)]
+    domains = open_domains(config)
+    notes += check_domains(domains, config.data.crop_size) if config.data.check else []
+    run_dir = prepare_run_dir(config, domains, resume)
+    step = build_step(config, domains, device)
+    checkpoint = find_checkpoint(run_dir) if resume else None
+    start_step = load_state(checkpoint, step) if checkpoint else 0
+    with RunLog(
+        run_dir,
+        total_steps=config.max_steps,
+        start_step=start_step,
+        quiet=config.quiet,
+        tensorboard=config.log.tensorboard,
+    ) as log:
+        for line in [*describe(config, domains, step, run_dir), *notes]:
+            log.note(line)
+        if resume:
+            log.note(f"resumed {checkpoint} at step {start_step}" if checkpoint else "no checkpoint yet: step 0")
+        with TrainLoader(
+            domains,
+            config.data,
+            seed=config.seed,
+            device=device,
+            start_step=start_step,
+            strategy=config.mixing.strategy,
+        ) as loader:
+            train(config, step, loader, log, run_dir, domains, start_step)
+    scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype)
+    save_curves(run_dir)
+    seconds = time.time() - started
+    facts = {"seconds": round(seconds, 1), "steps": config.max_steps, "machine": machine_info()}
+    print(write_results(run_dir, scores, len(domains.val.samples), facts))
+    print(f"time taken: {seconds / 60:.1f} min\neverything lies in: {run_dir}")
+    return run_dir
+
+
+def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -> list[str]:
+    """What this run is, in a few lines."""
+    sizes = {
+        "source": domains.source,
+        "labeled target": domains.labeled,
+        "unlabeled target": domains.unlabeled,
+        "validation": domains.val,
+    }
+    precision = str(step.amp_dtype).removeprefix("torch.") if step.amp_dtype else "float32"
+    images = ", ".join(f"{name} {len(data.samples)}" for name, data in sizes.items() if data is not None)
+    return [
+        f"{config.preset} · {config.method} · recipe {config.recipe} · {config.max_steps} steps · {run_dir}",
+        f"images: {images} · {len(domains.classes)} classes",
+        f"{config.model.backbone} at output stride {config.model.output_stride}, weights {config.model.weights}"
+        f" · {step.device.type} · {precision}, channels-last",
+    ]
+
+
+def train(
+    config: Config,
+    step: TrainStep,
+    loader: TrainLoader,
+    log: RunLog,
+    run_dir: Path,
+    domains: Domains,
+    start_step: int,
+) -> None:
+    """The loop. Ctrl-C ends it after a checkpoint; a damaged image ends it after a checkpoint too."""
+    with InterruptFlag() as interrupted:
+        batches = iter(loader)
+        for number in range(start_step, config.max_steps):
+            try:
+                batch = next(batches)
+            except UserError as error:
+                save_state(config, step, number, run_dir, domains)
+                raise UserError(f"{error} Mend it, then go on with --resume {run_dir}.") from None
+            factor = learning_rate_factor(number, config.optim, config.max_steps)
+            set_learning_rate(step.optimizer, factor)
+            out = step(batch, number)
+            done = number + 1
+            last = done == config.max_steps
+            if done % config.log.every == 0 or last:
+                log_values(log, number, out, config.optim.lr * factor, run_dir)
+            if is_due(done, config.log.preview_every) or last:
+                save_previews(run_dir, done, batch, out, step, domains, log)
+            if is_due(done, config.log.eval_every) and not last:
+                scores = evaluate_networks({"teacher": step.teacher.network}, domains.val, config, step.amp_dtype)
+                log.log(number, {"miou": scores["teacher"].miou})
+            if is_due(done, config.log.checkpoint_every) or last or interrupted.set:
+                save_state(config, step, done, run_dir, domains)
+            if interrupted.set and not last:
+                raise UserError(f"Stopped after step {done}; everything is saved. Go on with --resume {run_dir}")
+
+
+def is_due(done: int, every: int) -> bool:
+    """Whether something that happens every so many steps happens after `done` of them; 0 is never."""
+    return every > 0 and done % every == 0
+
+
+def log_values(log: RunLog, number: int, out: StepOutput, lr: float, run_dir: Path) -> None:
+    """Read the step's scalars (the loop's only host synchronisation), stop on NaN, and write them."""
+    names = (*out.losses._fields, "quality")
+    read = torch.stack([*out.losses, out.quality]).tolist()
+    values = dict(zip(names, read, strict=True))
+    check_finite(values, number, run_dir)
+    log.log(number, {**{f"loss_{k}" if k != "quality" else k: v for k, v in values.items()}, "lr": lr})
+
+
+if __name__ == "__main__":
+    run_main(main)

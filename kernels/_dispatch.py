@@ -1,0 +1,113 @@
+"""Which implementation of each op runs: the fused kernel or plain PyTorch.
+
+PyTorch's dispatcher picks the device; this module holds the user's choice between the two bodies that a
+device may have.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from ._extension import extension, why_missing
+
+Choice = Literal["auto", "fused", "reference"]
+
+OPS = ("classmix", "jitter", "blur", "pseudo_label", "cross_entropy", "confusion_matrix")
+"""Every op of this package."""
+
+_choice: Choice = "auto"
+
+
+def _fused_kernels(device_type: str) -> dict[str, str]:
+    """Op -> the language of its fused kernel, for the ops that have one on this device and in this build."""
+    if extension is None:
+        return {}
+    if device_type == "cpu":
+        return {"confusion_matrix": "C++"}
+    if device_type == "cuda" and extension.build_info()["cuda"]:
+        return {"confusion_matrix": "CUDA"}
+    return {}
+
+
+def use_fused(op: str, device: torch.device) -> bool:
+    """Whether `op` runs its fused kernel for tensors on `device`.
+
+    Raises:
+        RuntimeError: `fused` was asked for and there is no such kernel for this device.
+    """
+    if _choice == "reference":
+        return False
+    available = op in _fused_kernels(device.type)
+    if _choice == "fused" and not available:
+        raise RuntimeError(_no_fused_kernel([op], device.type))
+    return available
+
+
+def _no_fused_kernel(ops: list[str], device_type: str) -> str:
+    why = f" ({why_missing})" if why_missing else ""
+    return (
+        f"Fused kernels were asked for, but on {device_type} there is none for {', '.join(ops)}{why}."
+        " Use --kernels auto to run these as plain PyTorch."
+    )
+
+
+def set_implementation(choice: Choice, device: torch.device | str | None = None) -> str:
+    """Choose what the ops run as, for this process.
+
+    Args:
+        choice: `auto` the fused kernel where there is one, else plain PyTorch; `fused` fused kernels only;
+            `reference` plain PyTorch only.
+        device: where the ops will run. None: the GPU where there is one.
+
+    Returns:
+        One line that says what each op runs as.
+
+    Raises:
+        ValueError: a choice that does not exist.
+        RuntimeError: `fused`, and an op has no fused kernel for the device; the message names them. The
+            choice made before stays.
+    """
+    global _choice
+    if choice not in get_args(Choice):
+        raise ValueError(f"The implementation must be one of {', '.join(get_args(Choice))}, not {choice!r}.")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.device(device).type
+    fused = {} if choice == "reference" else _fused_kernels(kind)
+    missing = [op for op in OPS if op not in fused]
+    if choice == "fused" and missing:
+        raise RuntimeError(_no_fused_kernel(missing, kind))
+    _choice = choice
+    return _describe(fused, missing, asked=choice != "reference")
+
+
+def _describe(fused: dict[str, str], missing: list[str], asked: bool) -> str:
+    if not fused:
+        why = f"; {why_missing}" if asked and why_missing else ""
+        return f"kernels: all reference (PyTorch){why}"
+    parts = [f"{op} fused ({fused[op]})" for op in OPS if op in fused]
+    if missing:
+        parts.append("others reference (PyTorch)")
+    return f"kernels: {', '.join(parts)}"
+
+
+def build_info() -> dict[str, object]:
+    """What the compiled extension is.
+
+    Returns:
+        `extension`: bool, whether it loads; `reason`: str, why it does not; and where it does: `cuda`: bool,
+        whether CUDA kernels are in it; `cuda_arches`: str, their architectures; `compiler`: str; `openmp`:
+        int, the OpenMP version date, 0 without it.
+    """
+    if extension is None:
+        return {
+            "extension": False,
+            "reason": why_missing,
+            "cuda": False,
+            "cuda_arches": "",
+            "compiler": "",
+            "openmp": 0,
+        }
+    return {"extension": True, "reason": "", **extension.build_info()}

@@ -1,0 +1,48 @@
+"""Gaussian blur with a sigma and an on/off switch for each image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _checks as check
+from . import reference
+
+__all__ = ["blur"]
+
+
+@torch.library.custom_op("iidm::blur", mutates_args=(), device_types=("cpu", "cuda"))
+def _blur(image: Tensor, sigma: Tensor, enabled: Tensor, radius: int) -> Tensor:
+    return reference.blur(image, sigma, enabled, radius)
+
+
+@_blur.register_fake
+def _(image: Tensor, sigma: Tensor, enabled: Tensor, radius: int) -> Tensor:
+    return torch.empty_like(image)
+
+
+def blur(image: Tensor, sigma: Tensor, enabled: Tensor, *, radius: int = 5) -> Tensor:
+    """Separable Gaussian blur with reflected borders.
+
+    DACS and DAFormer blur with a dense 51x51 kernel at sigma <= 1.15; two passes of 2 radius + 1 taps are the
+    same within 1e-3 of the pixel range as long as the radius reaches 4 sigma, for a hundredth of the work.
+
+    Args:
+        image: float32, bfloat16 or float16 [B,3,H,W], any H and W (the border reflects as often as it must).
+        sigma: float32 [B], pixels, > 0; at most radius / 4 for the accuracy above.
+        enabled: bool [B]; images for which it is False come back unchanged.
+        radius: taps on each side of the centre.
+
+    Returns:
+        A new tensor of the image's shape, dtype and memory layout; the sums are float32.
+
+    Raises:
+        TypeError, ValueError: an argument of another dtype, shape or device, a radius below 1.
+    """
+    check.tensor("image", image, check.FLOATS, ("B", 3, "H", "W"))
+    check.tensor("sigma", sigma, (torch.float32,), (image.shape[0],))
+    check.tensor("enabled", enabled, (torch.bool,), (image.shape[0],))
+    check.same_device(("image", image), {"sigma": sigma, "enabled": enabled})
+    if radius < 1:
+        raise ValueError(f"radius must be at least 1 pixel, not {radius}.")
+    return _blur(image, sigma, enabled, radius)

@@ -1,0 +1,196 @@
+"""ClassMix: half of the classes of a labeled image, pasted onto an unlabeled one (paper eqs. 1 to 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _checks as check
+from ..jitter import JitterParams, check_image_output, check_params
+from . import reference
+
+__all__ = ["JitterParams", "classmix", "draw_classes"]
+
+
+@torch.library.custom_op("iidm::draw_classes", mutates_args=(), device_types=("cpu", "cuda"))
+def _draw_classes(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
+    return reference.draw_classes(label, keys, per_batch, rounding, include_ignored)
+
+
+@_draw_classes.register_fake
+def _(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
+    return label.new_empty((label.shape[0], reference.VALUES), dtype=torch.bool)
+
+
+def draw_classes(
+    label: Tensor,
+    keys: Tensor,
+    *,
+    per_batch: bool = False,
+    rounding: str = "ceil",
+    include_ignored: bool = False,
+) -> Tensor:
+    """Choose half of the classes that are present: those with the smallest random keys.
+
+    Ranking keys among the present classes draws without replacement and without asking the host which classes
+    there are (the inherited code calls `unique` and synchronises). The same keys always give the same
+    classes.
+
+    Args:
+        label: uint8 [B,H,W].
+        keys: float32 [B,256], independent and uniform (`torch.rand`); must be finite.
+        per_batch: draw from the classes of the whole batch, by keys[0], the same for every image (DAFormer);
+            otherwise each image draws from its own (paper, DACS).
+        rounding: of half of an odd count: `ceil` (DACS, DAFormer), or `floor`, which takes at least one.
+        include_ignored: whether 255 is a class that can be drawn (DACS, DAFormer: yes).
+
+    Returns:
+        bool [B,256]: which label values are pasted. An image without a class selects none.
+
+    Raises:
+        TypeError, ValueError: an argument of another dtype, shape or device, an unknown rounding.
+    """
+    check.tensor("label", label, (torch.uint8,), ("B", "H", "W"))
+    check.tensor("keys", keys, (torch.float32,), (label.shape[0], reference.VALUES))
+    check.same_device(("label", label), {"keys": keys})
+    check.choice("rounding", rounding, ("ceil", "floor"))
+    return _draw_classes(label, keys, per_batch, rounding, include_ignored)
+
+
+@torch.library.custom_op("iidm::classmix", mutates_args=(), device_types=("cpu", "cuda"))
+def _classmix(
+    image: Tensor,
+    label: Tensor,
+    base_image: Tensor,
+    base_label: Tensor,
+    base_weight: Tensor,
+    selected: Tensor,
+    params: Sequence[Tensor],
+    pasted_weight: float | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    margin_top: int,
+    margin_bottom: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    jitter = JitterParams(*params) if params else None
+    margins = (margin_top, margin_bottom)
+    return reference.classmix(
+        image,
+        label,
+        base_image,
+        base_label,
+        base_weight,
+        selected,
+        jitter,
+        pasted_weight,
+        mean,
+        std,
+        dtype,
+        margins,
+    )
+
+
+@_classmix.register_fake
+def _(
+    image: Tensor,
+    label: Tensor,
+    base_image: Tensor,
+    base_label: Tensor,
+    base_weight: Tensor,
+    selected: Tensor,
+    params: Sequence[Tensor],
+    pasted_weight: float | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    margin_top: int,
+    margin_bottom: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, height, width = label.shape
+    shape = (batch, 3, height, width)
+    return (
+        torch.empty(shape, dtype=dtype, device=image.device, memory_format=torch.channels_last),
+        label.new_empty((batch, height, width)),
+        base_weight.new_empty((batch, height, width)),
+    )
+
+
+def classmix(
+    image: Tensor,
+    label: Tensor,
+    base_image: Tensor,
+    base_label: Tensor,
+    base_weight: Tensor,
+    selected: Tensor,
+    jitter: JitterParams | None,
+    *,
+    pasted_weight: float | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype = torch.float32,
+    margin_top: int = 0,
+    margin_bottom: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Paste the selected classes of labeled images onto others; jitter and normalize the result.
+
+    One pass reads two uint8 images and two labels and writes what the student eats; the mask never exists.
+    Paper eqs. 1 to 4 with M = selected[label]; the strong augmentation's colour part rides along, it is
+    pixelwise.
+
+    Args:
+        image: uint8 [B,H,W,3] RGB, labeled images.
+        label: uint8 [B,H,W], their labels.
+        base_image: uint8 [B,H,W,3] RGB, onto which is pasted.
+        base_label: uint8 [B,H,W], its (pseudo-)label.
+        base_weight: float32 [B] (the quality) or [B,H,W], the loss weight of the base's pixels.
+        selected: bool [B,256], which values of `label` are pasted.
+        jitter: colour jitter of the mixed image; None: none.
+        pasted_weight: loss weight of pasted pixels. None: the base weight at their place, as if there were no
+            margins, since the margins distrust pseudo-labels and a pasted pixel has a true label.
+        mean: 3 numbers in pixel values 0..255.
+        std: 3 numbers in pixel values 0..255.
+        dtype: of the mixed image: float32, bfloat16 or float16.
+        margin_top: rows at the top in which base pixels get weight 0.
+        margin_bottom: rows at the bottom.
+
+    Returns:
+        image: `dtype` [B,3,H,W], normalized, in channels-last memory; label: uint8 [B,H,W]; weight: float32
+            [B,H,W].
+
+    Raises:
+        TypeError, ValueError: an argument of another dtype, shape or device, a negative margin.
+    """
+    check.tensor("label", label, (torch.uint8,), ("B", "H", "W"))
+    batch, height, width = label.shape
+    for name, value in (("image", image), ("base_image", base_image)):
+        check.tensor(name, value, (torch.uint8,), (batch, height, width, 3))
+    check.tensor("base_label", base_label, (torch.uint8,), (batch, height, width))
+    shape = (batch,) if base_weight.dim() == 1 else (batch, height, width)
+    check.tensor("base_weight ([B] or [B,H,W])", base_weight, (torch.float32,), shape)
+    check.tensor("selected", selected, (torch.bool,), (batch, reference.VALUES))
+    check_image_output(mean, std, dtype)
+    if min(margin_top, margin_bottom) < 0:
+        raise ValueError(f"Margins must be >= 0 rows, not {margin_top} and {margin_bottom}.")
+    others = {"image": image, "base_image": base_image, "base_label": base_label, "base_weight": base_weight}
+    check.same_device(("label", label), {**others, "selected": selected})
+    if jitter is not None:
+        check_params(jitter, batch)
+        check.same_device(("label", label), {f"jitter.{n}": getattr(jitter, n) for n in JitterParams._fields})
+    return _classmix(
+        image,
+        label,
+        base_image,
+        base_label,
+        base_weight,
+        selected,
+        [] if jitter is None else list(jitter),
+        pasted_weight,
+        list(mean),
+        list(std),
+        dtype,
+        margin_top,
+        margin_bottom,
+    )

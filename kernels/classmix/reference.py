@@ -1,0 +1,65 @@
+"""ClassMix in plain PyTorch: its meaning, and the oracle of its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..jitter.reference import JitterParams
+from ..jitter.reference import jitter as jitter_and_normalize
+
+VALUES = 256
+"""Values of a uint8 label."""
+IGNORED = 255
+
+
+def draw_classes(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
+    """See `iidm.kernels.classmix.draw_classes`."""
+    batch = label.shape[0]
+    present = torch.zeros((batch, VALUES), dtype=torch.bool, device=label.device)
+    present.scatter_(1, label.reshape(batch, -1).long(), True)
+    if not include_ignored:
+        present[:, IGNORED] = False
+    if per_batch:
+        present, keys = present.any(0, keepdim=True), keys[:1]
+    count = present.sum(1, keepdim=True)
+    half = (count + 1) // 2 if rounding == "ceil" else torch.maximum(count // 2, count.clamp(max=1))
+    # The place of each value in the order of the keys, present values first; equal keys: lower value first.
+    order = torch.where(present, keys, torch.inf).argsort(dim=1, stable=True)
+    rank = order.argsort(dim=1)
+    return (present & (rank < half)).expand(batch, VALUES).contiguous()
+
+
+def _mixed_weight(base_weight: Tensor, pasted: Tensor, pasted_weight: float | None, margins: tuple[int, int]) -> Tensor:
+    base = base_weight if base_weight.dim() == 3 else base_weight.view(-1, 1, 1).expand(pasted.shape)
+    height = pasted.shape[1]
+    row = torch.arange(height, device=pasted.device).view(1, -1, 1)
+    trusted = (row >= margins[0]) & (row < height - margins[1])
+    return torch.where(pasted, base if pasted_weight is None else pasted_weight, torch.where(trusted, base, 0.0))
+
+
+def classmix(
+    image: Tensor,
+    label: Tensor,
+    base_image: Tensor,
+    base_label: Tensor,
+    base_weight: Tensor,
+    selected: Tensor,
+    params: JitterParams | None,
+    pasted_weight: float | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    margins: tuple[int, int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `iidm.kernels.classmix.classmix`."""
+    batch = label.shape[0]
+    pasted = selected.gather(1, label.reshape(batch, -1).long()).view(label.shape)
+    mixed = torch.where(pasted.unsqueeze(-1), image, base_image)
+    return (
+        jitter_and_normalize(mixed, params, mean, std, dtype),
+        torch.where(pasted, label, base_label).contiguous(),
+        _mixed_weight(base_weight, pasted, pasted_weight, margins).contiguous(),
+    )

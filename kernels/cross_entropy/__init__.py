@@ -1,0 +1,117 @@
+"""The segmentation loss: upsampling and weighted cross-entropy (paper eqs. 7 to 10)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .. import _checks as check
+from . import reference
+
+__all__ = ["Normalizer", "cross_entropy"]
+
+Normalizer = Literal["sum", "pixels", "valid"]
+
+
+@torch.library.custom_op("iidm::cross_entropy", mutates_args=(), device_types=("cpu", "cuda"))
+def _cross_entropy(
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    normalizer: str,
+    align_corners: bool,
+    with_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    return reference.cross_entropy(logits, label, weight, class_weight, normalizer, align_corners, with_grad)
+
+
+@_cross_entropy.register_fake
+def _(
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    normalizer: str,
+    align_corners: bool,
+    with_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    loss = logits.new_empty((), dtype=torch.float32)
+    return loss, logits.new_empty(logits.shape if with_grad else 0, dtype=torch.float32)
+
+
+def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, with_grad = inputs[0], inputs[-1]
+    ctx.dtype = logits.dtype
+    ctx.with_grad = with_grad
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+
+
+def _scale_gradient(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    (grad,) = ctx.saved_tensors
+    nothing = (None,) * 6
+    if grad_loss is None or not ctx.with_grad:
+        return (None, *nothing)
+    return ((grad * grad_loss).to(ctx.dtype), *nothing)
+
+
+_cross_entropy.register_autograd(_scale_gradient, setup_context=_save_gradient)
+
+
+def cross_entropy(
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    *,
+    class_weight: Tensor | None = None,
+    normalizer: Normalizer = "pixels",
+    align_corners: bool = False,
+) -> Tensor:
+    """Weighted cross-entropy between bilinearly upsampled logits and a label.
+
+    loss = sum over pixels that are not ignored of weight * class_weight[label] * -log softmax(upsampled
+    logits)[label], divided by the normalizer. Fused, the full-size logits, softmax and gradient (three times
+    76 bytes a pixel at 19 classes) never exist. The gradient is computed with the loss and scaled in the
+    backward; it flows to the logits alone, once (no second derivative).
+
+    Args:
+        logits: float32, bfloat16 or float16 [B,K,h,w], 1 <= K <= 255; computed in float32.
+        label: uint8 [B,H,W], 0..K-1, 255 ignored.
+        weight: float32 [B] or [B,H,W], factor of each image or pixel; None: 1.
+        class_weight: float32 [K], factor of each class; None: 1.
+        normalizer: `sum` nothing (the paper's equations); `pixels` all B*H*W, the ignored ones too
+            (DAFormer); `valid` the count of pixels that are not ignored, whatever they weigh (DACS).
+        align_corners: corner convention of the upsampling.
+
+    Returns:
+        float32 [] loss. If every pixel is ignored it is 0 and so is its gradient, with each normalizer.
+
+    Raises:
+        TypeError, ValueError: an argument of another dtype, shape or device; on the CPU also a label in
+            K..254. On a GPU, where looking would stop the device, such a label makes the loss NaN.
+    """
+    check.tensor("logits", logits, check.FLOATS, ("B", "K", "h", "w"))
+    batch, classes = logits.shape[:2]
+    check.class_count("logits", classes)
+    check.tensor("label", label, (torch.uint8,), (batch, "H", "W"))
+    if weight is not None:
+        shape = (batch,) if weight.dim() == 1 else tuple(label.shape)
+        check.tensor("weight ([B] or [B,H,W])", weight, (torch.float32,), shape)
+    if class_weight is not None:
+        check.tensor("class_weight", class_weight, (torch.float32,), (classes,))
+    check.same_device(("logits", logits), {"label": label, "weight": weight, "class_weight": class_weight})
+    check.choice("normalizer", normalizer, get_args(Normalizer))
+    with_grad = torch.is_grad_enabled() and logits.requires_grad
+    loss, _ = _cross_entropy(
+        logits,
+        label,
+        None if weight is None else weight.detach(),
+        None if class_weight is None else class_weight.detach(),
+        normalizer,
+        align_corners,
+        with_grad,
+    )
+    return loss

@@ -1,0 +1,28 @@
+"""What every test may use: a cache of its own, `import make_datasets`, and CamVid where it is at hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))  # so that any test can `import make_datasets`
+
+CAMVID = Path(__file__).parents[2] / "shared" / "data" / "camvid"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, so that no test reads or writes the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("IIDM_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def camvid_root() -> Path:
+    """CamVid's 468 images, beside the repository."""
+    if not (CAMVID / "images" / "train").is_dir():
+        pytest.skip(f"CamVid is not at {CAMVID}")
+    return CAMVID

@@ -1,0 +1,267 @@
+"""The streams of a run: which are opened, how the target is divided, and what is said when one is empty."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import make_datasets as make
+import numpy as np
+import pytest
+
+from iidm.config import Config, DataConfig, DatasetConfig, LossConfig
+from iidm.data.datasets import Dataset, open_dataset
+from iidm.data.domains import (
+    open_domains,
+    open_folder,
+    open_validation,
+    target_classes,
+    training_size_for,
+    write_splits,
+)
+from iidm.data.specs import SCENES_COUNTS
+from iidm.types import UserError
+
+DUSK = [f"0001TP_{i:06d}" for i in range(0, 620, 10)]
+
+
+def _spec(name: str, **fields: Any) -> DatasetConfig:
+    return DatasetConfig(spec=name, **fields)
+
+
+def _config(source: str, target: str, root: Path, *, loss: LossConfig | None = None, **data: Any) -> Config:
+    return Config(
+        source_root=root / "source",
+        target_root=root / "target",
+        data=DataConfig(source=_spec(source), target=_spec(target), **data),
+        loss=loss or LossConfig(),
+    )
+
+
+@pytest.fixture
+def gta5_cityscapes(tmp_path: Path) -> Path:
+    make.write_gta5(tmp_path / "source")
+    make.write_cityscapes(tmp_path / "target", train=6, val=2)
+    return tmp_path
+
+
+def _names(dataset: Dataset | None) -> list[str]:
+    assert dataset is not None
+    return [sample.name for sample in dataset.samples]
+
+
+def test_three_even_dusk_frames_of_the_real_camvid_are_labeled(camvid_root: Path) -> None:
+    config = Config(
+        source_root=camvid_root,
+        target_root=camvid_root,
+        data=DataConfig(
+            source=_spec("camvid-day"), target=_spec("camvid-dusk"), labeled_count=3, labeled_choice="even"
+        ),
+    )
+    domains = open_domains(config)
+    frames = [int(n.split("_")[1]) for n in _names(domains.labeled)]
+    all_frames = sorted([*frames, *(int(n.split("_")[1]) for n in _names(domains.unlabeled))])
+    assert [all_frames.index(f) for f in frames] == [7, 23, 38]
+    assert len(_names(domains.unlabeled)) == 43 and len(domains.val.samples) == 16
+    assert max(all_frames) < min(int(n.split("_")[1]) for n in _names(domains.val))
+    labels = [domains.val.load_label(s) for s in domains.val.samples[:2]]
+    assert all(set(np.unique(label)) <= {*range(11), 255} for label in labels)
+
+
+def test_domains_hold_a_labeled_budget_and_the_rest(gta5_cityscapes: Path) -> None:
+    domains = open_domains(_config("gta5", "cityscapes", gta5_cityscapes, labeled_count=2))
+    assert len(_names(domains.source)) == 3 and len(_names(domains.labeled)) == 2
+    assert len(_names(domains.unlabeled)) == 4 and len(domains.val.samples) == 2
+    assert not set(_names(domains.labeled)) & set(_names(domains.unlabeled))
+    assert domains.unlabeled is not None and all(s.label is None for s in domains.unlabeled.samples)
+
+
+def test_streams_that_no_loss_needs_are_not_opened(gta5_cityscapes: Path) -> None:
+    shutil.rmtree(gta5_cityscapes / "source")
+    only_target = LossConfig(source_weight=0, inter_weight=0, intra_weight=0)
+    domains = open_domains(_config("gta5", "cityscapes", gta5_cityscapes, loss=only_target, labeled_count=2))
+    assert domains.source is None and domains.unlabeled is None and len(_names(domains.labeled)) == 2
+
+
+def test_unsupervised_adaptation_needs_no_target_labels_and_sees_all_images(gta5_cityscapes: Path) -> None:
+    shutil.rmtree(gta5_cityscapes / "target" / "gtFine" / "train")
+    loss = LossConfig(target_weight=0, intra_weight=0)
+    domains = open_domains(_config("gta5", "cityscapes", gta5_cityscapes, loss=loss, labeled_count=0))
+    assert domains.labeled is None and len(_names(domains.unlabeled)) == 6
+
+
+def test_other_losses_do_not_change_which_images_are_unlabeled(gta5_cityscapes: Path) -> None:
+    config = _config("gta5", "cityscapes", gta5_cityscapes, labeled_count=3)
+    without = replace(config, loss=LossConfig(target_weight=0, intra_weight=0))
+    assert _names(open_domains(config).unlabeled) == _names(open_domains(without).unlabeled)
+
+
+def test_a_needed_stream_that_is_empty_says_what_to_do(gta5_cityscapes: Path) -> None:
+    with pytest.raises(UserError, match=r"--loss\.target-weight 0 --loss\.intra-weight 0"):
+        open_domains(_config("gta5", "cityscapes", gta5_cityscapes, labeled_count=0))
+    with pytest.raises(UserError, match=r"No target image is unlabeled.*--data\.unlabeled-list"):
+        open_domains(_config("gta5", "cityscapes", gta5_cityscapes, labeled_count=6))
+    with pytest.raises(UserError, match="labeled-count is 7, but there are 6"):
+        open_domains(_config("gta5", "cityscapes", gta5_cityscapes, labeled_count=7))
+
+
+def test_domains_of_other_classes_are_refused_with_both_lists(tmp_path: Path) -> None:
+    make.write_gta5(tmp_path / "source")
+    make.write_camvid(tmp_path / "target", DUSK)
+    with pytest.raises(UserError, match="gta5: road, sidewalk.*camvid-dusk: sky, building"):
+        open_domains(_config("gta5", "camvid-dusk", tmp_path, labeled_count=1))
+
+
+def test_lists_choose_the_images_of_each_set(gta5_cityscapes: Path) -> None:
+    names = _names(open_dataset(_spec("cityscapes"), gta5_cityscapes / "target", "train"))
+    lists = {"source": ["00002"], "labeled": [names[4]], "unlabeled": [names[4], names[0]]}
+    lists["val"] = _names(open_dataset(_spec("cityscapes"), gta5_cityscapes / "target", "val"))[1:]
+    for stream, chosen in lists.items():
+        (gta5_cityscapes / f"{stream}.txt").write_text("\n".join(chosen))
+    paths = {f"{stream}_list": gta5_cityscapes / f"{stream}.txt" for stream in lists}
+    domains = open_domains(_config("gta5", "cityscapes", gta5_cityscapes, **paths))
+    for stream, chosen in lists.items():
+        assert _names(getattr(domains, stream)) == sorted(chosen)
+
+
+def test_written_splits_bring_the_same_domains_back(gta5_cityscapes: Path, tmp_path: Path) -> None:
+    config = _config("gta5", "cityscapes", gta5_cityscapes, labeled_count=2, split_seed=5)
+    domains = open_domains(config)
+    write_splits(domains, tmp_path / "run")
+    folder = tmp_path / "run" / "splits"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "labeled.txt",
+        "source.txt",
+        "unlabeled.txt",
+        "val.txt",
+    ]
+    lists = {f"{stream}_list": folder / f"{stream}.txt" for stream in ("source", "labeled", "unlabeled", "val")}
+    assert open_domains(replace(config, data=replace(config.data, split_seed=6, **lists))) == domains
+
+
+def test_validation_images_never_train(tmp_path: Path) -> None:
+    names = [f"night/{i}" for i in range(8)]
+    make.write_folder(tmp_path / "target", names, range(3))
+    (tmp_path / "val.txt").write_text("night/2\nnight/5\n")
+    target = _spec(
+        "folder",
+        images="images",
+        labels="labels",
+        val_images="images",
+        val_labels="labels",
+        class_names=("a", "b", "c"),
+    )
+    config = Config(
+        target_root=tmp_path / "target",
+        data=DataConfig(target=target, labeled_count=3, val_list=tmp_path / "val.txt"),
+        loss=LossConfig(source_weight=0, inter_weight=0),
+    )
+    domains = open_domains(config)
+    assert _names(domains.val) == ["night/2", "night/5"] == _names(open_validation(config))
+    assert sorted(_names(domains.labeled) + _names(domains.unlabeled)) == [n for n in names if n[-1] not in "25"]
+
+
+def _few_scenes(monkeypatch: pytest.MonkeyPatch) -> Config:
+    few = {("rendered", "train"): 3, ("camera", "train"): 2, ("camera", "val"): 1}
+    monkeypatch.setattr("iidm.data.domains.SCENES_COUNTS", few)
+    monkeypatch.setattr("iidm.data.domains.SCENES_SIZE", (64, 128))
+    target = _spec("streetscenes-camera")
+    return Config(data=DataConfig(source=_spec("streetscenes-rendered"), target=target, labeled_count=1))
+
+
+def test_built_in_scenes_are_drawn_once_where_no_root_is_given(
+    monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    config = _few_scenes(monkeypatch)
+    told: list[tuple[int, int]] = []
+    domains = open_domains(config, progress=lambda *done: told.append(done))
+    assert (3, 3) in told
+    assert len(_names(domains.source)) == 3 and len(_names(domains.unlabeled)) == 1
+    assert all(sample.image.is_relative_to(own_cache) for sample in domains.val.samples)
+    assert open_domains(config, progress=lambda *_: pytest.fail("drawn twice")) == domains
+    assert open_validation(config) == domains.val
+    for dataset in (domains.source, domains.labeled, domains.val):
+        assert dataset is not None
+        for sample in dataset.samples:
+            assert dataset.load_label(sample).shape == (64, 128)
+
+
+def test_a_run_on_the_target_alone_draws_no_rendered_scenes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = replace(_few_scenes(monkeypatch), loss=LossConfig(source_weight=0, inter_weight=0))
+    open_domains(config, scenes_cache=tmp_path)
+    assert {p.name for p in tmp_path.rglob("*") if p.name in ("rendered", "camera")} == {"camera"}
+
+
+def test_built_in_scenes_have_the_published_counts() -> None:
+    assert SCENES_COUNTS == {("rendered", "train"): 500, ("camera", "train"): 400, ("camera", "val"): 60}
+
+
+def test_a_folder_data_set_may_be_labeled_in_part(tmp_path: Path) -> None:
+    make.write_folder(tmp_path, [f"a/{i}" for i in range(6)], range(3))
+    for i in (0, 2, 3, 5):
+        (tmp_path / "labels" / "a" / f"{i}.png").unlink()
+    make.write_folder(tmp_path / "night", ["0"], range(3))
+    folders = {"images": "images", "labels": "labels"}
+    val_folders = {"val_images": "night/images", "val_labels": "night/labels"}
+    target = _spec("folder", **folders, **val_folders, class_names=("a", "b", "c"))
+    loss = LossConfig(source_weight=0, inter_weight=0)
+    domains = open_domains(Config(target_root=tmp_path, data=DataConfig(target=target, labeled_count=None), loss=loss))
+    assert _names(domains.labeled) == ["a/1", "a/4"] and len(_names(domains.unlabeled)) == 4
+
+
+def test_adaptation_without_label_folders_uses_every_image(tmp_path: Path) -> None:
+    make.write_folder(tmp_path, [f"{i}" for i in range(6)], range(3))
+    make.write_folder(tmp_path / "night", ["0"], range(3))
+    folders = {"val_images": "night/images", "val_labels": "night/labels"}
+    target = _spec("folder", images="images", **folders, class_names=("a", "b", "c"))
+    source = _spec("folder", images="images", labels="labels", class_names=("a", "b", "c"))
+    loss = LossConfig(target_weight=0, intra_weight=0)
+    data = DataConfig(source=source, target=target)  # labeled_count stays 100
+    domains = open_domains(Config(source_root=tmp_path, target_root=tmp_path, data=data, loss=loss))
+    assert domains.labeled is None and len(_names(domains.unlabeled)) == 6
+
+
+def test_a_partly_labeled_folder_is_divided_the_same_whatever_the_losses_are(tmp_path: Path) -> None:
+    make.write_folder(tmp_path, [f"{i}" for i in range(9)], range(3))
+    for i in (0, 4, 5):
+        (tmp_path / "labels" / f"{i}.png").unlink()
+    make.write_folder(tmp_path / "night", ["0"], range(3))
+    folders = {"val_images": "night/images", "val_labels": "night/labels"}
+    target = _spec("folder", images="images", labels="labels", **folders, class_names=("a", "b", "c"))
+    config = Config(
+        source_root=tmp_path / "night",
+        target_root=tmp_path,
+        data=DataConfig(source=replace(target, images="images"), target=target, labeled_count=3),
+    )
+    without = replace(config, loss=LossConfig(target_weight=0, intra_weight=0))
+    assert _names(open_domains(config).unlabeled) == _names(open_domains(without).unlabeled)
+    assert len(_names(open_domains(config).unlabeled)) == 6
+
+
+def test_any_folder_can_be_scored_in_the_targets_ids(gta5_cityscapes: Path) -> None:
+    config = _config("gta5", "cityscapes", gta5_cityscapes)
+    city = gta5_cityscapes / "target"
+    official = open_folder(config, city / "leftImg8bit" / "val", city / "gtFine" / "val")
+    assert _names(official) == _names(open_validation(config))
+    make.write_folder(gta5_cityscapes / "mine", ["x/1", "2"], make.CITYSCAPES_IDS)
+    mine = open_folder(config, gta5_cityscapes / "mine" / "images", gta5_cityscapes / "mine" / "labels")
+    assert _names(mine) == ["2", "x/1"] and 18 in mine.load_label(mine.samples[0])
+
+
+def test_validation_images_may_have_moved(gta5_cityscapes: Path) -> None:
+    config = _config("gta5", "cityscapes", gta5_cityscapes)
+    moved = gta5_cityscapes / "moved"
+    (gta5_cityscapes / "target").rename(moved)
+    with pytest.raises(UserError, match="does not exist"):
+        open_validation(config)
+    assert len(open_validation(config, target_root=moved).samples) == 2
+
+
+def test_classes_and_sizes_of_the_target_need_no_folder(tmp_path: Path) -> None:
+    config = _config("gta5", "cityscapes", tmp_path / "nowhere")
+    assert target_classes(config).names[0] == "road"
+    assert training_size_for(config, (1024, 2048)) == (512, 1024)
+    own = replace(config, data=replace(config.data, target=_spec("cityscapes", resize=(100, 100))))
+    assert training_size_for(own, (1024, 2048)) == (50, 100)

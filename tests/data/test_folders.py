@@ -1,0 +1,132 @@
+"""A user's own folders, described by fields or a TOML file; every mistake in them is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import make_datasets as make
+import numpy as np
+import pytest
+
+from iidm.config import DatasetConfig
+from iidm.data.datasets import Dataset, open_dataset
+from iidm.types import UserError
+
+
+def _spec(name: str, **fields: Any) -> DatasetConfig:
+    return DatasetConfig(spec=name, **fields)
+
+
+def _names(dataset: Dataset | None) -> list[str]:
+    assert dataset is not None
+    return [sample.name for sample in dataset.samples]
+
+
+def test_command_line_classes_and_ids_describe_a_folder(tmp_path: Path) -> None:
+    written = make.write_folder(tmp_path, ["x"], (7, 8, 11))
+    config = _spec(
+        "folder",
+        images="images",
+        labels="labels",
+        class_names=("road", "rest"),
+        id_map=("7:0", "8:1", "11:255"),
+        palette=("#804080", "#0a0b0c"),
+    )
+    dataset = open_dataset(config, tmp_path, "train")
+    assert dataset.classes.palette == ((128, 64, 128), (10, 11, 12))
+    label = dataset.load_label(dataset.samples[0])
+    np.testing.assert_array_equal(label, np.select([written["x"] == 7, written["x"] == 8], [0, 1], 255))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"class_names": ()}, "class-names"),
+        ({"images": None}, "image folder"),
+        ({"labels": None}, "needs a label folder"),
+        ({"id_map": ("7=0",)}, "pairs id:train_id such as 7:0, not '7=0'"),
+        ({"id_map": ("7:2",)}, "names train id 2; there are 2 classes"),
+        ({"id_map": ("7:0", "7:1")}, "id 7 more than once"),
+        ({"palette": ("#804080",)}, "2 classes, 1 colours"),
+        ({"palette": ("#804080", "red")}, "not 'red'"),
+        ({"spec": "gta5"}, "class_names belong to folder data sets; gta5 has classes of its own"),
+    ],
+)
+def test_mistakes_in_a_folders_fields_are_named(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
+    make.write_folder(tmp_path, ["x"], range(2))
+    config = _spec("folder", images="images", labels="labels", class_names=("a", "b"))
+    with pytest.raises(UserError, match=message):
+        open_dataset(replace(config, **fields), tmp_path, "train")
+
+
+TOML = """
+images = "images/{split}"
+labels = "labels/{split}"
+image_suffix = "_rgb"
+label_suffix = "_ids"
+resize = [20, 40]
+ignore = [0]
+
+[[classes]]
+name = "road"
+color = "#804080"
+ids = [7, 9]
+
+[[classes]]
+name = "car"
+ids = [26]
+"""
+
+
+def test_a_toml_file_describes_a_data_set_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(TOML)
+    for split, name in (("train", "one"), ("train", "sub/two"), ("val", "three")):
+        make.save_image(tmp_path / "images" / split / f"{name}_rgb.jpg", make.SIZE, 0)
+        make.save_gray(tmp_path / "labels" / split / f"{name}_ids.png", make.random_ids((0, 7, 9, 26), make.SIZE, 0))
+    config = _spec(str(tmp_path / "mine.toml"))
+    dataset = open_dataset(config, None, "train")
+    assert _names(dataset) == ["one", "sub/two"] and dataset.resize == (20, 40)
+    assert dataset.classes.names == ("road", "car") and dataset.classes.palette[0] == (128, 64, 128)
+    assert dict(dataset.encoding.train_ids) == {0: 255, 7: 0, 9: 0, 26: 1}
+    assert set(np.unique(dataset.load_label(dataset.samples[0]))) == {0, 1, 255}
+    assert _names(open_dataset(config, None, "val")) == ["three"]
+    assert _names(open_dataset(config, tmp_path, "val")) == ["three"]
+
+
+def test_a_toml_file_without_ids_counts_its_classes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('images = "i"\n[[classes]]\nname = "a"\n[[classes]]\nname = "b"\n')
+    make.save_image(tmp_path / "i" / "x.png", make.SIZE, 0)
+    dataset = open_dataset(_spec(str(path)), None, "train", labels="optional")
+    assert dict(dataset.encoding.train_ids) == {0: 0, 1: 1, 255: 255}
+    assert dataset.classes.palette[0] != dataset.classes.palette[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("resize", "resise", r"mine\.toml: There is no key 'resise'. Did you mean 'resize'"),
+        ("color", "colour", r"key of \[\[classes\]\] 'colour'. Did you mean 'color'"),
+        ("ids = [26]", "ids = [9]", r"id 9 of class 'car' is named more than once"),
+        ("ignore = [0]", "ignore = [26]", r"id 26 of class 'car'"),
+        ("ids = [26]", "", "give `ids` to all classes or to none"),
+        ("ids = [26]", 'ids = "26"', "ids must be a list of whole numbers, not '26'"),
+        ("resize = [20, 40]", "resize = [20]", r"resize must be \[height, width\]"),
+        ('images = "images/{split}"', "", "lacks 'images'"),
+        ('name = "car"', "", "needs a name"),
+        ('name = "car"', 'name = "road"', "must differ"),
+        ("resize =", "resize", "cannot be read"),
+    ],
+)
+def test_mistakes_in_a_toml_file_are_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in TOML
+    (tmp_path / "mine.toml").write_text(TOML.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
+
+
+def test_a_missing_toml_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no data set file .*gone\.toml"):
+        open_dataset(_spec(str(tmp_path / "gone.toml")), None, "train")

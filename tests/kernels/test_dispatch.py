@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from iidm import kernels
+from iidm.kernels.confusion_matrix import confusion_matrix
+
+needs_extension = pytest.mark.skipif(not kernels.build_info()["extension"], reason="the extension is not built")
+
+
+@needs_extension
+def test_auto_says_what_each_op_runs_as(implementation: Callable[..., str]) -> None:
+    assert implementation("auto", "cpu") == "kernels: confusion_matrix fused (C++), others reference (PyTorch)"
+
+
+def test_reference_runs_nothing_fused(implementation: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert implementation("reference", "cpu") == "kernels: all reference (PyTorch)"
+    monkeypatch.setattr("iidm.kernels.confusion_matrix.extension", None)
+    matrix = confusion_matrix(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 2, dtype=torch.uint8))
+    assert matrix.tolist() == [[0, 0], [4, 0]]
+
+
+@needs_extension
+def test_auto_calls_the_fused_kernel(implementation: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Extension:
+        @staticmethod
+        def confusion_matrix_cpu(*_: object) -> None:
+            raise RuntimeError("the fused kernel was called")
+
+    implementation("auto", "cpu")
+    monkeypatch.setattr("iidm.kernels.confusion_matrix.extension", Extension)
+    with pytest.raises(RuntimeError, match="the fused kernel was called"):
+        confusion_matrix(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 2, dtype=torch.uint8))
+
+
+def test_fused_never_falls_back(implementation: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iidm.kernels._dispatch.extension", None)
+    with pytest.raises(RuntimeError, match="there is none for classmix, jitter.*confusion_matrix"):
+        implementation("fused", "cpu")
+    monkeypatch.setattr("iidm.kernels._dispatch._choice", "fused")
+    with pytest.raises(RuntimeError, match="on cpu there is none for confusion_matrix"):
+        confusion_matrix(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 2, dtype=torch.uint8))
+
+
+def test_a_refused_choice_leaves_the_one_before(implementation: Callable[..., str]) -> None:
+    implementation("reference", "cpu")
+    with pytest.raises(RuntimeError, match="there is none for"):
+        implementation("fused", "meta")
+    from iidm.kernels._dispatch import use_fused
+
+    assert not use_fused("confusion_matrix", torch.device("cpu"))
+
+
+def test_an_unknown_choice_is_refused(implementation: Callable[..., str]) -> None:
+    with pytest.raises(ValueError, match="auto, fused, reference, not 'fast'"):
+        implementation("fast", "cpu")
+
+
+def test_auto_without_the_extension_says_why(
+    implementation: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iidm.kernels._dispatch.extension", None)
+    monkeypatch.setattr("iidm.kernels._dispatch.why_missing", "the extension is not built")
+    assert implementation("auto", "cpu") == "kernels: all reference (PyTorch); the extension is not built"
+    assert kernels.build_info()["extension"] is False
+
+
+def test_kernels_import_nothing_of_iidm() -> None:
+    code = (
+        "import sys, iidm.kernels.classmix, iidm.kernels.blur, iidm.kernels.pseudo_label;"
+        "import iidm.kernels.cross_entropy, iidm.kernels.confusion_matrix;"
+        "print([m for m in sys.modules if m.startswith('iidm.') and not m.startswith('iidm.kernels')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
