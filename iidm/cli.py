@@ -40,7 +40,7 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
     field that is given by its own option.
 
     Returns: the configuration, and the folder to resume or None.
-    Raises: UserError for names that do not exist; SystemExit through tyro for options that do not exist, and for --help.
+    Raises: UserError for names that do not exist; SystemExit (tyro) for options that do not exist, and for --help.
     """
     known, rest = _base_parser().parse_known_args(list(argv))
     if known.list_presets:

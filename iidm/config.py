@@ -91,11 +91,11 @@ class DataConfig:
     rare_class_temperature: float = 0.01
     """DAFormer: 0.01. Larger is more uniform."""
     rare_class_min_px: int = 3000
-    """An image counts for a class when it holds more than so many of its pixels at training resolution; DAFormer: 3000."""
+    """An image counts for a class when it holds more of its pixels than this at training resolution; DAFormer: 3000."""
     rare_class_min_crop_px: int = 1500
     """The crop must hold more than so many pixels of the class, best of `crop_tries`; DAFormer: 1500."""
     max_class_share: float = 0.75
-    """A source crop may hold at most this share of one class, up to `crop_tries` draws; DAFormer: 0.75 (1 switches off)."""
+    """A source crop may hold at most this share of one class, up to `crop_tries` draws; DAFormer: 0.75 (1: off)."""
     crop_tries: int = 10
     """Draws of a crop position for the two rules above; DAFormer: 10."""
     workers: int = 0
@@ -130,7 +130,7 @@ class ModelConfig:
     output_stride: int = 8
     """Image pixels per cell of the logits: 8 (paper's DeepLabV2), 16 or 32."""
     dilations: tuple[int, ...] = (6, 12)
-    """Dilations of the summed 3x3 convolutions of the DeepLabV2 head; DAFormer and DACS: (6, 12) in every experiment."""
+    """Dilations of the summed 3x3 convolutions of the DeepLabV2 head; DAFormer, DACS: (6, 12) in every experiment."""
     dropout: float = 0.0
     """Channel dropout before the classifier; 0 in the paper's silence, 0.1 in DAFormer's DLV2 head."""
     align_corners: bool = False
@@ -203,8 +203,8 @@ class MixingConfig:
 
     strategy: Literal["one-xu-two-streams", "two-xu-two-streams", "one-xu-one-stream"] = "one-xu-two-streams"
     """Paper Table 5. `one-xu-two-streams`: the same unlabeled crops meet the source and the labeled target, two images;
-    `two-xu-two-streams`: each stream has unlabeled crops of its own; `one-xu-one-stream`: both are pasted onto one image
-    (the labeled target over the source), one branch of weight inter_weight + intra_weight."""
+    `two-xu-two-streams`: each stream has unlabeled crops of its own; `one-xu-one-stream`: both are pasted onto one
+    image (the labeled target over the source), one branch of weight inter_weight + intra_weight."""
     classes_from: Literal["image", "batch"] = "image"
     """Half of the classes of each image (paper, DACS) or of the whole batch (DAFormer)."""
     rounding: Literal["ceil", "floor"] = "ceil"

@@ -72,7 +72,7 @@ def scenes() -> Config:
 
 
 def camvid_dusk() -> Config:
-    """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames, 16 dusk frames to validate."""
+    """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames; 16 more validate."""
     config = _small("camvid-dusk", "camvid-day", "camvid-dusk")
     return with_values(config, {"data": {"labeled_count": 3, "labeled_choice": "even"}})
 

@@ -93,10 +93,11 @@ def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -
     }
     precision = str(step.amp_dtype).removeprefix("torch.") if step.amp_dtype else "float32"
     images = ", ".join(f"{name} {len(data.samples)}" for name, data in sizes.items() if data is not None)
+    weights = "a random start" if config.model.weights == "none" else f"weights {config.model.weights}"
     return [
         f"{config.preset} · {config.method} · recipe {config.recipe} · {config.max_steps} steps · {run_dir}",
         f"images: {images} · {len(domains.classes)} classes",
-        f"{config.model.backbone} at output stride {config.model.output_stride}, weights {config.model.weights}"
+        f"{config.model.backbone} at output stride {config.model.output_stride} from {weights}"
         f" · {step.device.type} · {precision}, channels-last",
     ]
 

@@ -1,4 +1,4 @@
-"""The data room: which images there are, which crops are drawn, and the DALI pipeline that brings them to the device."""
+"""The data room: which images there are, which crops are drawn, and the DALI pipeline that brings them in."""
 
 from .check import check_domains
 from .datasets import Dataset

@@ -48,8 +48,7 @@ class TrainLoader:
         device: where the batches lie.
         start_step: step of the first batch.
         strategy: mixing strategy; `two-xu-two-streams` reads twice `data.unlabeled_batch` unlabeled images.
-        counts: int64 [N,K] pixels of each class in each image at training resolution, by stream ("source",
-        "target"),
+        counts: int64 [N,K] pixels of each class in each image at training resolution, by stream ("source", "target"),
             for rare class sampling; counted from the labels where they are not given.
         threads: decoding threads; None: one a core, 8 at most.
 
@@ -160,8 +159,7 @@ def _train_batches(
 
 
 def _explain(source: SampleSource, step: int) -> None:
-    """Raise the UserError that lies behind a failure of DALI or of a worker at `step`, if a file is to
-    blame."""
+    """Raise the UserError behind a failure of DALI or of a worker at `step` or just after it, if a file is to blame."""
     for failed in range(step, step + _DALI_DEPTH + 1):
         draws = [source.draw(failed, place) for place in range(source.batch_size)]
         raise_damaged([draw.sample.image for draw in draws])
@@ -242,7 +240,7 @@ def _eval_batches(dataset: Dataset, device: torch.device, batch_size: int, threa
             labels = [pool.submit(dataset.load_label, sample) for sample, _ in chunk]
             encoded = [read_bytes(sample.image) for sample, _ in chunk]
             try:
-                images = decoder(encoded, [training_size(dataset, size) for _, size in chunk])
+                images = decoder(encoded, [_new_size(dataset, size) for _, size in chunk])
             except RuntimeError:
                 raise_damaged([sample.image for sample, _ in chunk])
                 raise
@@ -258,9 +256,14 @@ def _eval_batches(dataset: Dataset, device: torch.device, batch_size: int, threa
         yield _eval_batch(group, device)
 
 
+def _new_size(dataset: Dataset, disk_size: tuple[int, int]) -> tuple[int, int] | None:
+    """The training resolution of an image where it is another than that on disk."""
+    size = training_size(dataset, disk_size)
+    return None if size == disk_size else size
+
+
 def _chunks(samples: Sequence[Sample], most: int) -> Iterator[list[tuple[Sample, tuple[int, int]]]]:
-    """Up to `most` samples and their sizes (H, W) at a time, together no more than CHUNK_PX unless it is a
-    single one."""
+    """Up to `most` samples and their sizes (H, W) at a time, no more than CHUNK_PX together unless it is one alone."""
     chunk: list[tuple[Sample, tuple[int, int]]] = []
     pixels = 0
     for sample in samples:

@@ -11,6 +11,8 @@ All streams ride in one batch: [source | target | unlabeled]; the loader splits 
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -52,17 +54,30 @@ class SampleSource:
         raise IndexError("the batch has no such place")
 
     def __call__(self, info: Any) -> tuple[NDArray[Any], ...]:
-        """Encoded image, size, anchor, flip and label of the sample that DALI's SampleInfo names."""
+        """What the graph of `train_pipeline` needs of the sample that DALI's SampleInfo names."""
         draw = self.draw(self.start_step + info.iteration, info.idx_in_batch)
+        is_resized = draw.size != draw.disk_size
+        anchor = np.array(draw.anchor)
+        window_size = np.minimum(self.crop_size, np.array(draw.size) - anchor)
+        scale = np.divide(draw.disk_size, draw.size)
         # Streams without labels fill their place: every output of a DALI pipeline has the same batch size.
         label = np.full(self.crop_size, IGNORE_INDEX, np.uint8) if draw.label is None else draw.label
         return (
             read_bytes(draw.sample.image),
-            np.array(draw.size, np.float32),
-            np.array(draw.anchor, np.int32),
+            np.array(is_resized),
+            (anchor * scale).astype(np.float32),
+            ((anchor + window_size) * scale).astype(np.float32),
+            window_size.astype(np.float32),
+            (anchor * (not is_resized)).astype(np.int32),
             np.array(draw.flip, np.int32),
             label,
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickling happens in a worker process: Ctrl-C is the main process's to handle, which still needs us then."""
+        self.__dict__.update(state)
+        if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def read_bytes(path: Path) -> Encoded:
@@ -92,7 +107,6 @@ def train_pipeline(
             caller's thread.
         prefetch: batches that DALI works on ahead.
     """
-    on_gpu = device.type == "cuda"
 
     @pipeline_def(
         batch_size=source.batch_size,
@@ -100,20 +114,24 @@ def train_pipeline(
         device_id=_device_id(device),
         prefetch_queue_depth=prefetch,
         exec_dynamic=True,
+        enable_conditionals=True,
         py_num_workers=max(workers, 1),
         py_start_method="spawn",
     )
     def graph() -> Any:
-        encoded, size, anchor, flip, label = fn.external_source(
+        encoded, is_resized, roi_start, roi_end, window_size, anchor, flip, label = fn.external_source(
             source=source,
-            num_outputs=5,
+            num_outputs=8,
             batch=False,
             parallel=workers > 0,
-            dtype=[types.UINT8, types.FLOAT, types.INT32, types.INT32, types.UINT8],
-            ndim=[1, 1, 1, 0, 2],
+            dtype=[types.UINT8, types.BOOL, *[types.FLOAT] * 3, types.INT32, types.INT32, types.UINT8],
+            ndim=[1, 0, 1, 1, 1, 1, 0, 2],
             **({"prefetch_queue_depth": prefetch} if workers else {}),
         )
-        image = _resized(encoded, size, on_gpu)
+        image = fn.decoders.image(encoded, **_decoder_arguments(device))
+        if is_resized:
+            # Only the crop is resized, not the image around it; the filter still reads beyond the crop's edge.
+            image = fn.resize(image, size=window_size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
         image = fn.slice(
             image,
             start=anchor,
@@ -123,7 +141,7 @@ def train_pipeline(
             fill_values=0,
         )
         image = fn.flip(image, horizontal=flip)
-        return image, label.gpu() if on_gpu else label
+        return image, label.gpu() if device.type == "cuda" else label
 
     pipeline = graph()
     pipeline.build()
@@ -137,12 +155,10 @@ class ImageDecoder:
         device: where the images lie afterwards.
         batch_size: most images of one call.
         threads: decoding threads.
-        resize: whether calls give sizes.
     """
 
-    def __init__(self, *, device: torch.device, batch_size: int, threads: int, resize: bool = True) -> None:
+    def __init__(self, *, device: torch.device, batch_size: int, threads: int) -> None:
         self.device = device
-        self._resize = resize
 
         @pipeline_def(
             batch_size=batch_size,
@@ -150,27 +166,29 @@ class ImageDecoder:
             device_id=_device_id(device),
             prefetch_queue_depth=1,
             exec_dynamic=True,
+            enable_conditionals=True,
         )
         def graph() -> Any:
             encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
-            size = fn.external_source(name="size", dtype=types.FLOAT, ndim=1) if resize else None
-            return _resized(encoded, size, device.type == "cuda")
+            is_resized = fn.external_source(name="is_resized", dtype=types.BOOL, ndim=0)
+            size = fn.external_source(name="size", dtype=types.FLOAT, ndim=1)
+            image = fn.decoders.image(encoded, **_decoder_arguments(device))
+            if is_resized:
+                image = fn.resize(image, size=size, **_RESIZE)
+            return image
 
         self._pipeline = graph()
         self._pipeline.build()
 
-    def __call__(
-        self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[torch.Tensor]:
-        """uint8 [H,W,3] RGB of each file, resized to its (H, W) where `sizes` are given.
+    def __call__(self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, int] | None]) -> list[torch.Tensor]:
+        """uint8 [H,W,3] RGB of each file, resized to its (H, W), or as large as on disk where that is None.
 
         Raises:
             RuntimeError: DALI cannot decode one of them (it does not say which; see `raise_damaged`).
         """
-        assert (sizes is not None) == self._resize
         self._pipeline.feed_input("encoded", list(encoded))
-        if sizes is not None:
-            self._pipeline.feed_input("size", [np.array(size, np.float32) for size in sizes])
+        self._pipeline.feed_input("is_resized", [np.array(size is not None) for size in sizes])
+        self._pipeline.feed_input("size", [np.array(size or (1, 1), np.float32) for size in sizes])
         (images,) = self._pipeline.run()
         return [own(images[place], self.device) for place in range(len(images))]
 
@@ -199,7 +217,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     encoded = read_bytes(path)
     with _SINGLE_LOCK:
         try:
-            return _single_decoder()([encoded])[0].numpy()
+            return _single_decoder()([encoded], [None])[0].numpy()
         except RuntimeError:
             # A DALI pipeline is of no use after an error.
             _single_decoder.cache_clear()
@@ -214,22 +232,18 @@ def raise_damaged(paths: Sequence[Path]) -> None:
         read_image(path)
 
 
+_RESIZE = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 _SINGLE_LOCK = threading.Lock()
 
 
 @cache
 def _single_decoder() -> ImageDecoder:
-    return ImageDecoder(device=torch.device("cpu"), batch_size=1, threads=1, resize=False)
+    return ImageDecoder(device=torch.device("cpu"), batch_size=1, threads=1)
 
 
-def _resized(encoded: Any, size: Any, on_gpu: bool) -> Any:
-    """Graph nodes: decode to RGB, then resize to `size` unless it is None."""
-    image = fn.decoders.image(
-        encoded, device="mixed" if on_gpu else "cpu", output_type=types.RGB, adjust_orientation=False
-    )
-    if size is None:
-        return image
-    return fn.resize(image, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
+def _decoder_arguments(device: torch.device) -> dict[str, Any]:
+    kind = "mixed" if device.type == "cuda" else "cpu"
+    return {"device": kind, "output_type": types.RGB, "adjust_orientation": False}
 
 
 def _device_id(device: torch.device) -> int | None:

@@ -86,8 +86,7 @@ def _stop(thread: threading.Thread, ready: queue.Queue[Any], stop: threading.Eve
 
 
 def _lend(item: Any, stream: torch.cuda.Stream) -> None:
-    """Tell the allocator that `stream` reads the tensors of a batch, which were made on the loader's
-    stream."""
+    """Tell the allocator that `stream` reads the tensors of a batch, which were made on the loader's stream."""
     if isinstance(item, torch.Tensor):
         item.record_stream(stream)
     elif isinstance(item, tuple):

@@ -31,6 +31,8 @@ class Draw(NamedTuple):
     """One crop of one image."""
 
     sample: Sample
+    disk_size: tuple[int, int]
+    """(H, W) of the whole image on disk, pixels."""
     size: tuple[int, int]
     """(H, W) of the whole image at training resolution, pixels."""
     anchor: tuple[int, int]
@@ -180,7 +182,7 @@ class Sampler:
         self._rare_classes = rare_classes
         self._shuffle = Shuffle(len(dataset.samples), seed, stream)
         self._cache = LabelCache(cache_bytes)
-        self._sizes: dict[int, tuple[int, int]] = {}
+        self._disk_sizes: dict[int, tuple[int, int]] = {}
 
     def draw(self, number: int) -> Draw:
         """The crop of sample `number`. Raises UserError, naming the file, where its image or label cannot be
@@ -193,17 +195,18 @@ class Sampler:
         else:
             wanted, index = self._rare_classes.draw(rng)
         sample = self.dataset.samples[index]
-        size = self._training_size(index)
+        disk_size = self._disk_size(index)
+        size = training_size(self.dataset, disk_size)
         if not self.labeled:
-            return Draw(sample, size, random_anchor(size, self.rules.size, rng), flip, None)
+            return Draw(sample, disk_size, size, random_anchor(size, self.rules.size, rng), flip, None)
         label = self._cache.get(index, lambda: resize_label(self.dataset.load_label(sample), size))
         anchor = search_anchor(label, self.rules, rng, wanted)
-        return Draw(sample, size, anchor, flip, cut_label(label, anchor, self.rules.size, flip))
+        return Draw(sample, disk_size, size, anchor, flip, cut_label(label, anchor, self.rules.size, flip))
 
-    def _training_size(self, index: int) -> tuple[int, int]:
-        if index not in self._sizes:
-            self._sizes[index] = training_size(self.dataset, image_size(self.dataset.samples[index]))
-        return self._sizes[index]
+    def _disk_size(self, index: int) -> tuple[int, int]:
+        if index not in self._disk_sizes:
+            self._disk_sizes[index] = image_size(self.dataset.samples[index])
+        return self._disk_sizes[index]
 
 
 def image_size(sample: Sample) -> tuple[int, int]:

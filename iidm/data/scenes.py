@@ -2,8 +2,8 @@
 
 `rendered` is clean and game-like, all labeled: the source. `camera` has other palettes, textures, light, haze, lens and
 sensor, and other streets: the target. A scene is a function of (seed, domain, index): the same bytes for the same
-versions of numpy and Pillow, on any machine, in any process and order. It is written to a cache folder once and read from
-there like any data set.
+versions of numpy and Pillow, on any machine, in any process and order. It is written to a cache folder once and read
+from there like any data set.
 """
 
 from __future__ import annotations

@@ -170,25 +170,25 @@ def photograph(image: NDArray[np.int32], distance: NDArray[np.uint8], rng: np.ra
     """Haze, light, white balance, exposure, lens blur, vignette and sensor noise. int [H,W,3] -> uint8 [H,W,3]."""
     height, width = distance.shape
     # Haze: the share of the haze's colour grows with the distance (halves of metres), to at most 60 %.
-    density = int(rng.integers(20, 110))
+    density = int(rng.integers(10, 80))
     share = np.minimum(distance.astype(np.int32) * density // 100, 154)[..., None]
     haze = np.array([int(rng.integers(150, 215))] * 3) + rng.integers(-14, 15, 3)
     image = (image * (256 - share) + haze * share) // 256
     # One side of the street is lit more than the other; white balance; exposure.
-    lean = int(rng.integers(-60, 61))
+    lean = int(rng.integers(-40, 41))
     ramp = 256 + lean * (2 * np.arange(width, dtype=np.int32) - width) // width
-    gains = rng.integers(205, 285, 3) * int(rng.integers(160, 290)) // 256
+    gains = rng.integers(226, 280, 3) * int(rng.integers(200, 290)) // 256
     image = image * ramp[None, :, None] // 256 * gains // 256
     # Low contrast about a middle gray.
-    contrast = int(rng.integers(150, 250))
+    contrast = int(rng.integers(190, 257))
     image = np.clip((image - 110) * contrast // 256 + 110, 0, 255)
     rows = (2 * np.arange(height, dtype=np.int32) - height) * 256 // height
     columns = (2 * np.arange(width, dtype=np.int32) - width) * 256 // width
     radius = (rows[:, None] * rows[:, None] + columns[None, :] * columns[None, :]) // 512
-    image = image * (256 - radius * int(rng.integers(40, 130)) // 256)[..., None] // 256
+    image = image * (256 - radius * int(rng.integers(30, 100)) // 256)[..., None] // 256
     blurred = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
     if rng.integers(0, 3):
         blurred = blurred.filter(ImageFilter.BoxBlur(1))
     noise = rng.integers(0, 256, (3, height, width, 3), dtype=np.uint8).astype(np.int32).sum(axis=0) - 382
-    strength = int(rng.integers(6, 26))
+    strength = int(rng.integers(4, 20))
     return np.clip(np.asarray(blurred).astype(np.int32) + noise * strength // 256, 0, 255).astype(np.uint8)

@@ -220,5 +220,5 @@ def _people(painter: Painter, road: float, walk: float) -> list[Placed]:
         z, side = painter.uniform(5, 14), -1 if painter.chance(0.5) else 1
         for i in range(2):
             at = side * (road + 0.5), z + 1.2 * i
-            placed.append((at[1], lambda at=at: painter.two_wheeler(*at, BICYCLE, ridden=False)))  # type: ignore[misc]
+            placed.append((at[1], lambda at=at: painter.two_wheeler(at[0], at[1], BICYCLE, ridden=False)))  # type: ignore[misc]
     return placed

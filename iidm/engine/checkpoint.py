@@ -4,8 +4,8 @@
     training.safetensors                        optimiser tensors, states of the random generators
     metadata.json                               step, configuration, classes, versions, the optimiser's plain numbers
 
-Nothing in it can execute code when it is read. A checkpoint is written beside its place, synced to the disk and renamed:
-it is there whole or not at all.
+Nothing in it can execute code when it is read. A checkpoint is written beside its place, synced to the disk and
+renamed: it is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -146,8 +146,9 @@ def load_weights(checkpoint: Path, name: str, module: nn.Module) -> None:
     if wrong:
         trained = read_metadata(checkpoint)
         raise UserError(
-            f"{path} is of another architecture: {len(wrong)} of {len(own)} tensors differ ({', '.join(sorted(wrong)[:3])},"
-            f" ...). It was trained with backbone {trained.get('backbone')} and {len(trained.get('classes', []))} classes."
+            f"{path} is of another architecture: {len(wrong)} of {len(own)} tensors differ"
+            f" ({', '.join(sorted(wrong)[:3])}, ...). It was trained with backbone {trained.get('backbone')} and"
+            f" {len(trained.get('classes', []))} classes; use the configuration that lies beside it."
         )
     module.load_state_dict(given)
 

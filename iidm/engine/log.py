@@ -38,15 +38,15 @@ class RunLog:
         kept = [line for line in read_metrics(run_dir) if line["step"] < start_step]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
-        # Redraws at log points only: a bar between two of them would tell nothing new.
+        self._lines = not quiet and not sys.stderr.isatty()
+        """Whether plain lines stand for the bar, as in a log file."""
+        self._total = total_steps
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
-            disable=quiet,
+            disable=quiet or self._lines,
             unit="step",
             dynamic_ncols=True,
-            miniters=total_steps + 1 if not sys.stderr.isatty() else None,
-            mininterval=0 if sys.stderr.isatty() else math.inf,
         )
         self._board: Any = None
         if tensorboard:
@@ -71,13 +71,10 @@ class RunLog:
         shown = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in values.items() if k != "lr"}
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(done - self._bar.n)
-        if not self.quiet and not sys.stderr.isatty():
-            left = (self._bar.total - done) / speed if speed > 0 else 0.0
+        if self._lines and speed > 0:
             words = " ".join(f"{k} {v}" for k, v in shown.items())
-            print(
-                f"step {done}/{self._bar.total}  {words}  {speed:.2f} steps/s  {left:.0f} s left",
-                file=sys.stderr,
-            )
+            left = (self._total - done) / speed
+            print(f"step {done}/{self._total}  {words}  {speed:.2f} steps/s  {left:.0f} s left", file=sys.stderr)
 
     def note(self, line: str) -> None:
         """Say one line, above the bar."""
@@ -125,6 +122,6 @@ def check_finite(values: dict[str, float], step: int, run_dir: Path) -> None:
     bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise UserError(
-            f"Training broke at step {step}: {', '.join(bad)}. Earlier checkpoints in {run_dir / 'checkpoints'} are whole."
-            " Lower --optim.lr, lengthen --optim.warmup-steps, or train without --amp."
+            f"Training broke at step {step}: {', '.join(bad)}. Earlier checkpoints in {run_dir / 'checkpoints'} are"
+            " whole. Lower --optim.lr, lengthen --optim.warmup-steps, or train without --amp."
         )

@@ -14,7 +14,7 @@ class Teacher:
     """The network that labels the unlabeled crops; its parameters follow the student's and never get a gradient.
 
     BatchNorm: with `batchnorm="batch"` it normalises by the statistics of the crops it labels and keeps running ones of
-    its own for evaluation, as the public code does; with "running" it uses running statistics that follow the student's.
+    its own for evaluation, as the public code does; with "running" it uses running ones that follow the student's.
     """
 
     def __init__(self, network: nn.Module, config: TeacherConfig, *, labels_images: bool) -> None:
@@ -58,7 +58,8 @@ class Teacher:
     def follow(self, student: nn.Module, step: int) -> None:
         """phi <- alpha phi + (1 - alpha) theta, after the optimiser's step `step` (0-based)."""
         alpha = ema_decay_at(step, self.config)
-        ours, theirs = list(self.network.parameters()), list(student.parameters())
+        ours: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = list(student.parameters())
         if self.averages_buffers:
             ours += [b for b in self.network.buffers() if b.is_floating_point()]
             theirs += [b for b in student.buffers() if b.is_floating_point()]

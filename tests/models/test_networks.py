@@ -105,7 +105,7 @@ def test_with_dacs_stem_pooling_and_stride_it_costs_370_6_gflop() -> None:
 @pytest.mark.parametrize("output_stride", (8, 16))
 @pytest.mark.parametrize("backbone", ("resnet50", "resnet50-v1c", "mobilenet_v2 dilated"))
 def test_dilation_keeps_the_features_of_the_undilated_network(backbone: str, output_stride: int) -> None:
-    """Strides put into dilation compute the same at more places: every fourth (or second) cell is the old one.
+    """Strides put into dilation compute the same at more places: every fourth (second) cell is the old one.
 
     It holds to the border, where both read zeros, and fails for any wrong dilation, stride or padding.
     """

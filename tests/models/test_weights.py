@@ -267,7 +267,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(name: str, tmp_path: Path, monk
         torch.save(published("resnet18"), path)
         path.write_bytes(path.read_bytes()[:-1000])
     else:
-        content = {"empty.pth": b"", "pickle.pth": pickle.dumps(Code())}.get(name, b"no checkpoint at all")
+        content = {"empty.pth": b"", "pickle.pth": pickle.dumps(Code(), protocol=2)}.get(name, b"no checkpoint at all")
         path.write_bytes(content)
     assert "no readable state dict" in refused(path)
     assert not (tmp_path / "ran").exists()
