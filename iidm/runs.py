@@ -39,8 +39,8 @@ def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Pa
     return run_dir
 
 
-def build_step(config: Config, domains: Domains, device: torch.device) -> TrainStep:
-    """Student, teacher, optimiser and randomness of a run at its start."""
+def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[TrainStep, str]:
+    """Student, teacher, optimiser and randomness of a run at its start, and a line on where the weights are from."""
     model = config.model
     student = build_network(
         model.backbone,
@@ -49,7 +49,7 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> TrainS
         dilations=model.dilations,
         dropout=model.dropout,
     )
-    load_pretrained(student, model.weights, backbone=model.backbone)
+    origin = load_pretrained(student, model.weights, backbone=model.backbone)
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = Teacher(deepcopy(student), config.teacher, labels_images=domains.unlabeled is not None)
     optim = config.optim
@@ -58,12 +58,14 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> TrainS
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     generator = torch.Generator(device).manual_seed(config.seed)
     optimizer = build_optimizer(groups, optim, device)
-    return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler)
+    return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler), origin
 
 
-def save_state(config: Config, step: TrainStep, done: int, run_dir: Path, domains: Domains) -> None:
-    """Everything that step `done` (0-based, the next to run) depends on."""
+def save_state(step: TrainStep, done: int, run_dir: Path, domains: Domains, seconds: float) -> None:
+    """Everything that step `done` (0-based, the next to run) depends on, and the seconds that the run took so far."""
+    config = step.config
     metadata: dict[str, Any] = {
+        "seconds": round(seconds, 1),
         "iidm": iidm.__version__,
         "backbone": config.model.backbone,
         "classes": list(domains.classes.names),
@@ -81,8 +83,11 @@ def save_state(config: Config, step: TrainStep, done: int, run_dir: Path, domain
     )
 
 
-def load_state(checkpoint: Path, step: TrainStep) -> int:
-    """Put a checkpoint into the networks, the optimiser and the generators; returns the step to go on with."""
+def load_state(checkpoint: Path, step: TrainStep) -> tuple[int, float]:
+    """Put a checkpoint into the networks, the optimiser and the generators.
+
+    Returns: the step to go on with, and the seconds that the run had taken.
+    """
     metadata = load_checkpoint(
         checkpoint,
         modules=step.networks,
@@ -91,7 +96,7 @@ def load_state(checkpoint: Path, step: TrainStep) -> int:
         generators={"step": step.generator},
         device=step.device,
     )
-    return int(metadata["step"])
+    return int(metadata["step"]), float(metadata["seconds"])
 
 
 def open_run(run_dir: Path) -> tuple[Config, Path]:

@@ -12,6 +12,7 @@ end, results.json and results.txt.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from iidm.data import Domains, TrainLoader, check_domains, open_domains
 from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.curves import save_curves
 from iidm.engine.interrupt import InterruptFlag
-from iidm.engine.log import RunLog, check_finite
+from iidm.engine.log import Progress, RunLog, check_finite
 from iidm.engine.optim import learning_rate_factor, set_learning_rate
 from iidm.engine.runtime import machine_info, pick_device, seed_everything
 from iidm.evaluation import evaluate_networks, write_results
@@ -46,14 +47,15 @@ def run(config: Config, resume: Path | None = None) -> Path:
     started = time.time()
     device = pick_device(config.device)
     seed_everything(config.seed)
-    # The loader comes before the first CUDA call: its worker processes are forked.
-    notes = [set_implementation(config.kernels, device)]
-    domains = open_domains(config)
+    notes = [choose_kernels(config, device)]
+    with Progress("drawing the built-in scenes, once", config.quiet) as progress:
+        domains = open_domains(config, progress=progress)
     notes += check_domains(domains, config.data.crop_size) if config.data.check else []
+    step, origin = build_step(config, domains, device)
     run_dir = prepare_run_dir(config, domains, resume)
-    step = build_step(config, domains, device)
     checkpoint = find_checkpoint(run_dir) if resume else None
-    start_step = load_state(checkpoint, step) if checkpoint else 0
+    start_step, seconds_before = load_state(checkpoint, step) if checkpoint else (0, 0.0)
+    started -= seconds_before
     with RunLog(
         run_dir,
         total_steps=config.max_steps,
@@ -61,19 +63,22 @@ def run(config: Config, resume: Path | None = None) -> Path:
         quiet=config.quiet,
         tensorboard=config.log.tensorboard,
     ) as log:
-        for line in [*describe(config, domains, step, run_dir), *notes]:
+        for line in [*describe(config, domains, step, run_dir), origin, *notes]:
             log.note(line)
         if resume:
             log.note(f"resumed {checkpoint} at step {start_step}" if checkpoint else "no checkpoint yet: step 0")
-        with TrainLoader(
-            domains,
-            config.data,
-            seed=config.seed,
-            device=device,
-            start_step=start_step,
-            strategy=config.mixing.strategy,
-        ) as loader:
-            train(config, step, loader, log, run_dir, domains, start_step)
+        if start_step < config.max_steps:
+            with TrainLoader(
+                domains,
+                config.data,
+                seed=config.seed,
+                device=device,
+                start_step=start_step,
+                strategy=config.mixing.strategy,
+            ) as loader:
+                train(step, loader, log, run_dir, domains, start_step, started)
+        else:
+            log.note(f"all {config.max_steps} steps are done; its scores are computed again")
     scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype)
     save_curves(run_dir)
     seconds = time.time() - started
@@ -81,6 +86,14 @@ def run(config: Config, resume: Path | None = None) -> Path:
     print(write_results(run_dir, scores, len(domains.val.samples), facts))
     print(f"time taken: {seconds / 60:.1f} min\neverything lies in: {run_dir}")
     return run_dir
+
+
+def choose_kernels(config: Config, device: torch.device) -> str:
+    """Which implementation the ops run as, in one line; a wish that cannot be met ends the run."""
+    try:
+        return set_implementation(config.kernels, device)
+    except RuntimeError as error:
+        raise UserError(str(error)) from None
 
 
 def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -> list[str]:
@@ -93,49 +106,53 @@ def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -
     }
     precision = str(step.amp_dtype).removeprefix("torch.") if step.amp_dtype else "float32"
     images = ", ".join(f"{name} {len(data.samples)}" for name, data in sizes.items() if data is not None)
-    weights = "a random start" if config.model.weights == "none" else f"weights {config.model.weights}"
     return [
         f"{config.preset} · {config.method} · recipe {config.recipe} · {config.max_steps} steps · {run_dir}",
         f"images: {images} · {len(domains.classes)} classes",
-        f"{config.model.backbone} at output stride {config.model.output_stride} from {weights}"
+        f"{config.model.backbone} at output stride {config.model.output_stride}"
         f" · {step.device.type} · {precision}, channels-last",
     ]
 
 
 def train(
-    config: Config,
     step: TrainStep,
     loader: TrainLoader,
     log: RunLog,
     run_dir: Path,
     domains: Domains,
     start_step: int,
+    started: float,
 ) -> None:
     """The loop. Ctrl-C ends it after a checkpoint; a damaged image ends it after a checkpoint too."""
+    config = step.config
     with InterruptFlag() as interrupted:
         batches = iter(loader)
         for number in range(start_step, config.max_steps):
             try:
                 batch = next(batches)
             except UserError as error:
-                save_state(config, step, number, run_dir, domains)
-                raise UserError(f"{error} Mend it, then go on with --resume {run_dir}.") from None
+                save_state(step, number, run_dir, domains, time.time() - started)
+                raise UserError(f"{error} Mend it, then go on with {resume_words(run_dir)}") from None
             factor = learning_rate_factor(number, config.optim, config.max_steps)
             set_learning_rate(step.optimizer, factor)
             out = step(batch, number)
             done = number + 1
-            last = done == config.max_steps
+            last, stop = done == config.max_steps, interrupted.set
+            save = is_due(done, config.log.checkpoint_every) or last or stop
+            if done % config.log.every == 0 or save:
+                # Before the checkpoint too: one of broken weights would push out those that are whole.
+                values = read_values(out, number, run_dir)
             if done % config.log.every == 0 or last:
-                log_values(log, number, out, config.optim.lr * factor, run_dir)
+                log.log(number, {**values, "lr": config.optim.lr * factor})
             if is_due(done, config.log.preview_every) or last:
                 save_previews(run_dir, done, batch, out, step, domains, log)
             if is_due(done, config.log.eval_every) and not last:
                 scores = evaluate_networks({"teacher": step.teacher.network}, domains.val, config, step.amp_dtype)
                 log.log(number, {"miou": scores["teacher"].miou})
-            if is_due(done, config.log.checkpoint_every) or last or interrupted.set:
-                save_state(config, step, done, run_dir, domains)
-            if interrupted.set and not last:
-                raise UserError(f"Stopped after step {done}; everything is saved. Go on with --resume {run_dir}")
+            if save:
+                save_state(step, done, run_dir, domains, time.time() - started)
+            if stop and not last:
+                raise UserError(f"Stopped after step {done}; everything is saved. Go on with {resume_words(run_dir)}")
 
 
 def is_due(done: int, every: int) -> bool:
@@ -143,13 +160,18 @@ def is_due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def log_values(log: RunLog, number: int, out: StepOutput, lr: float, run_dir: Path) -> None:
-    """Read the step's scalars (the loop's only host synchronisation), stop on NaN, and write them."""
+def resume_words(run_dir: Path) -> str:
+    """What continues a run, as a shell reads it."""
+    return f"--resume {shlex.quote(str(run_dir))}"
+
+
+def read_values(out: StepOutput, number: int, run_dir: Path) -> dict[str, float]:
+    """Read the step's scalars (the loop's only host synchronisation); stop on NaN."""
     names = (*out.losses._fields, "quality")
     read = torch.stack([*out.losses, out.quality]).tolist()
     values = dict(zip(names, read, strict=True))
     check_finite(values, number, run_dir)
-    log.log(number, {**{f"loss_{k}" if k != "quality" else k: v for k, v in values.items()}, "lr": lr})
+    return {f"loss_{k}" if k != "quality" else k: v for k, v in values.items()}
 
 
 if __name__ == "__main__":

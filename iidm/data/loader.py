@@ -1,8 +1,7 @@
 """From a data set to batches on the device: what the training loop and the evaluation iterate over.
 
-A thread of the loader reads ahead (files, labels, crops in Python, decoding in DALI's own threads), so that
-the next batch is ready while the network computes. What a batch holds depends on the seed and the step alone
-(sampling.py).
+A thread of the loader reads ahead (files, labels, crops in Python, decoding in DALI's own threads), so that the next
+batch is ready while the network computes. What a batch holds depends on the seed and the step alone (sampling.py).
 """
 
 from __future__ import annotations
@@ -279,10 +278,16 @@ def _chunks(samples: Sequence[Sample], most: int) -> Iterator[list[tuple[Sample,
 
 def _eval_batch(group: Sequence[tuple[torch.Tensor, torch.Tensor, str]], device: torch.device) -> EvalBatch:
     images, labels, names = zip(*group, strict=True)
-    label = torch.stack(labels)
-    if device.type == "cuda":
-        label = label.to(device)
-    return EvalBatch(torch.stack(images), label, names)
+    return EvalBatch(_stack(images), _stack(labels).to(device), names)
+
+
+def _stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """As torch.stack, which in this thread would wait for OpenMP (see pipeline.own)."""
+    if len(tensors) == 1:
+        return tensors[0][None]
+    if tensors[0].is_cuda:
+        return torch.stack(tuple(tensors))
+    return torch.from_numpy(np.stack([tensor.numpy() for tensor in tensors]))
 
 
 def _threads() -> int:

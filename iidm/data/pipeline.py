@@ -1,10 +1,9 @@
 """The DALI graphs: encoded bytes in, crops or whole images out.
 
-Training: decode -> resize to training resolution -> crop, 0 beyond the image's end -> flip. The sampler has
-already cut the label with the same numbers (sampling.py), so the pair needs no second graph;
-tests/data/test_pipeline.py holds image and label to each other pixel by pixel. Images are resized with
-DALI's antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. EXIF orientation is
-left aside by both, as labels are drawn on the stored pixels.
+Training: decode -> resize to training resolution -> crop, 0 beyond the image's end -> flip. The sampler has already cut
+the label with the same numbers (sampling.py), so the pair needs no second graph; tests/data/test_pipeline.py holds
+image and label to each other pixel by pixel. Images are resized with DALI's antialiased bilinear filter; the field's
+cv2 bilinear aliases when it shrinks. EXIF orientation is left aside by both: labels are drawn on the stored pixels.
 
 All streams ride in one batch: [source | target | unlabeled]; the loader splits it into views.
 """
@@ -100,10 +99,9 @@ def train_pipeline(
 
     Args:
         source: what to load.
-        device: where the outputs lie. On CUDA JPEGs are decoded by nvJPEG, PNGs on the host (no library has
-        another way). threads: decoding threads.
-        workers: processes that run `source`; started by spawn, as CUDA and its threads do not survive a
-        fork. 0: the
+        device: where the outputs lie. On CUDA nvJPEG decodes JPEGs; PNGs are decoded on the host, as everywhere.
+        threads: decoding threads.
+        workers: processes that run `source`, started by spawn, as CUDA and threads do not survive a fork; 0: the
             caller's thread.
         prefetch: batches that DALI works on ahead.
     """
@@ -194,10 +192,10 @@ class ImageDecoder:
 
 
 def own(output: Any, device: torch.device) -> torch.Tensor:
-    """A copy of a DALI tensor on `device`, complete on return, that no later run of its pipeline writes
-    to."""
+    """A copy of a DALI tensor on `device`, complete on return, that no later run of its pipeline writes to."""
     if device.type != "cuda":
-        return torch.from_dlpack(output).clone()
+        # torch would copy with an OpenMP team of this thread's own, which waits for cores that the training holds.
+        return torch.from_numpy(np.array(output))
     stream = torch.cuda.current_stream(device)
     tensor = torch.from_dlpack(output).clone()
     # DALI may write to its buffer again once `output` is gone: the copy must be over by then. Loaders call

@@ -42,7 +42,7 @@ class ReadAhead(Generic[T]):
             raise StopIteration
         if self._device.type == "cuda":
             _lend(item, torch.cuda.current_stream(self._device))
-        return item  # type: ignore[no-any-return]
+        return item
 
 
 class _End(NamedTuple):

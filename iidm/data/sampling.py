@@ -1,9 +1,7 @@
-"""Which image, which crop: every random choice of the data, as a pure function of (seed, stream, sample
-number).
+"""Which image, which crop: every random choice of the data, as a pure function of (seed, stream, sample number).
 
-Sample number i of a stream = step * images a step + place in the batch. A run that is resumed at step n
-draws what the uninterrupted one drew there, in whatever process, and nothing but the step number needs
-saving.
+Sample number i of a stream = step * images a step + place in the batch. A run that is resumed at step n draws what the
+uninterrupted one drew there, in whatever process, and nothing but the step number needs saving.
 """
 
 from __future__ import annotations
@@ -60,8 +58,8 @@ class CropRules:
 class RareClasses:
     """Rare class sampling: which class, and which image that holds it (DAFormer section 3.2).
 
-    p(c) = softmax((1 - f_c) / temperature) over the classes that occur, f_c being the share of all labeled
-    pixels; then an image uniformly among those with more than `min_px` pixels of c. Where no image has so many, the
+    p(c) = softmax((1 - f_c) / temperature) over the classes that occur, f_c being the share of all labeled pixels; then
+    an image uniformly among those with more than `min_px` pixels of c. Where no image has so many, the
     `FALLBACK_IMAGES` that hold most of the class stand in; that is logged once.
 
     Args:
@@ -185,8 +183,7 @@ class Sampler:
         self._disk_sizes: dict[int, tuple[int, int]] = {}
 
     def draw(self, number: int) -> Draw:
-        """The crop of sample `number`. Raises UserError, naming the file, where its image or label cannot be
-        read."""
+        """The crop of sample `number`. Raises UserError where its image or label cannot be read; it names the file."""
         rng = np.random.default_rng([*self._seed, number])
         flip = bool(rng.random() < self.flip_probability)
         wanted: int | None = None
@@ -231,10 +228,9 @@ def search_anchor(
 ) -> tuple[int, int]:
     """A position whose crop keeps the rules: the first of up to `rules.tries`, else the best one drawn.
 
-    Best: enough of the wanted class comes first, then no class over its share, then more pixels of the
-    wanted class, then the smaller share. DAFormer nests its two rules (10 redraws of the image for the
-    class, 10 of the box for the share in each) and takes the last draw where none fits; one loop draws as
-    few crops and never throws a better one away.
+    Best: enough of the wanted class comes first, then no class over its share, then more pixels of the wanted class,
+    then the smaller share. DAFormer nests its two rules (up to 10 crops for the class, up to 10 boxes for the share in
+    each) and takes the last draw where none fits; one loop draws fewer crops and never throws a better one away.
 
     Args:
         label: uint8 [H,W] at training resolution.
@@ -267,8 +263,7 @@ def largest_share(label: NDArray[np.uint8]) -> float:
 
 
 def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Nearest-neighbour resize on half-pixel centres (torch's `nearest-exact`, DALI's INTERP_NN): [H,W] ->
-    `size`."""
+    """Nearest-neighbour resize on half-pixel centres (torch's `nearest-exact`, DALI's INTERP_NN): [H,W] to `size`."""
     if label.shape == size:
         return label
     rows, columns = (

@@ -1,0 +1,147 @@
+"""python -m iidm.train --resume: a run that was killed, or stopped with Ctrl-C, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import small_runs
+from small_runs import (
+    STEPS,
+    Finished,
+    children,
+    is_running,
+    kill_group,
+    metrics,
+    one_line,
+    options,
+    refusal,
+    train,
+    weights,
+)
+
+LONG = 16
+"""Steps of the runs that are cut short."""
+WORDS = ("--amp", "--max-steps", str(LONG), "--log.checkpoint-every", "3")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that every resumed one is compared with."""
+    run_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    train(options(data, run_dir, *WORDS, "--quiet"))
+    assert metrics(run_dir).count("\n") == LONG
+    return run_dir
+
+
+def assert_same_run(run_dir: Path, uninterrupted: Path) -> None:
+    """Equal losses of every step, final weights and scores, bit for bit."""
+    assert metrics(run_dir) == metrics(uninterrupted)
+    assert weights(run_dir, LONG) == weights(uninterrupted, LONG)
+    ours, theirs = (json.loads((d / "results.json").read_text()) for d in (run_dir, uninterrupted))
+    for network in ("student", "teacher"):
+        assert ours[network] == theirs[network]
+
+
+def kill_after(steps: int, words: list[str], run_dir: Path) -> None:
+    """Start a run and kill -9 it somewhere after `steps` logged steps; its own worker processes end too."""
+    process = small_runs.start("train", words)
+    try:
+        small_runs.wait_for_steps(process, run_dir, steps)
+        time.sleep(random.uniform(0, 0.3))
+        workers = children(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(30)
+        assert process.returncode == -signal.SIGKILL
+        end = time.monotonic() + 20
+        while any(map(is_running, workers)):
+            assert time.monotonic() < end, "worker processes outlive the run"
+            time.sleep(0.1)
+    finally:
+        kill_group(process)
+    assert not (run_dir / "results.json").exists()
+
+
+def test_a_run_that_is_killed_three_times_ends_like_one_that_is_not(
+    data: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    kill_after(1, options(data, run_dir, *WORDS), run_dir)  # mostly before the first checkpoint
+    for steps in (5, 9):
+        kill_after(steps, ["--resume", str(run_dir)], run_dir)
+    train(["--resume", run_dir, "--quiet"])
+    assert_same_run(run_dir, uninterrupted)
+
+
+def test_a_killed_run_with_worker_processes_ends_like_one_without(
+    data: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    kill_after(4, options(data, run_dir, *WORDS, "--data.workers", "2"), run_dir)
+    train(["--resume", run_dir, "--quiet"])
+    assert_same_run(run_dir, uninterrupted)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_like_one_without(
+    workers: int, data: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "a run"
+    words = options(data, run_dir, *WORDS, "--quiet", "--log.checkpoint-every", "0", "--data.workers", str(workers))
+    process = small_runs.start("train", words)
+    try:
+        small_runs.wait_for_steps(process, run_dir, 4)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group
+        out, err = process.communicate(timeout=60)
+    finally:
+        kill_group(process)
+    assert process.returncode == 2, err
+    assert out == ""
+    message = one_line(err)
+    assert message.startswith("Stopped after step ")
+    (checkpoint,) = (run_dir / "checkpoints").iterdir()
+    done = int(checkpoint.name.removeprefix("step-"))
+    assert f"step {done};" in message
+    assert metrics(run_dir).count("\n") == done
+    train([*shlex.split(message[message.index("--resume") :]), "--quiet"])
+    assert_same_run(run_dir, uninterrupted)
+
+
+def test_resuming_a_finished_run_evaluates_it_again_and_trains_no_step(finished: Finished, tmp_path: Path) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(finished.run_dir, run_dir)
+    results = json.loads((run_dir / "results.json").read_text())
+    (run_dir / "results.json").unlink()  # as if the run had been killed in its last seconds
+    said = train(["--resume", run_dir])
+    again = json.loads((run_dir / "results.json").read_text())
+    for key in ("student", "teacher", "images", "steps"):
+        assert again[key] == results[key]
+    assert metrics(run_dir) == metrics(finished.run_dir)
+    assert weights(run_dir, STEPS) == weights(finished.run_dir, STEPS)
+    assert "all 6 steps are done" in said.err
+    assert (run_dir / "results.txt").read_text() in said.out
+
+
+def test_a_resumed_run_refuses_what_would_make_it_another_run(finished: Finished) -> None:
+    message = refusal("train", ["--resume", finished.run_dir, "--optim.lr", "1e-3"])
+    assert "--optim.lr" in message
+    assert f"--config {finished.run_dir / 'config.json'}" in message
+
+
+def test_a_run_can_be_resumed_from_where_it_was_moved_and_its_data_too(
+    finished: Finished, data: Path, tmp_path: Path
+) -> None:
+    run_dir, moved = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(finished.run_dir, run_dir)
+    shutil.copytree(data, moved)
+    shutil.rmtree(run_dir / "checkpoints" / f"step-{STEPS:08d}")  # half of it is to be trained again
+    train(["--resume", run_dir, "--source-root", moved / "source", "--target-root", moved / "target", "--quiet"])
+    assert metrics(run_dir) == metrics(finished.run_dir)
+    assert weights(run_dir, STEPS) == weights(finished.run_dir, STEPS)
