@@ -104,7 +104,7 @@ def test_options_override_method_override_recipe_override_preset() -> None:
         ("--recipe papr", ["'paper'"]),
         ("--config nowhere.json", ["nowhere.json"]),
         ("--resume nowhere", ["nowhere"]),
-        ("--data.source-batch 3", ["source-batch is 3", "unlabeled-batch is 2"]),
+        ("--data.source-batch 3", ["source-batch is 3", "unlabeled-batch is 4"]),
         ("--loss.source-weight -1", ["source-weight", "-1"]),
         ("--data.crop-size 4 4", ["crop-size", "16"]),
         ("--teacher.confidence-threshold 2", ["confidence-threshold", "between 0 and 1"]),
