@@ -67,7 +67,9 @@ def save_checkpoint(
         "scaler": scaler.state_dict(),
     }
     try:
-        shutil.rmtree(half, ignore_errors=True)
+        # Halves that a kill left behind; they would stay for good and take the disk's space.
+        for stale in folder.glob(".step-*"):
+            shutil.rmtree(stale, ignore_errors=True)
         half.mkdir(parents=True)
         for name, module in modules.items():
             save_file(_contiguous(module.state_dict()), half / f"{name}.safetensors")
@@ -99,7 +101,9 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint's metadata. Raises UserError naming the file if it cannot be read or has another format."""
     path = checkpoint / METADATA
     try:
-        metadata: dict[str, Any] = json.loads(path.read_text())
+        metadata: Any = json.loads(path.read_text())
+        if not isinstance(metadata, dict):
+            raise ValueError("it holds no JSON object")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}). Remove {checkpoint} to use the checkpoint before it."
@@ -127,6 +131,7 @@ def load_checkpoint(
         load_weights(checkpoint, name, module)
     tensors = _load_file(checkpoint / TRAINING)
     optimizer.load_state_dict(_joined_optimizer(metadata["optimizer"], tensors))
+    _restride(optimizer)
     if metadata["scaler"]:
         scaler.load_state_dict(metadata["scaler"])
     for name, generator in generators.items():
@@ -175,6 +180,14 @@ def _joined_optimizer(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor])
     # JSON has no tuples.
     groups = [{**group, "betas": tuple(group["betas"])} for group in numbers["param_groups"]]
     return {"state": state, "param_groups": groups}
+
+
+def _restride(optimizer: torch.optim.Optimizer) -> None:
+    """Give the moments the memory layout of their parameters, as AdamW makes them; a fused step needs the same one."""
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _global_rng() -> dict[str, Tensor]:

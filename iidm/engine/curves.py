@@ -12,15 +12,13 @@ from .log import read_metrics
 matplotlib.use("Agg")
 from matplotlib.figure import Figure  # noqa: E402
 
-SMOOTHING = 0.9
-"""Share of the past in the smoothed curve."""
+WINDOWS = 20
+"""The smoothed curve averages over about one part in so many of the run."""
 
 
 def save_curves(run_dir: Path) -> Path | None:
-    """Draw losses, quality, learning rate and mIoU of RUN/metrics.jsonl into RUN/curves.png; None without any line."""
+    """Draw losses, quality, learning rate and mIoU of RUN/metrics.jsonl into RUN/curves.png; None without any value."""
     lines = read_metrics(run_dir)
-    if not lines:
-        return None
     panels = [
         ("loss", sorted({k for line in lines for k in line if k.startswith("loss_")})),
         ("quality of pseudo-labels", ["quality"]),
@@ -29,6 +27,8 @@ def save_curves(run_dir: Path) -> Path | None:
     ]
     panels = [(title, [k for k in keys if _points(lines, k)[1]]) for title, keys in panels]
     panels = [(title, keys) for title, keys in panels if keys]
+    if not panels:
+        return None
     figure = Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
     for axes, (title, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for key in keys:
@@ -56,7 +56,8 @@ def _points(lines: list[dict[str, Any]], key: str) -> tuple[list[int], list[floa
 
 
 def _smoothed(values: list[float]) -> list[float]:
+    new = min(1.0, WINDOWS / len(values))
     out: list[float] = []
     for value in values:
-        out.append(value if not out else SMOOTHING * out[-1] + (1 - SMOOTHING) * value)
+        out.append(value if not out else out[-1] + new * (value - out[-1]))
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,7 +37,9 @@ class RunLog:
         self.quiet = quiet
         path = run_dir / METRICS
         kept = [line for line in read_metrics(run_dir) if line["step"] < start_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        half = path.with_name(f".{METRICS}")
+        half.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(half, path)
         self._file = path.open("a")
         self._lines = not quiet and not sys.stderr.isatty()
         """Whether plain lines stand for the bar, as in a log file."""

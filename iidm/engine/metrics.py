@@ -94,7 +94,8 @@ def evaluate(
         align_corners: convention of the upsampling.
     """
     counts = {name: torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device) for name in networks}
-    modes = {name: network.training for name, network in networks.items()}
+    # Of each module: dropout may be off in a network that is otherwise in training mode.
+    modes = [(module, module.training) for network in networks.values() for module in network.modules()]
     for network in networks.values():
         network.eval()
     try:
@@ -106,8 +107,8 @@ def evaluate(
                         logits = network(image)
                     counts[name] += confusion_matrix(logits, batch.label, align_corners=align_corners)
     finally:
-        for name, network in networks.items():
-            network.train(modes[name])
+        for module, training in modes:
+            module.training = training
     return {name: Scores(count.cpu(), classes) for name, count in counts.items()}
 
 
