@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -94,12 +95,21 @@ def config_as_dict(config: Config) -> dict[str, Any]:
 
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
-    """Run an entry point: a UserError becomes one line on stderr and exit status 2."""
+    """Run an entry point. A UserError becomes one line on stderr and exit status 2, as does a file that cannot be
+    written (a full disk, no permission). Ctrl-C outside the training loop, which saves, ends with status 130."""
     try:
         main(sys.argv[1:])
     except UserError as error:
         print(f"iidm: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno is None or error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        print(f"iidm: {error}. Free some space or choose a folder that can be written.", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("iidm: stopped.", file=sys.stderr)
+        sys.exit(130)
 
 
 def _base_parser() -> argparse.ArgumentParser:

@@ -42,8 +42,8 @@ class Arguments:
     """Where the target data set lies now, if it moved since the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU where there is one."""
-    amp: bool = False
-    """Mixed precision."""
+    amp: bool | None = None
+    """Mixed precision; empty: as the run was trained."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -59,7 +59,9 @@ def main(argv: Sequence[str]) -> None:
         dataset = open_validation(config, target_root=arguments.target_root)
     names = ["student", "teacher"] if arguments.network == "both" else [arguments.network]
     networks = {name: load_network(config, checkpoint, name, len(dataset.classes), device) for name in names}
-    scores = evaluate_networks(networks, dataset, config, pick_amp_dtype(device, arguments.amp))
+    scores = evaluate_networks(
+        networks, dataset, config, pick_amp_dtype(device, config.amp if arguments.amp is None else arguments.amp)
+    )
     if arguments.json:
         print(json.dumps(results_json(scores, len(dataset.samples)), indent=2))
     else:

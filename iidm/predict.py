@@ -46,8 +46,8 @@ class Arguments:
     """Which network."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU where there is one."""
-    amp: bool = False
-    """Mixed precision."""
+    amp: bool | None = None
+    """Mixed precision; empty: as the run was trained."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     config, checkpoint = open_run(arguments.run)
     classes = target_classes(config)
     network = load_network(config, checkpoint, arguments.network, len(classes), device)
-    amp_dtype = pick_amp_dtype(device, arguments.amp)
+    amp_dtype = pick_amp_dtype(device, config.amp if arguments.amp is None else arguments.amp)
     paths = find_images(arguments.images)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for path, name in paths:
@@ -68,7 +68,8 @@ def main(argv: Sequence[str]) -> None:
         Image.fromarray(label).save(f"{stem}.ids.png")
         Image.fromarray(colorize(label, classes)).save(f"{stem}.color.png")
         Image.fromarray(overlay(image, label, classes, 0.5)).save(f"{stem}.overlay.png")
-    print(f"labeled {len(paths)} images with the {arguments.network} of {checkpoint}; results in {arguments.out}")
+    images = "1 image" if len(paths) == 1 else f"{len(paths)} images"
+    print(f"labeled {images} with the {arguments.network} of {checkpoint}; results in {arguments.out}")
 
 
 def predict(

@@ -10,8 +10,10 @@ All streams ride in one batch: [source | target | unlabeled]; the loader splits 
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -77,6 +79,9 @@ class SampleSource:
         self.__dict__.update(state)
         if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if sys.platform == "linux":
+                # A main process that is killed cannot end its workers: the kernel does it (PR_SET_PDEATHSIG = 1).
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def read_bytes(path: Path) -> Encoded:

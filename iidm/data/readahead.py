@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import weakref
@@ -26,6 +27,10 @@ class ReadAhead(Generic[T]):
             target=_fill, args=(batches, self._ready, stop, device), daemon=True, name="iidm-loader"
         )
         self.close = weakref.finalize(self, _stop, thread, self._ready, stop)
+        # At exit the thread must end before DALI takes its pipelines down. What is registered last runs first, and DALI
+        # registered when it was imported; weakref's own place in that order is unknown.
+        self.close.atexit = False
+        atexit.register(self.close)
         thread.start()
 
     def __iter__(self) -> Iterator[T]:

@@ -35,7 +35,7 @@ def save_checkpoint(
     *,
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    scaler: torch.amp.GradScaler | None,
     generators: Mapping[str, torch.Generator],
     metadata: Mapping[str, Any],
     keep: int,
@@ -55,6 +55,7 @@ def save_checkpoint(
     """
     folder = run_dir / "checkpoints"
     final, half = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    aside = folder / f"{half.name}.replaced"
     numbers, tensors = _split_optimizer(optimizer)
     tensors |= {f"rng.{name}": generator.get_state() for name, generator in generators.items()}
     tensors |= {f"rng.global.{name}": state for name, state in _global_rng().items()}
@@ -64,7 +65,7 @@ def save_checkpoint(
         **metadata,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "optimizer": numbers,
-        "scaler": scaler.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else {},
     }
     try:
         # Halves that a kill left behind; they would stay for good and take the disk's space.
@@ -75,18 +76,23 @@ def save_checkpoint(
             save_file(_contiguous(module.state_dict()), half / f"{name}.safetensors")
         save_file(_contiguous(tensors), half / TRAINING)
         (half / METADATA).write_text(json.dumps(facts, indent=2) + "\n")
-        for path in half.iterdir():
+        for path in (*half.iterdir(), half):
             _sync(path)
-        if final.exists():
-            shutil.rmtree(final)
+        if final.exists():  # the same step again: it goes when the new one has its place, not before
+            os.replace(final, aside)
         os.replace(half, final)
+        shutil.rmtree(aside, ignore_errors=True)
         _sync(folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(half, ignore_errors=True)
         raise UserError(
             f"The checkpoint of step {step} could not be written to {folder} ({error}). Free some space; earlier"
             f" checkpoints are whole, go on with --resume {run_dir}."
         ) from None
+    finally:
+        if aside.exists() and not final.exists():
+            os.replace(aside, final)
+        for left in (half, aside):
+            shutil.rmtree(left, ignore_errors=True)
     for old in _checkpoints(run_dir)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -117,25 +123,27 @@ def load_checkpoint(
     checkpoint: Path,
     *,
     modules: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    optimizer: torch.optim.Optimizer | None,
+    scaler: torch.amp.GradScaler | None,
     generators: Mapping[str, torch.Generator],
     device: torch.device,
 ) -> dict[str, Any]:
     """Put everything back, bit for bit; returns the metadata.
 
-    Raises: UserError for a damaged file or another architecture.
+    Raises: UserError for a damaged file, another architecture, or generators of another kind of device.
     """
     metadata = read_metadata(checkpoint)
     for name, module in modules.items():
         load_weights(checkpoint, name, module)
     tensors = _load_file(checkpoint / TRAINING)
-    optimizer.load_state_dict(_joined_optimizer(metadata["optimizer"], tensors))
-    _restride(optimizer)
-    if metadata["scaler"]:
+    if optimizer is not None:
+        _require_same_groups(optimizer, metadata["optimizer"]["param_groups"], checkpoint)
+        optimizer.load_state_dict(_joined_optimizer(metadata["optimizer"], tensors))
+        _restride(optimizer)
+    if scaler is not None and metadata["scaler"]:
         scaler.load_state_dict(metadata["scaler"])
     for name, generator in generators.items():
-        generator.set_state(tensors[f"rng.{name}"])
+        _load_generator(name, generator, tensors, checkpoint)
     torch.set_rng_state(tensors["rng.global.cpu"])
     if device.type == "cuda" and "rng.global.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.global.cuda"])
@@ -188,6 +196,25 @@ def _restride(optimizer: torch.optim.Optimizer) -> None:
         for key, value in values.items():
             if value.shape == parameter.shape and value.stride() != parameter.stride():
                 values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _require_same_groups(optimizer: torch.optim.Optimizer, saved: list[dict[str, Any]], checkpoint: Path) -> None:
+    given, own = ([len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups))
+    if given != own:
+        raise UserError(
+            f"{checkpoint} holds an optimiser over groups of {given} tensors; this run trains groups of {own}. Use the"
+            " configuration that lies beside it."
+        )
+
+
+def _load_generator(name: str, generator: torch.Generator, tensors: Mapping[str, Tensor], checkpoint: Path) -> None:
+    try:
+        generator.set_state(tensors[f"rng.{name}"])
+    except (KeyError, RuntimeError):
+        raise UserError(
+            f"{checkpoint} has no state for the random generator {name!r} on {generator.device.type}: it was written on"
+            " another kind of device. Continue it there (--device), or train a new run."
+        ) from None
 
 
 def _global_rng() -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -51,12 +52,17 @@ class RunLog:
             unit="step",
             dynamic_ncols=True,
         )
-        self._board: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step)
+        self._board = self._open_board(run_dir, start_step) if tensorboard else None
         self._last = (start_step, time.perf_counter())
+
+    def _open_board(self, run_dir: Path, start_step: int) -> Any:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            self.note(f"no TensorBoard files ({error}): pip install tensorboard, or --log.no-tensorboard")
+            return None
+        # Events carry the number of steps done, so the last one that stays is `start_step`'s own.
+        return SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Write values after the (0-based) step `step`; losses, quality and steps/s show in the bar."""
@@ -84,11 +90,14 @@ class RunLog:
         if not self.quiet:
             tqdm.write(line, file=sys.stderr)
 
-    def picture(self, tag: str, path: Path, step: int) -> None:
-        """Show a PNG in TensorBoard."""
-        if self._board is not None:
-            with Image.open(path) as image:
-                self._board.add_image(tag, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+    def picture(self, tag: str, picture: Path | NDArray[np.uint8], step: int) -> None:
+        """Show a picture file, or uint8 [H,W,3] RGB, in TensorBoard."""
+        if self._board is None:
+            return
+        if isinstance(picture, Path):
+            with Image.open(picture) as image:
+                picture = np.asarray(image.convert("RGB"))
+        self._board.add_image(tag, picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close everything."""
@@ -148,5 +157,6 @@ def check_finite(values: dict[str, float], step: int, run_dir: Path) -> None:
     if bad:
         raise UserError(
             f"Training broke at step {step}: {', '.join(bad)}. Earlier checkpoints in {run_dir / 'checkpoints'} are"
-            " whole. Lower --optim.lr, lengthen --optim.warmup-steps, or train without --amp."
+            " whole (if the newest breaks again at once, remove it to use the one before). Lower --optim.lr, lengthen"
+            " --optim.warmup-steps, or train without --amp."
         )

@@ -80,6 +80,7 @@ def evaluate(
     amp_dtype: torch.dtype | None,
     normalize: Callable[[Tensor], Tensor],
     align_corners: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Scores]:
     """Score networks on the same batches, in evaluation mode; their modes are put back afterwards.
 
@@ -92,10 +93,12 @@ def evaluate(
         amp_dtype: of autocast; None: float32.
         normalize: uint8 [B,H,W,3] -> float [B,3,H,W].
         align_corners: convention of the upsampling.
+        progress: called with the number of images done after each batch.
     """
     counts = {name: torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device) for name in networks}
     # Of each module: dropout may be off in a network that is otherwise in training mode.
     modes = [(module, module.training) for network in networks.values() for module in network.modules()]
+    done = 0
     for network in networks.values():
         network.eval()
     try:
@@ -106,6 +109,9 @@ def evaluate(
                     with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
                         logits = network(image)
                     counts[name] += confusion_matrix(logits, batch.label, align_corners=align_corners)
+                done += len(image)
+                if progress is not None:
+                    progress(done)
     finally:
         for module, training in modes:
             module.training = training
@@ -123,7 +129,11 @@ def score_table(scores: Mapping[str, Scores]) -> str:
         rows.append((title, [_percent(value.means[name]) for value in scores.values()]))
     rows.append(("pixel accuracy", [_percent(value.pixel_accuracy) for value in scores.values()]))
     left = max(len(title) for title, _ in rows)
-    lines = [title.ljust(left) + "".join(cell.rjust(10) for cell in cells) for title, cells in rows]
+    widths = [max(10, len(name) + 2) for name in scores]
+    lines = [
+        title.ljust(left) + "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        for title, cells in rows
+    ]
     rule = "-" * len(lines[0])
     count = len(first.classes)
     return "\n".join([lines[0], rule, *lines[1 : count + 1], rule, *lines[count + 1 :]])

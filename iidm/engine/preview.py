@@ -16,6 +16,9 @@ from ..types import ClassSet
 PANEL_WIDTH = 384
 """Pixels; smaller pictures are enlarged to it, larger ones reduced."""
 MARGIN, LINE, FONT_PX = 8, 24, 16
+HEAT = ((0, 0, 0), (74, 12, 107), (165, 44, 96), (237, 105, 37), (251, 190, 60), (252, 255, 200))
+"""Evenly spaced colours from cold to hot, of rising lightness (readable without colour vision)."""
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Panel(NamedTuple):
@@ -41,6 +44,15 @@ def overlay(
     return mixed.round().astype(np.uint8)
 
 
+def heat(values: NDArray[np.floating], low: float = 0.0, high: float = 1.0) -> NDArray[np.uint8]:
+    """A map of numbers, e.g. loss weights, in colours: float [H,W] -> uint8 [H,W,3], black at `low`, white-hot at
+    `high`; what lies outside is shown as the nearer end, NaN as `low`."""
+    share = np.clip((np.asarray(values, np.float64) - low) / (high - low), 0.0, 1.0)
+    position = np.nan_to_num(share) * (len(HEAT) - 1)
+    channels = [np.interp(position, range(len(HEAT)), channel) for channel in zip(*HEAT, strict=True)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
 def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, title: str) -> None:
     """Write rows of panels with captions, a title and the legend of the classes as one PNG (whole or not at all)."""
     font = ImageFont.load_default(size=FONT_PX)
@@ -51,12 +63,12 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, t
     legend = _legend(classes, width, font)
     sheet = Image.new("RGB", (width, LINE + MARGIN + sum(heights) + MARGIN * len(heights) + legend.height), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN // 2), title, fill="black", font=font)
+    draw.text((MARGIN, MARGIN // 2), _clipped(title, font, width - 2 * MARGIN), fill="black", font=font)
     y = LINE + MARGIN
     for row, inside, height in zip(rows, pictures, heights, strict=True):
         for column, (panel, picture) in enumerate(zip(row, inside, strict=True)):
             x = MARGIN + column * (PANEL_WIDTH + MARGIN)
-            draw.text((x, y), panel.caption, fill="black", font=font)
+            draw.text((x, y), _clipped(panel.caption, font, PANEL_WIDTH), fill="black", font=font)
             sheet.paste(picture, (x, y + LINE - 2))
         y += height + MARGIN
     sheet.paste(legend, (0, y))
@@ -69,11 +81,21 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, t
 def _fitted(image: NDArray[np.uint8]) -> Image.Image:
     picture = Image.fromarray(image)
     size = (PANEL_WIDTH, max(1, round(picture.height * PANEL_WIDTH / picture.width)))
-    # Labels must not blend, and enlarged pixels may be seen as such.
-    return picture.resize(size, Image.Resampling.NEAREST)
+    # Labels (few colours) must not blend, and enlarged pixels may be seen as such; photographs shrink without jags.
+    is_photo = picture.width > PANEL_WIDTH and picture.getcolors(maxcolors=256) is None
+    return picture.resize(size, Image.Resampling.BILINEAR if is_photo else Image.Resampling.NEAREST)
 
 
-def _legend(classes: ClassSet, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+def _clipped(text: str, font: Font, width: int) -> str:
+    """As much of the text as is not wider than `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _legend(classes: ClassSet, width: int, font: Font) -> Image.Image:
     """Colour patches with names, as many lines as the width needs."""
     entries = [*zip(classes.names, classes.palette, strict=True), ("ignored", (0, 0, 0))]
     places, x, y = [], MARGIN, 0

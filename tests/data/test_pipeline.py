@@ -1,4 +1,4 @@
-"""Image and label stay a pair, pixel by pixel, through resize, crop, padding and flip; every kind of image becomes RGB."""
+"""Image and label stay a pair through resize, crop, padding and flip; every kind of image becomes RGB."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ def test_the_crop_lies_where_the_draw_says(tmp_path: Path) -> None:
 def test_a_resized_image_meets_its_resized_label(
     tmp_path: Path, channel: int, name: str, box: tuple[int, int], bound: int
 ) -> None:
-    """A linear ramp survives the linear filter, so that the image gives its own coordinates at the pixel centres: exactly
-    the label's at a third of the size, where the centres of three pixels and of one coincide; else the nearest pixel's,
-    which lies half a pixel off at most, plus rounding. A shift by one pixel would be 3, 2 and 1.4 off in the shrunk images."""
+    """A linear ramp survives the linear filter, so that the image gives its own coordinates at the pixel centres: the
+    label's at a third of the size, where the centres of three pixels and of one coincide; else the nearest pixel's,
+    half a pixel off at most, plus rounding. In the shrunk images a shift by one pixel would be 3, 2 and 1.4 off.
+    """
     dataset = make.write_dataset(tmp_path, sizes=[(120, 150), (60, 150)], resize=box, label=name)
     flips = set()
     for draw, image, label in _crops(dataset):
@@ -181,9 +182,7 @@ def test_a_missing_image_or_a_folder_is_named(tmp_path: Path) -> None:
 
 def test_places_of_a_batch_belong_to_their_streams(tmp_path: Path) -> None:
     dataset = make.write_dataset(tmp_path)
-    streams = [
-        (Sampler(dataset, CropRules(CROP), seed=0, stream=number), count) for number, count in enumerate((2, 3))
-    ]
+    streams = [(Sampler(dataset, CropRules(CROP), seed=0, stream=number), count) for number, count in enumerate((2, 3))]
     source = pickle.loads(pickle.dumps(SampleSource(streams, 0)))
     for step in (0, 5):
         for place in range(5):

@@ -27,7 +27,7 @@ from small_runs import (
     weights,
 )
 
-LONG = 16
+LONG = 12
 """Steps of the runs that are cut short."""
 WORDS = ("--amp", "--max-steps", str(LONG), "--log.checkpoint-every", "3")
 
@@ -50,8 +50,8 @@ def assert_same_run(run_dir: Path, uninterrupted: Path) -> None:
         assert ours[network] == theirs[network]
 
 
-def kill_after(steps: int, words: list[str], run_dir: Path) -> None:
-    """Start a run and kill -9 it somewhere after `steps` logged steps; its own worker processes end too."""
+def kill_after(steps: int, words: list[str], run_dir: Path) -> list[int]:
+    """Start a run and kill -9 it somewhere after `steps` logged steps; returns what of it still runs 5 s later."""
     process = small_runs.start("train", words)
     try:
         small_runs.wait_for_steps(process, run_dir, steps)
@@ -60,13 +60,14 @@ def kill_after(steps: int, words: list[str], run_dir: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait(30)
         assert process.returncode == -signal.SIGKILL
-        end = time.monotonic() + 20
-        while any(map(is_running, workers)):
-            assert time.monotonic() < end, "worker processes outlive the run"
+        end = time.monotonic() + 5
+        while any(map(is_running, workers)) and time.monotonic() < end:
             time.sleep(0.1)
+        left = [pid for pid in workers if is_running(pid)]
     finally:
         kill_group(process)
     assert not (run_dir / "results.json").exists()
+    return left
 
 
 def test_a_run_that_is_killed_three_times_ends_like_one_that_is_not(
@@ -74,19 +75,29 @@ def test_a_run_that_is_killed_three_times_ends_like_one_that_is_not(
 ) -> None:
     run_dir = tmp_path / "run"
     kill_after(1, options(data, run_dir, *WORDS), run_dir)  # mostly before the first checkpoint
-    for steps in (5, 9):
+    for steps in (4, 7):
         kill_after(steps, ["--resume", str(run_dir)], run_dir)
     train(["--resume", run_dir, "--quiet"])
     assert_same_run(run_dir, uninterrupted)
 
 
+@pytest.fixture(scope="module")
+def killed_with_workers(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    """A run with two worker processes that was killed, and which of them outlived it."""
+    run_dir = tmp_path_factory.mktemp("killed") / "run"
+    return run_dir, kill_after(4, options(data, run_dir, *WORDS, "--data.workers", "2"), run_dir)
+
+
 def test_a_killed_run_with_worker_processes_ends_like_one_without(
-    data: Path, uninterrupted: Path, tmp_path: Path
+    killed_with_workers: tuple[Path, list[int]], uninterrupted: Path
 ) -> None:
-    run_dir = tmp_path / "run"
-    kill_after(4, options(data, run_dir, *WORDS, "--data.workers", "2"), run_dir)
+    run_dir, _ = killed_with_workers
     train(["--resume", run_dir, "--quiet"])
     assert_same_run(run_dir, uninterrupted)
+
+
+def test_worker_processes_do_not_outlive_a_run_that_is_killed(killed_with_workers: tuple[Path, list[int]]) -> None:
+    assert killed_with_workers[1] == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -99,7 +110,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_like_one_without(
     try:
         small_runs.wait_for_steps(process, run_dir, 4)
         os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     finally:
         kill_group(process)
     assert process.returncode == 2, err
@@ -125,7 +136,8 @@ def test_resuming_a_finished_run_evaluates_it_again_and_trains_no_step(finished:
         assert again[key] == results[key]
     assert metrics(run_dir) == metrics(finished.run_dir)
     assert weights(run_dir, STEPS) == weights(finished.run_dir, STEPS)
-    assert "all 6 steps are done" in said.err
+    assert again["seconds"] >= results["seconds"] / 2  # with those of the training
+    assert f"all {STEPS} steps are done" in said.err
     assert (run_dir / "results.txt").read_text() in said.out
 
 

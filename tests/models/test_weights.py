@@ -123,11 +123,13 @@ def test_none_loads_nothing() -> None:
 def test_the_real_mobilenet_file_is_loaded_to_the_bit(mobilenet_file: Path) -> None:
     loaded = network("mobilenet_v2")
     head = loaded.head.state_dict()
+    start = {key: value.clone() for key, value in loaded.backbone.state_dict().items()}
     line = load_pretrained(loaded, str(mobilenet_file), backbone="mobilenet_v2")
     assert str(mobilenet_file) in line and "sha256 b0353104" in line and "\n" not in line
     state = torch.load(mobilenet_file, weights_only=True)
     for key, value in loaded.backbone.state_dict().items():
         assert torch.equal(value, state[key]), key
+        assert not torch.equal(value, start[key]), key
     for key, value in network("mobilenet_v2").head.state_dict().items():
         assert torch.equal(head[key], value)
 

@@ -1,0 +1,70 @@
+"""The schedule at points computed by hand, and the groups it moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from iidm.config import OptimConfig
+from iidm.engine.optim import build_optimizer, learning_rate_factor, set_learning_rate
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    (
+        (0, 6e-5 * 1e-6),
+        # 1499/1500 of the way from 1e-6 to 1, times (1 - 1499/40000).
+        (1499, 6e-5 * (1e-6 + (1 - 1e-6) * 1499 / 1500) * 0.962525),
+        (1500, 6e-5 * 0.9625),
+        (39_999, 6e-5 * 2.5e-5),
+    ),
+)
+def test_the_papers_schedule_has_the_rates_computed_by_hand(step: int, rate: float) -> None:
+    config = OptimConfig()
+    assert config.lr * learning_rate_factor(step, config, 40_000) == pytest.approx(rate, rel=1e-9)
+
+
+def test_the_rate_rises_through_the_warmup_and_falls_after_it() -> None:
+    factors = [learning_rate_factor(t, OptimConfig(warmup_steps=10), 100) for t in range(101)]
+    assert factors[:11] == sorted(factors[:11])
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[10] == max(factors) == 0.9 and factors[100] == 0
+
+
+def test_without_warmup_the_first_step_has_the_full_rate() -> None:
+    assert learning_rate_factor(0, OptimConfig(warmup_steps=0), 10) == 1.0
+
+
+def test_the_power_bends_the_decay() -> None:
+    config = OptimConfig(warmup_steps=0, poly_power=2.0)
+    assert learning_rate_factor(50, config, 100) == 0.25
+
+
+def test_a_group_remembers_its_base_rate_through_every_change() -> None:
+    backbone, head = nn.Linear(2, 2), nn.Linear(2, 2)
+    groups = [
+        {"name": "backbone", "params": list(backbone.parameters()), "lr": 6e-5},
+        {"name": "head", "params": list(head.parameters()), "lr": 6e-4, "weight_decay": 0.5},
+    ]
+    optimizer = build_optimizer(groups, OptimConfig(betas=(0.8, 0.9), weight_decay=0.02), CPU)
+    for factor in (0.5, 0.1, 1.0):
+        set_learning_rate(optimizer, factor)
+        assert [g["lr"] for g in optimizer.param_groups] == [6e-5 * factor, 6e-4 * factor]
+        assert [g["base_lr"] for g in optimizer.param_groups] == [6e-5, 6e-4]
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.02, 0.5]
+    assert all(g["betas"] == (0.8, 0.9) for g in optimizer.param_groups)
+    assert all("base_lr" not in group for group in groups)
+
+
+def test_the_first_step_of_adamw_moves_by_decay_and_rate() -> None:
+    # With m/(1-b1) = g and sqrt(v/(1-b2)) = |g| the first update is lr * sign(g), after w *= 1 - lr * decay.
+    weight = nn.Parameter(torch.tensor([2.0, -3.0]))
+    optimizer = build_optimizer([{"params": [weight], "lr": 0.1}], OptimConfig(weight_decay=0.5), CPU)
+    set_learning_rate(optimizer, 0.5)
+    weight.grad = torch.tensor([4.0, -0.25])
+    optimizer.step()
+    expected = torch.tensor([2.0 * (1 - 0.05 * 0.5) - 0.05, -3.0 * (1 - 0.05 * 0.5) + 0.05])
+    torch.testing.assert_close(weight.detach(), expected)

@@ -1,0 +1,121 @@
+"""Pictures: colours and overlays by hand, sheets that hold every panel, caption and class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from iidm.data.classes import CITYSCAPES
+from iidm.engine.preview import LINE, MARGIN, PANEL_WIDTH, Panel, colorize, overlay, save_sheet
+from iidm.types import ClassSet
+
+CLASSES = ClassSet(("road", "car"), ((128, 64, 128), (0, 0, 142)))
+
+
+def panel(caption: str, color: tuple[int, int, int], size: tuple[int, int] = (48, 96)) -> Panel:
+    return Panel(caption, np.full((*size, 3), color, np.uint8))
+
+
+def sheet_of(path: Path, rows: list[list[Panel]], classes: ClassSet = CLASSES) -> np.ndarray:
+    save_sheet(path, rows, classes, "train after 500 steps")
+    return np.asarray(Image.open(path))
+
+
+def count(sheet: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((sheet == color).all(-1).sum())
+
+
+def test_labels_get_their_classes_colours_and_ignored_pixels_are_black() -> None:
+    label = np.array([[0, 1, 255], [1, 0, 2]], np.uint8)
+    expected = [[(128, 64, 128), (0, 0, 142), (0, 0, 0)], [(0, 0, 142), (128, 64, 128), (0, 0, 0)]]
+    found = colorize(label, CLASSES)
+    assert found.dtype == np.uint8 and np.array_equal(found, expected)
+
+
+def test_an_overlay_mixes_image_and_colours_by_alpha() -> None:
+    image = np.array([[[100, 200, 30], [255, 255, 255]]], np.uint8)
+    label = np.array([[0, 255]], np.uint8)
+    assert overlay(image, label, CLASSES).tolist() == [[[114, 132, 79], [128, 128, 128]]]
+    assert overlay(image, label, CLASSES, alpha=0.25).tolist() == [[[107, 166, 54], [191, 191, 191]]]
+    assert np.array_equal(overlay(image, label, CLASSES, alpha=0.0), image)
+    assert np.array_equal(overlay(image, label, CLASSES, alpha=1.0), colorize(label, CLASSES))
+
+
+def test_a_sheet_holds_every_panel_enlarged_to_one_width(tmp_path: Path) -> None:
+    colors = [(250, 10, 10), (10, 250, 10), (10, 10, 250), (250, 250, 10), (10, 250, 250)]
+    panels = [panel(f"panel {i}", color) for i, color in enumerate(colors)]
+    sheet = sheet_of(tmp_path / "sheet.png", [panels[:3], panels[3:]])
+    assert sheet.shape[1] == 3 * (PANEL_WIDTH + MARGIN) + MARGIN
+    for color in colors:
+        assert count(sheet, color) == PANEL_WIDTH * PANEL_WIDTH // 2  # 48x96 pixels become 192x384
+
+
+def test_panels_of_other_sizes_keep_their_aspect_ratio(tmp_path: Path) -> None:
+    tall, wide = panel("tall", (250, 10, 10), (64, 32)), panel("wide", (10, 10, 250), (300, 1200))
+    sheet = sheet_of(tmp_path / "sheet.png", [[tall, wide]])
+    assert count(sheet, (250, 10, 10)) == PANEL_WIDTH * PANEL_WIDTH * 2
+    assert count(sheet, (10, 10, 250)) == PANEL_WIDTH * PANEL_WIDTH // 4
+
+
+def test_label_colours_never_blend(tmp_path: Path) -> None:
+    label = np.indices((7, 9)).sum(0).astype(np.uint8) % 2
+    sheet = sheet_of(tmp_path / "sheet.png", [[Panel("label", colorize(label, CLASSES))]])
+    area = sheet[LINE + MARGIN + LINE - 2 :][: round(PANEL_WIDTH * 7 / 9), MARGIN : MARGIN + PANEL_WIDTH]
+    assert {tuple(color) for color in area.reshape(-1, 3).tolist()} == set(CLASSES.palette)
+
+
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[float, float]]]:
+    """Every text that is drawn from now on, with its place."""
+    drawn: list[tuple[str, tuple[float, float]]] = []
+    real = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, xy: tuple[float, float], words: str, **options: object) -> None:
+        drawn.append((words, xy))
+        real(self, xy, words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return drawn
+
+
+def test_title_captions_and_every_class_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = texts(monkeypatch)
+    rows = [[panel("source", (1, 2, 3)), panel("source: label", (4, 5, 6))], [panel("teacher", (7, 8, 9))]]
+    sheet = sheet_of(tmp_path / "sheet.png", rows, CITYSCAPES)
+    words = [text for text, _ in drawn]
+    assert {"train after 500 steps", "source", "source: label", "teacher", "ignored"} <= set(words)
+    assert all(words.count(name) == 1 for name in CITYSCAPES.names)
+    # A patch of 21 x 15 pixels in the class's colour, its border grey.
+    for color in CITYSCAPES.palette:
+        assert count(sheet, color) >= 19 * 13, color
+
+
+def test_the_legend_grows_by_lines_and_stays_inside_the_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heights = []
+    for classes in (CLASSES, CITYSCAPES):
+        drawn = texts(monkeypatch)
+        sheet = sheet_of(tmp_path / "sheet.png", [[panel("image", (1, 2, 3))]], classes)
+        heights.append(sheet.shape[0])
+        assert all(0 <= x < sheet.shape[1] for _, (x, _) in drawn)
+        # White to the last columns and lines: no name was cut.
+        assert (sheet[:, -2:] == 255).all() and (sheet[-2:] == 255).all()
+    lines = (heights[1] - heights[0]) / LINE
+    assert lines >= 3 and lines == int(lines)
+
+
+def test_a_sheet_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "previews" / "sheet.png"
+    first = sheet_of(path, [[panel("image", (9, 9, 9))]])
+    assert [p.name for p in path.parent.iterdir()] == ["sheet.png"]
+
+    def full(self: Image.Image, target: Path, **_: object) -> None:
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_sheet(path, [[panel("image", (5, 5, 5))]], CLASSES, "second")
+    monkeypatch.undo()
+    assert np.array_equal(np.asarray(Image.open(path)), first)

@@ -1,0 +1,35 @@
+"""What an evaluation tells while it runs, and the table's columns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from iidm.engine.metrics import Scores, evaluate, score_table
+from iidm.types import ClassSet, EvalBatch
+
+CLASSES = ClassSet(("road", "car"), ((1, 1, 1), (2, 2, 2)))
+
+
+def test_progress_hears_the_number_of_images_done() -> None:
+    heard: list[int] = []
+
+    def normalize(image: Tensor) -> Tensor:
+        return image.permute(0, 3, 1, 2).float()
+
+    sizes = (2, 3, 1)
+    batches = [
+        EvalBatch(torch.zeros(n, 4, 6, 3, dtype=torch.uint8), torch.zeros(n, 8, 12, dtype=torch.uint8), ("a",) * n)
+        for n in sizes
+    ]
+    network = nn.Conv2d(3, 2, 1)
+    arguments = {"device": torch.device("cpu"), "amp_dtype": None, "normalize": normalize}
+    evaluate({"n": network}, batches, CLASSES, progress=heard.append, **arguments)
+    assert heard == [2, 5, 6]
+
+
+def test_long_network_names_keep_the_tables_columns_apart() -> None:
+    scores = Scores(torch.tensor([[3, 1], [0, 4]]), CLASSES)
+    table = score_table({"student": scores, "another-long-name": scores}).splitlines()
+    assert table[0].split() == ["class", "student", "another-long-name"]
+    assert len({len(line) for line in table}) == 1

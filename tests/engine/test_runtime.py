@@ -1,0 +1,81 @@
+"""The choice of device and precision, seeds, and what is said of the machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from iidm.engine.runtime import machine_info, pick_amp_dtype, pick_device, seed_everything
+from iidm.types import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+def test_cuda_without_a_gpu_is_refused_with_the_choices(no_gpu: None) -> None:
+    with pytest.raises(UserError, match="--device cuda needs a GPU.*--device cpu or auto"):
+        pick_device("cuda")
+
+
+def test_auto_falls_back_to_the_cpu_without_a_gpu(no_gpu: None) -> None:
+    assert pick_device("auto") == pick_device("cpu") == CPU
+
+
+def test_a_gpu_is_taken_unless_the_cpu_is_asked_for(gpu: None) -> None:
+    assert pick_device("auto").type == pick_device("cuda").type == "cuda"
+    assert pick_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("device", ("cpu", "cuda"))
+def test_without_amp_everything_is_float32(device: str) -> None:
+    assert pick_amp_dtype(torch.device(device), amp=False) is None
+
+
+@pytest.mark.parametrize(("native", "dtype"), ((True, torch.bfloat16), (False, torch.float16)))
+def test_a_gpu_computes_in_bfloat16_where_it_has_it_natively(
+    native: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_amp_dtype(torch.device("cuda"), amp=True) is dtype
+
+
+@pytest.mark.parametrize(("available", "native", "dtype"), ((1, 1, torch.bfloat16), (1, 0, None), (0, 1, None)))
+def test_a_cpu_computes_in_bfloat16_only_where_it_has_instructions_for_it(
+    available: int, native: int, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: bool(available))
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bool(native), raising=False)
+    assert pick_amp_dtype(CPU, amp=True) is dtype
+
+
+def test_the_answer_of_this_cpu_is_one_that_autocast_takes() -> None:
+    assert pick_amp_dtype(CPU, amp=True) in (torch.bfloat16, None)
+
+
+def test_a_seed_repeats_the_draws_and_another_changes_them() -> None:
+    draws = []
+    for seed in (3, 3, 4):
+        seed_everything(seed)
+        draws.append(torch.rand(8))
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_the_machine_is_described_in_plain_values() -> None:
+    info = machine_info()
+    assert json.loads(json.dumps(info)) == info
+    assert {"cpu", "cores", "threads", "python", "torch"} <= info.keys()
+    assert info["torch"] == torch.__version__ and info["threads"] == torch.get_num_threads() and info["cpu"]
