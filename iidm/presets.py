@@ -56,7 +56,7 @@ def _small(preset: str, source: str, target: str) -> Config:
             rare_class_min_crop_px=300,
         ),
         model=ModelConfig(backbone="mobilenet_v2", output_stride=16),
-        optim=OptimConfig(lr=3e-4, warmup_steps=40),
+        optim=OptimConfig(lr=1e-3, head_lr_mult=2.0, warmup_steps=40),
         log=LogConfig(every=10, preview_every=100, checkpoint_every=100),
     )
     return with_recipe(config, "daformer")
@@ -92,7 +92,7 @@ def scenes() -> Config:
 
 def camvid_dusk() -> Config:
     """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames; 16 more validate."""
-    config = _small("camvid-dusk", "camvid-day", "camvid-dusk")
+    config = with_recipe(_small("camvid-dusk", "camvid-day", "camvid-dusk"), "paper")
     return with_values(config, {"data": {"labeled_count": 3, "labeled_choice": "even"}})
 
 
