@@ -18,9 +18,9 @@ import tyro
 from iidm.cli import run_main
 from iidm.data import open_folder, open_validation
 from iidm.engine.metrics import score_table
-from iidm.engine.runtime import pick_amp_dtype, pick_device
+from iidm.engine.runtime import pick_device
 from iidm.evaluation import evaluate_networks, results_json
-from iidm.runs import load_network, open_run
+from iidm.runs import load_network, open_run, run_precision
 from iidm.types import UserError
 
 
@@ -42,8 +42,8 @@ class Arguments:
     """Where the target data set lies now, if it moved since the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU where there is one."""
-    amp: bool | None = None
-    """Mixed precision; empty: as the run was trained."""
+    precision: Literal["run", "float32", "amp"] = "run"
+    """`run`: as it was trained; `amp`: bfloat16 or float16, whichever the device has."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -59,9 +59,7 @@ def main(argv: Sequence[str]) -> None:
         dataset = open_validation(config, target_root=arguments.target_root)
     names = ["student", "teacher"] if arguments.network == "both" else [arguments.network]
     networks = {name: load_network(config, checkpoint, name, len(dataset.classes), device) for name in names}
-    scores = evaluate_networks(
-        networks, dataset, config, pick_amp_dtype(device, config.amp if arguments.amp is None else arguments.amp)
-    )
+    scores = evaluate_networks(networks, dataset, config, run_precision(config, arguments.precision, device))
     if arguments.json:
         print(json.dumps(results_json(scores, len(dataset.samples)), indent=2))
     else:

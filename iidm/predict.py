@@ -22,11 +22,11 @@ from PIL import Image
 from iidm.cli import run_main
 from iidm.data import read_image, target_classes, training_size_for
 from iidm.engine.preview import colorize, overlay
-from iidm.engine.runtime import pick_amp_dtype, pick_device
+from iidm.engine.runtime import pick_device
 from iidm.evaluation import normalize_image
 from iidm.kernels.pseudo_label import pseudo_label
 from iidm.models import Network
-from iidm.runs import load_network, open_run
+from iidm.runs import load_network, open_run, run_precision
 from iidm.types import UserError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -46,8 +46,8 @@ class Arguments:
     """Which network."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU where there is one."""
-    amp: bool | None = None
-    """Mixed precision; empty: as the run was trained."""
+    precision: Literal["run", "float32", "amp"] = "run"
+    """`run`: as it was trained; `amp`: bfloat16 or float16, whichever the device has."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     config, checkpoint = open_run(arguments.run)
     classes = target_classes(config)
     network = load_network(config, checkpoint, arguments.network, len(classes), device)
-    amp_dtype = pick_amp_dtype(device, config.amp if arguments.amp is None else arguments.amp)
+    amp_dtype = run_precision(config, arguments.precision, device)
     paths = find_images(arguments.images)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for path, name in paths:

@@ -41,15 +41,8 @@ def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Pa
 
 def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[TrainStep, str]:
     """Student, teacher, optimiser and randomness of a run at its start, and a line on where the weights are from."""
-    model = config.model
-    student = build_network(
-        model.backbone,
-        len(domains.classes),
-        output_stride=model.output_stride,
-        dilations=model.dilations,
-        dropout=model.dropout,
-    )
-    origin = load_pretrained(student, model.weights, backbone=model.backbone)
+    student = random_network(config, len(domains.classes))
+    origin = load_pretrained(student, config.model.weights, backbone=config.model.backbone)
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = Teacher(deepcopy(student), config.teacher, labels_images=domains.unlabeled is not None)
     optim = config.optim
@@ -111,16 +104,26 @@ def open_run(run_dir: Path) -> tuple[Config, Path]:
     return read_config(run_dir / "config.json"), checkpoint
 
 
-def load_network(config: Config, checkpoint: Path, name: str, num_classes: int, device: torch.device) -> Network:
-    """The student or the teacher of a checkpoint, in evaluation mode."""
+def run_precision(config: Config, choice: str, device: torch.device) -> torch.dtype | None:
+    """The autocast dtype of an evaluation: `run` as the run was trained, `float32`, or `amp`."""
+    return pick_amp_dtype(device, config.amp if choice == "run" else choice == "amp")
+
+
+def random_network(config: Config, num_classes: int) -> Network:
+    """The configured network before any weights are loaded."""
     model = config.model
-    network = build_network(
+    return build_network(
         model.backbone,
         num_classes,
         output_stride=model.output_stride,
         dilations=model.dilations,
         dropout=model.dropout,
     )
+
+
+def load_network(config: Config, checkpoint: Path, name: str, num_classes: int, device: torch.device) -> Network:
+    """The student or the teacher of a checkpoint, in evaluation mode."""
+    network = random_network(config, num_classes)
     load_weights(checkpoint, name, network)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()

@@ -18,13 +18,17 @@ def scores(*words: str | Path) -> dict[str, Any]:
 
 
 def test_the_scores_of_a_finished_run_are_those_it_ended_with(finished: Finished) -> None:
-    # The run ended with --amp.
-    found = scores(finished.run_dir, "--amp")
+    found = scores(finished.run_dir)
     results = json.loads((finished.run_dir / "results.json").read_text())
     assert found == {key: results[key] for key in ("student", "teacher", "images")}
     for network in ("student", "teacher"):
         assert found[network].keys() == {"miou", "iou", "pixel_accuracy"}
         assert list(found[network]["iou"]) == list(CLASSES)
+
+
+def test_precision_is_the_runs_own_unless_another_is_asked_for(finished: Finished) -> None:
+    assert scores(finished.run_dir, "--precision", "amp") == scores(finished.run_dir), "the run was trained with --amp"
+    assert scores(finished.run_dir, "--precision", "float32") != scores(finished.run_dir)
 
 
 def test_the_table_shows_the_json_in_percent(finished: Finished) -> None:
