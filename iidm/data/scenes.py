@@ -6,7 +6,7 @@ same versions of numpy and Pillow, in any process and order. Scenes are written 
 there like any data set.
 
     scenes_draw      one picture
-    scenes_world     what stands where     scenes_things     how it looks
+    scenes_world     what stands where     scenes_things, scenes_vehicles     how it looks
     scenes_style     what tells the domains apart     scenes_canvas     what is painted on
     scenes_files     the folder
 """

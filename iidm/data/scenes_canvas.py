@@ -1,7 +1,7 @@
 """What StreetScenes draws on: a colour image, a label and a distance image that are painted together.
 
 Everything is integer Pillow drawing from coordinates that are rounded once, and plain float64 +, -, *, / before that,
-so the same bytes come out on every machine.
+so the same bytes come out whatever the processor.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from .scenes_things import (
     SKY,
     TERRAIN,
     VEGETATION,
-    Painter,
 )
+from .scenes_vehicles import StreetPainter
 
 Placed = tuple[float, Callable[[], None]]
 """Distance in metres, and what draws the thing."""
@@ -26,7 +27,7 @@ Placed = tuple[float, Callable[[], None]]
 NEAR_M, END_M = 2.2, 95.0
 """The street begins and ends here."""
 
-RARE = {"truck": 0.16, "bus": 0.14, "train": 0.12, "motorcycle": 0.16, "bicycle": 0.32}
+RARE = {"truck": 0.13, "bus": 0.13, "train": 0.13, "motorcycle": 0.16, "bicycle": 0.24}
 """Chance that an image holds one more of these vehicles."""
 
 
@@ -46,21 +47,25 @@ def build_world(style: Style, size: tuple[int, int], rng: np.random.Generator) -
         curve=uniform(-style.curve, style.curve),
     )
     canvas = Canvas(view, SKY)
-    painter = Painter(canvas, style, rng)
+    painter = StreetPainter(canvas, style, rng)
     road, walk = uniform(*style.road_m), uniform(*style.sidewalk_m)
     _sky(painter)
     _ground(painter, road, walk)
-    placed: list[Placed] = []
-    for side in (-1, 1):
-        placed += _along(painter, side, road, walk)
-    placed += _traffic(painter, road)
-    placed += _people(painter, road, walk)
-    for _, draw in sorted(placed, key=lambda item: -item[0]):
-        draw()
+    # What borders the street is behind all that stands in it, at any distance: a sight line that reaches a car has not
+    # crossed the border. So it is painted first, and a long wall needs no slicing to hide nothing in front of it.
+    for layer in (
+        _border(painter, -1, road, walk) + _border(painter, 1, road, walk),
+        _kerb(painter, -1, road, walk)
+        + _kerb(painter, 1, road, walk)
+        + _traffic(painter, road)
+        + _people(painter, road, walk),
+    ):
+        for _, draw in sorted(layer, key=lambda item: -item[0]):
+            draw()
     return canvas
 
 
-def _sky(painter: Painter) -> None:
+def _sky(painter: StreetPainter) -> None:
     canvas, view = painter.canvas, painter.canvas.view
     height, width = view.size
     top = painter.color("sky")
@@ -89,7 +94,7 @@ def _sky(painter: Painter) -> None:
         u += step
 
 
-def _ground(painter: Painter, road: float, walk: float) -> None:
+def _ground(painter: StreetPainter, road: float, walk: float) -> None:
     canvas, view = painter.canvas, painter.canvas.view
     height, width = view.size
     canvas.box((0, view.horizon_px), (width, height), painter.color("terrain"), TERRAIN, 40)
@@ -98,7 +103,7 @@ def _ground(painter: Painter, road: float, walk: float) -> None:
         (-road - 0.15, road + 0.15, shade(painter.color("sidewalk"), 118), SIDEWALK),
         (-road, road, painter.color("road"), ROAD),
     )
-    depths = [NEAR_M * (END_M / NEAR_M) ** 0.0]
+    depths = [NEAR_M]
     while depths[-1] < END_M:
         depths.append(depths[-1] * 1.18)
     for left, right, color, label in strips:
@@ -126,13 +131,10 @@ def _strip(view: View, left: float, right: float, near: float, far: float) -> li
     return [view.at(left, 0, near), view.at(right, 0, near), view.at(right, 0, far), view.at(left, 0, far)]
 
 
-def _along(painter: Painter, side: int, road: float, walk: float) -> list[Placed]:
-    """What stands beside the street: buildings, or trees behind walls and fences; poles and trees on the kerb."""
+def _border(painter: StreetPainter, side: int, road: float, walk: float) -> list[Placed]:
+    """What stands beside the street: buildings, or trees behind walls and fences."""
     placed: list[Placed] = []
     edge = side * (road + walk)
-
-    def put(z: float, draw: Callable[..., None], *args: object, **named: object) -> None:
-        placed.append((z, lambda: draw(*args, **named)))
 
     z = painter.uniform(2.5, 7)
     while z < 80:
@@ -140,42 +142,48 @@ def _along(painter: Painter, side: int, road: float, walk: float) -> list[Placed
         if painter.chance(painter.style.gap):
             for _ in range(4):
                 tree_z = painter.uniform(z, z + long)
-                put(tree_z, painter.tree, edge + side * painter.uniform(2.5, 9), tree_z)
+                placed.append((tree_z, partial(painter.tree, edge + side * painter.uniform(2.5, 9), tree_z)))
             kind = painter.rng.random()
             if kind < 0.42:
-                put(z, painter.wall, edge + side * 0.4, z, z + long)
+                placed.append((z, partial(painter.wall, edge + side * 0.4, z, z + long)))
             elif kind < 0.86:
-                put(z, painter.fence, edge + side * 0.4, z, z + long)
+                placed.append((z, partial(painter.fence, edge + side * 0.4, z, z + long)))
             else:
-                put(z, painter.bush, edge + side * 1.5, z)
+                placed.append((z, partial(painter.bush, edge + side * 1.5, z)))
         else:
-            put(z, painter.building, side, edge + side * painter.uniform(0.2, 2.5), z, z + long)
+            front = edge + side * painter.uniform(0.3, 4.0)
+            placed.append((z, partial(painter.building, side, front, z, z + long)))
         z += long + painter.uniform(0, 2)
-    for _ in range(int(painter.rng.poisson(painter.style.trees))):
-        z = painter.uniform(6, 55)
-        put(z, painter.tree if painter.chance(0.75) else painter.bush, side * (road + walk * 0.75), z)
-    for carries, chance in (
-        ("lamp", 0.8),
-        ("lamp", 0.5),
-        ("light", 0.45),
-        ("light", 0.25),
-        ("sign", 0.65),
-        ("sign", 0.4),
-    ):
-        if painter.chance(chance):
-            z = painter.uniform(6, 38 if carries == "lamp" else 22)
-            put(z, painter.pole, side * (road + 0.35), z, carries)
     return placed
 
 
-def _traffic(painter: Painter, road: float) -> list[Placed]:
+POLES = (("lamp", 0.7), ("lamp", 0.4), ("light", 0.32), ("sign", 0.45), ("sign", 0.2))
+"""What the poles of one side may carry, and the chance of each."""
+
+
+def _kerb(painter: StreetPainter, side: int, road: float, walk: float) -> list[Placed]:
+    """Trees, bushes and poles between the road and the sidewalk."""
+    placed: list[Placed] = []
+    for _ in range(painter.count(painter.style.trees)):
+        z = painter.uniform(6, 55)
+        draw = painter.tree if painter.chance(0.75) else painter.bush
+        placed.append((z, partial(draw, side * (road + walk * 0.75), z)))
+    for carries, chance in POLES:
+        if painter.chance(chance):
+            z = painter.uniform(6, 38 if carries == "lamp" else 22)
+            placed.append((z, partial(painter.pole, side * (road + 0.35), z, carries)))
+    return placed
+
+
+def _traffic(painter: StreetPainter, road: float) -> list[Placed]:
     """Cars in lanes and at the kerb, and now and then a rare vehicle; no two in the same place."""
     placed: list[Placed] = []
     taken: list[tuple[float, float, float]] = []
 
     def free_place(long: float, near: float, far: float, kerb: float) -> tuple[float, float] | None:
         for _ in range(8):
-            z = near * (far / near) ** 0.0 + (far - near) * float(painter.rng.random()) ** 2
+            share = painter.uniform(0, 1)
+            z = near + (far - near) * share * share
             side = -1 if painter.chance(0.5) else 1
             x = side * (road - 1.1) if painter.chance(kerb) else side * road * 0.42
             if all(abs(x - tx) > 2.2 or z > tz + tlong + 1 or tz > z + long + 1 for tx, tz, tlong in taken):
@@ -187,38 +195,39 @@ def _traffic(painter: Painter, road: float) -> list[Placed]:
         "truck": (8.0, painter.truck),
         "bus": (11.0, painter.bus),
         "train": (24.0, painter.train),
-        "motorcycle": (2.0, lambda x, z: painter.two_wheeler(x, z, MOTORCYCLE, ridden=painter.chance(0.6))),
-        "bicycle": (2.0, lambda x, z: painter.two_wheeler(x, z, BICYCLE, ridden=painter.chance(0.6))),
+        "motorcycle": (2.0, partial(painter.two_wheeler, label=MOTORCYCLE, ridden=painter.chance(0.6))),
+        "bicycle": (2.0, partial(painter.two_wheeler, label=BICYCLE, ridden=painter.chance(0.6))),
     }
     for name, chance in RARE.items():
         long, draw = drawn[name]
         small = name in ("motorcycle", "bicycle")
-        while painter.chance(chance):
-            place = free_place(long, 5.0 if small else 9.0, 16.0 if small else 32.0, 0.35)
+        if painter.chance(chance):
+            place = free_place(long, 5.5 if small else 12.0, 18.0 if small else 38.0, 0.35)
             if place:
-                placed.append((place[1], lambda draw=draw, place=place: draw(*place)))  # type: ignore[misc]
-    for _ in range(int(painter.rng.poisson(painter.style.traffic))):
+                placed.append((place[1], partial(draw, *place)))
+    for _ in range(painter.count(painter.style.traffic)):
         place = free_place(4.5, 6.5, 45.0, 0.55)
         if place:
-            placed.append((place[1], lambda place=place: painter.car(*place)))  # type: ignore[misc]
+            placed.append((place[1], partial(painter.car, *place)))
     if painter.chance(0.15):
         z = painter.uniform(14, 35)
-        placed.append((z, lambda: painter.car_across(painter.uniform(-road, road), z)))
+        placed.append((z, partial(painter.car_across, painter.uniform(-road, road), z)))
     return placed
 
 
-def _people(painter: Painter, road: float, walk: float) -> list[Placed]:
+def _people(painter: StreetPainter, road: float, walk: float) -> list[Placed]:
     """Pedestrians on the sidewalks, a few on the road, some in pairs; parked bicycles."""
     placed: list[Placed] = []
-    for _ in range(int(painter.rng.poisson(painter.style.people))):
-        z = painter.uniform(5, 28)
+    for _ in range(painter.count(painter.style.people)):
+        share = painter.uniform(0, 1)
+        z = 6 + 20 * share * share
         side = -1 if painter.chance(0.5) else 1
         x = painter.uniform(-road, road) * 0.8 if painter.chance(0.15) else side * (road + painter.uniform(0.3, walk))
         for i in range(1 + int(painter.chance(0.3))):
-            placed.append((z, lambda x=x, z=z, i=i: painter.person(x + 0.7 * i, z)))  # type: ignore[misc]
+            placed.append((z, partial(painter.person, x + 0.7 * i, z)))
     if painter.chance(0.2):
         z, side = painter.uniform(5, 14), -1 if painter.chance(0.5) else 1
         for i in range(2):
             at = side * (road + 0.5), z + 1.2 * i
-            placed.append((at[1], lambda at=at: painter.two_wheeler(at[0], at[1], BICYCLE, ridden=False)))  # type: ignore[misc]
+            placed.append((at[1], partial(painter.two_wheeler, *at, BICYCLE, ridden=False)))
     return placed
