@@ -15,8 +15,9 @@ import cattrs
 import tyro
 from cattrs.preconf.json import make_converter
 
-from .config import METHODS, RECIPES, Config, unknown_name, with_method, with_recipe
+from .config import Config, unknown_name
 from .presets import describe_presets, preset_config
+from .recipes import METHODS, RECIPES, with_method, with_recipe
 from .types import UserError
 
 _converter = make_converter(forbid_extra_keys=True)

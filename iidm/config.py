@@ -1,14 +1,13 @@
 """Every value of a run, each with its unit, its source and what the public code of the field does.
 
-The tables of the two recipes (`paper`: the equations of arXiv 2308.15855 as written; `daformer`: the behaviour of the
-code the paper builds on, lhoyer/DAFormer) stand at the end. Presets are in `presets.py`; the command line in `cli.py`.
+The two recipes are in `recipes.py`, presets in `presets.py`, the command line in `cli.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from .types import UserError
 
@@ -353,79 +352,6 @@ class Config:
                     f"Mixing pastes one labeled image onto each unlabeled one: --data.{batch.replace('_', '-')} is"
                     f" {pairs[0]}, --data.unlabeled-batch is {pairs[1]}; give both the same number."
                 )
-
-
-PAPER: dict[str, dict[str, Any]] = {
-    "loss": {"supervised_normalizer": "sum", "mixed_normalizer": "sum"},
-    "mixing": {
-        "classes_from": "image",
-        "rounding": "ceil",
-        "draw_ignored": False,
-        "pasted_weight": "quality",
-    },
-    "teacher": {
-        "ema_decay": 0.99,
-        "ema_ramp": False,
-        "comparison": ">",
-        "quality_per": "image",
-        "batchnorm": "batch",
-    },
-    "augment": {"jitter_strength": 0.2, "draw_per": "batch"},
-}
-"""The paper's equations; where they are silent, the value that is common to DACS and DAFormer."""
-
-DAFORMER: dict[str, dict[str, Any]] = {
-    "loss": {"supervised_normalizer": "pixels", "mixed_normalizer": "pixels"},
-    "mixing": {"classes_from": "batch", "rounding": "ceil", "draw_ignored": True, "pasted_weight": "one"},
-    "teacher": {
-        "ema_decay": 0.99,
-        "ema_ramp": True,
-        "comparison": ">=",
-        "quality_per": "batch",
-        "batchnorm": "batch",
-    },
-    "augment": {"jitter_strength": 0.2, "draw_per": "batch"},
-}
-"""The inherited code. alpha stays the paper's 0.99, which the paper states."""
-
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {"paper": PAPER, "daformer": DAFORMER}
-
-METHODS: dict[str, tuple[str, dict[str, float]]] = {
-    "iidm": ("inter- and intra-domain mixing, all four losses (paper eq. 11)", {}),
-    "source_only": (
-        "L_s alone: the lower bound (paper Table 4, row 1)",
-        {"target_weight": 0.0, "inter_weight": 0.0, "intra_weight": 0.0},
-    ),
-    "target_only": (
-        "L_t alone: the labeled target images (paper Table 4, row 2)",
-        {"source_weight": 0.0, "inter_weight": 0.0, "intra_weight": 0.0},
-    ),
-    "source_target": (
-        "L_s + L_t: both labeled sets, no mixing (paper Table 4, row 3)",
-        {"inter_weight": 0.0, "intra_weight": 0.0},
-    ),
-}
-"""Method name -> (one line, loss weights that it changes)."""
-
-T = TypeVar("T")
-
-
-def with_values(config: Config, values: dict[str, dict[str, Any]]) -> Config:
-    """A copy of `config` in which the named fields of the named groups are replaced."""
-    groups = {group: replace(getattr(config, group), **fields) for group, fields in values.items()}
-    return replace(config, **groups)
-
-
-def with_recipe(config: Config, recipe: Literal["paper", "daformer"]) -> Config:
-    """A copy of `config` with every silent point set as `recipe` has it."""
-    return replace(with_values(config, RECIPES[recipe]), recipe=recipe)
-
-
-def with_method(config: Config, method: str) -> Config:
-    """A copy of `config` with the losses of `method`. Raises UserError for a name that no method has."""
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    return replace(with_values(config, {"loss": METHODS[method][1]}), method=method)
 
 
 def unknown_name(what: str, name: str, known: Any) -> UserError:

@@ -6,18 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from .config import (
-    Config,
-    DataConfig,
-    DatasetConfig,
-    LogConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    unknown_name,
-    with_recipe,
-    with_values,
-)
+from .config import Config, DataConfig, DatasetConfig, LogConfig, LossConfig, ModelConfig, OptimConfig, unknown_name
+from .recipes import with_recipe, with_values
 
 LABEL_BUDGETS = (0, 100, 200, 500, 1000)
 """Labeled Cityscapes images of the paper's Tables 1 and 2, and none."""

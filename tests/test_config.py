@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from iidm.cli import parse_config, read_config, write_config
-from iidm.config import METHODS, RECIPES, Config, LossConfig, with_recipe
+from iidm.config import Config, LossConfig
 from iidm.presets import PRESETS, preset_config
+from iidm.recipes import METHODS, RECIPES, with_recipe
 from iidm.types import UserError
 
 

@@ -10,7 +10,8 @@ ENTRY_POINTS = ("train", "evaluate", "predict", "evaluation", "previews", "runs"
 ALLOWED = {
     "types": set(),
     "config": {"types"},
-    "presets": {"types", "config"},
+    "recipes": {"config"},
+    "presets": {"types", "config", "recipes"},
     "method": {"types", "config", "kernels", "method"},
     "data": {"types", "config", "data"},
     "models": {"types", "config", "models"},

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from iidm.config import AugmentConfig, Config, with_recipe, with_values
+from iidm.config import AugmentConfig, Config
 from iidm.method.mixing import mix, mix_onto_one
+from iidm.recipes import with_recipe, with_values
 from iidm.types import IGNORE_INDEX, MEAN_RGB, STD_RGB, LabeledImages, PseudoLabel
 
 PLAIN = AugmentConfig(jitter_probability=0.0, blur_probability=0.0)
