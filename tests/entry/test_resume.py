@@ -142,7 +142,7 @@ def test_resuming_a_finished_run_evaluates_it_again_and_trains_no_step(finished:
 
 
 def test_a_resumed_run_refuses_what_would_make_it_another_run(finished: Finished) -> None:
-    message = refusal("train", ["--resume", finished.run_dir, "--optim.lr", "1e-3"])
+    message = refusal("train", ["--resume", finished.run_dir, "--optim.lr", "0.5"])
     assert "--optim.lr" in message
     assert f"--config {finished.run_dir / 'config.json'}" in message
 
