@@ -151,7 +151,7 @@ def train(
                 log.log(number, {"miou": scores["teacher"].miou})
             if save:
                 save_state(step, done, run_dir, domains, time.time() - started)
-            if stop and not last:
+            if stop:
                 raise UserError(f"Stopped after step {done}; everything is saved. Go on with {resume_words(run_dir)}")
 
 
