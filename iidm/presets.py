@@ -81,9 +81,14 @@ def scenes() -> Config:
 
 
 def camvid_dusk() -> Config:
-    """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames; 16 more validate."""
+    """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames; 16 more validate.
+
+    A weaker jitter than the field's 0.2: brightness is added, and 65 % of the pixels of the dusk frames lie below 0.2 of
+    the pixel range (by day 27 %), so it often leaves a black picture beside a true label (benchmarks/NOTES.md).
+    """
     config = with_recipe(_small("camvid-dusk", "camvid-day", "camvid-dusk"), "paper")
-    return with_values(config, {"data": {"labeled_count": 3, "labeled_choice": "even"}})
+    values = {"data": {"labeled_count": 3, "labeled_choice": "even"}, "augment": {"jitter_strength": 0.05}}
+    return replace(with_values(config, values), max_steps=600)
 
 
 def scenes_camvid() -> Config:
