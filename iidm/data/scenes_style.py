@@ -48,23 +48,37 @@ class Style:
 
 RENDERED = Style(
     palettes={
-        "sky": ((90, 150, 230), (110, 170, 240), (150, 195, 245), (205, 215, 225)),
+        "sky": ((90, 150, 230), (110, 170, 240), (150, 195, 245)),
         "cloud": ((240, 245, 250),),
-        "road": ((84, 86, 96), (104, 104, 106), (70, 72, 80)),
+        "road": ((84, 86, 96), (96, 98, 106), (74, 76, 86)),
         "mark": ((235, 235, 235), (240, 220, 90)),
-        "sidewalk": ((176, 172, 168), (190, 180, 172), (160, 160, 164), (184, 144, 120)),
-        "terrain": ((110, 180, 70), (130, 190, 90), (160, 170, 80), (186, 172, 96)),
-        "building": ((206, 120, 90), (220, 190, 140), (170, 190, 210), (190, 90, 80), (230, 220, 200), (140, 150, 190)),
+        "sidewalk": ((176, 172, 168), (190, 180, 172), (160, 160, 164)),
+        "terrain": ((110, 180, 70), (130, 190, 90), (150, 170, 80)),
+        "building": (
+            (206, 120, 90),
+            (220, 190, 140),
+            (170, 190, 210),
+            (190, 90, 80),
+            (230, 220, 200),
+            (140, 150, 190),
+        ),
         "window": ((60, 90, 140), (90, 130, 170), (40, 60, 100)),
         "wall": ((170, 150, 130), (150, 140, 150), (190, 170, 140)),
         "fence": ((130, 90, 60), (200, 200, 205), (90, 110, 90)),
         "pole": ((120, 124, 130), (90, 96, 100)),
         "light": ((40, 40, 44), (210, 170, 30)),
         "sign": ((40, 90, 200), (220, 40, 40), (240, 200, 30)),
-        "vegetation": ((50, 140, 50), (70, 160, 60), (90, 110, 40), (120, 130, 40)),
+        "vegetation": ((50, 140, 50), (70, 160, 60), (40, 120, 60), (90, 150, 40)),
         "trunk": ((100, 70, 45),),
         "skin": ((225, 175, 140), (140, 95, 70)),
-        "cloth": ((200, 50, 50), (50, 80, 180), (230, 200, 60), (60, 160, 90), (230, 230, 230), (120, 60, 150)),
+        "cloth": (
+            (200, 50, 50),
+            (50, 80, 180),
+            (230, 200, 60),
+            (60, 160, 90),
+            (230, 230, 230),
+            (120, 60, 150),
+        ),
         "car": ((200, 40, 40), (40, 80, 190), (240, 240, 240), (230, 180, 40), (60, 150, 90), (40, 40, 46)),
         "glass": ((70, 100, 130), (50, 70, 95)),
         "truck": ((235, 235, 230), (60, 110, 190), (200, 120, 40)),
@@ -72,8 +86,8 @@ RENDERED = Style(
         "train": ((50, 90, 160), (200, 205, 210), (180, 40, 60)),
         "wheel": ((24, 24, 26),),
     },
-    spread=18,
-    grain={0: (9, 3), 1: (9, 3), 2: (6, 4), 3: (12, 3), 8: (32, 3), 9: (20, 4), 10: (4, 30)},
+    spread=14,
+    grain={0: (7, 2), 1: (6, 3), 2: (5, 6), 3: (8, 3), 8: (26, 4), 9: (16, 3), 10: (3, 24)},
     height_m=(1.3, 1.6),
     horizon=(0.40, 0.46),
     road_m=(3.6, 5.6),
@@ -89,32 +103,32 @@ RENDERED = Style(
 
 CAMERA = Style(
     palettes={
-        "sky": ((214, 206, 196), (226, 198, 170), (196, 204, 208)),
-        "cloud": ((236, 230, 222), (186, 184, 186)),
-        "road": ((86, 92, 104), (72, 78, 90), (98, 100, 106)),
-        "mark": ((206, 202, 190),),
-        "sidewalk": ((158, 112, 92), (170, 126, 102), (144, 106, 92)),
-        "terrain": ((176, 158, 84), (164, 140, 76), (186, 172, 104)),
-        "building": ((150, 144, 132), (122, 122, 128), (176, 168, 150), (140, 128, 112), (164, 152, 140)),
-        "window": ((40, 44, 50), (58, 60, 62), (52, 46, 40)),
-        "wall": ((104, 70, 60), (92, 64, 58), (116, 80, 64)),
-        "fence": ((44, 62, 56), (56, 58, 64), (40, 48, 50)),
-        "pole": ((62, 64, 62), (80, 80, 78)),
-        "light": ((24, 26, 24), (34, 40, 36)),
-        "sign": ((30, 84, 160), (186, 40, 36), (220, 216, 204)),
-        "vegetation": ((96, 88, 34), (122, 84, 36), (74, 84, 40), (134, 100, 44)),
-        "trunk": ((58, 48, 42),),
-        "skin": ((196, 150, 124), (116, 84, 66)),
-        "cloth": ((40, 40, 48), (74, 48, 60), (98, 70, 44), (44, 58, 84), (150, 140, 128), (132, 48, 44)),
-        "car": ((30, 32, 38), (84, 88, 94), (176, 178, 180), (214, 212, 206), (50, 60, 92), (112, 34, 36)),
-        "glass": ((34, 40, 46), (60, 70, 76)),
-        "truck": ((206, 200, 186), (84, 104, 124), (168, 128, 72)),
-        "bus": ((196, 156, 40), (206, 186, 60), (178, 116, 36)),
-        "train": ((206, 196, 164), (60, 112, 100), (150, 42, 48)),
-        "wheel": ((26, 24, 24),),
+        "sky": ((196, 200, 204), (176, 184, 194), (214, 212, 206)),
+        "cloud": ((226, 226, 224), (168, 172, 178)),
+        "road": ((112, 106, 98), (98, 94, 90), (126, 118, 108)),
+        "mark": ((196, 190, 178),),
+        "sidewalk": ((128, 118, 106), (116, 108, 104), (142, 130, 114)),
+        "terrain": ((116, 112, 74), (128, 112, 78), (98, 104, 66)),
+        "building": ((132, 118, 102), (112, 104, 100), (152, 136, 114), (98, 84, 76), (140, 132, 126)),
+        "window": ((56, 58, 60), (80, 80, 78), (148, 148, 144)),
+        "wall": ((122, 112, 100), (104, 100, 94)),
+        "fence": ((72, 66, 58), (112, 110, 106), (58, 62, 58)),
+        "pole": ((86, 84, 80), (112, 108, 102)),
+        "light": ((30, 32, 30), (52, 50, 40)),
+        "sign": ((52, 76, 128), (150, 60, 52), (176, 156, 70), (190, 190, 184)),
+        "vegetation": ((66, 78, 46), (86, 86, 48), (58, 64, 44), (104, 88, 50)),
+        "trunk": ((66, 56, 46),),
+        "skin": ((176, 136, 112), (112, 82, 66)),
+        "cloth": ((46, 46, 52), (66, 62, 58), (92, 76, 62), (54, 62, 82), (122, 116, 108), (110, 50, 46)),
+        "car": ((36, 38, 42), (72, 74, 78), (150, 150, 150), (196, 194, 190), (62, 66, 82), (92, 42, 40)),
+        "glass": ((44, 48, 52), (86, 92, 96)),
+        "truck": ((172, 168, 158), (96, 102, 112), (140, 118, 90)),
+        "bus": ((166, 140, 60), (140, 66, 56), (170, 168, 160)),
+        "train": ((150, 144, 122), (96, 106, 104), (122, 52, 52)),
+        "wheel": ((30, 28, 28),),
     },
-    spread=16,
-    grain={0: (10, 5), 1: (14, 3), 2: (8, 3), 3: (18, 3), 8: (40, 2), 9: (26, 5), 10: (6, 40)},
+    spread=18,
+    grain={0: (12, 5), 1: (12, 2), 2: (12, 3), 3: (12, 2), 8: (30, 2), 9: (22, 5), 10: (8, 40)},
     height_m=(1.1, 1.4),
     horizon=(0.38, 0.48),
     road_m=(3.0, 4.8),
@@ -152,35 +166,29 @@ def _noise(height: int, width: int, blotch: int, rng: np.random.Generator) -> ND
     return np.asarray(grown).astype(np.int32) - 128
 
 
-def illuminate(image: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A game's daylight: a little brighter or darker, warmer or colder. int [H,W,3] -> uint8 [H,W,3]."""
-    gains = rng.integers(240, 273, 3) * int(rng.integers(200, 286)) // 256
-    return np.clip(image * gains // 256, 0, 255).astype(np.uint8)
-
-
 def photograph(image: NDArray[np.int32], distance: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Haze, light, white balance, exposure, lens blur, vignette and sensor noise. int [H,W,3] -> uint8 [H,W,3]."""
     height, width = distance.shape
     # Haze: the share of the haze's colour grows with the distance (halves of metres), to at most 60 %.
-    density = int(rng.integers(20, 90))
+    density = int(rng.integers(10, 80))
     share = np.minimum(distance.astype(np.int32) * density // 100, 154)[..., None]
-    haze = np.array([int(rng.integers(165, 215))] * 3) + rng.integers(-14, 15, 3)
+    haze = np.array([int(rng.integers(150, 215))] * 3) + rng.integers(-14, 15, 3)
     image = (image * (256 - share) + haze * share) // 256
     # One side of the street is lit more than the other; white balance; exposure.
-    lean = int(rng.integers(-50, 51))
+    lean = int(rng.integers(-40, 41))
     ramp = 256 + lean * (2 * np.arange(width, dtype=np.int32) - width) // width
-    gains = rng.integers(226, 272, 3) * int(rng.integers(196, 286)) // 256
+    gains = rng.integers(226, 280, 3) * int(rng.integers(200, 290)) // 256
     image = image * ramp[None, :, None] // 256 * gains // 256
     # Low contrast about a middle gray.
-    contrast = int(rng.integers(196, 262))
+    contrast = int(rng.integers(190, 257))
     image = np.clip((image - 110) * contrast // 256 + 110, 0, 255)
     rows = (2 * np.arange(height, dtype=np.int32) - height) * 256 // height
     columns = (2 * np.arange(width, dtype=np.int32) - width) * 256 // width
     radius = (rows[:, None] * rows[:, None] + columns[None, :] * columns[None, :]) // 512
-    image = image * (256 - radius * int(rng.integers(40, 120)) // 256)[..., None] // 256
+    image = image * (256 - radius * int(rng.integers(30, 100)) // 256)[..., None] // 256
     blurred = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
     if rng.integers(0, 3):
         blurred = blurred.filter(ImageFilter.BoxBlur(1))
     noise = rng.integers(0, 256, (3, height, width, 3), dtype=np.uint8).astype(np.int32).sum(axis=0) - 382
-    strength = int(rng.integers(6, 20))
+    strength = int(rng.integers(4, 20))
     return np.clip(np.asarray(blurred).astype(np.int32) + noise * strength // 256, 0, 255).astype(np.uint8)
