@@ -85,7 +85,7 @@ def test_wrong_arguments_are_named() -> None:
         blur(image, torch.ones(3), on(2))
     with pytest.raises(TypeError, match="image must be float32 or bfloat16 or float16, not uint8"):
         blur(image.to(torch.uint8), torch.ones(2), on(2))
-    with pytest.raises(ValueError, match="radius must be at least 1"):
+    with pytest.raises(ValueError, match="radius must be 1 to 25 pixels, not 0"):
         blur(image, torch.ones(2), on(2), radius=0)
 
 
