@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from bodies import run_with
 import torch.nn.functional as F
 
 from iidm.kernels.blur import blur
+
+pytestmark = run_with("reference", "fused")
 
 
 def gaussian(sigma: float, radius: int) -> np.ndarray:
@@ -20,7 +23,7 @@ def on(batch: int) -> torch.Tensor:
 def expected_blur(image: torch.Tensor, sigma: torch.Tensor, radius: int) -> np.ndarray:
     """Every output pixel by the double sum over its window, on an image padded by numpy."""
     out = np.empty(tuple(image.shape))
-    for b, planes in enumerate(image.double().numpy()):
+    for b, planes in enumerate(image.double().cpu().numpy()):
         weight = gaussian(float(sigma[b]), radius)
         for c, plane in enumerate(planes):
             padded = np.pad(plane, radius, mode="reflect")
@@ -34,7 +37,7 @@ def expected_blur(image: torch.Tensor, sigma: torch.Tensor, radius: int) -> np.n
 def test_blur_is_the_weighted_window_at_any_size(size: tuple[int, int]) -> None:
     image, sigma = torch.rand(2, 3, *size), torch.tensor([0.15, 1.15])
     result = blur(image, sigma, on(2))
-    np.testing.assert_allclose(result.numpy(), expected_blur(image, sigma, 5), atol=1e-6)
+    np.testing.assert_allclose(result.cpu().numpy(), expected_blur(image, sigma, 5), atol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.15, 0.7, 1.15])
@@ -65,7 +68,7 @@ def test_layout_and_dtype_are_kept(memory_format: torch.memory_format, dtype: to
     result = blur(image, sigma, on(2))
     assert result.dtype == dtype and result.stride() == image.stride()
     tolerance = 1e-6 if dtype == torch.float32 else 4e-3
-    np.testing.assert_allclose(result.double().numpy(), expected_blur(image, sigma, 5), atol=tolerance)
+    np.testing.assert_allclose(result.double().cpu().numpy(), expected_blur(image, sigma, 5), atol=tolerance)
 
 
 def test_a_strided_view_gives_the_same_as_a_dense_image() -> None:
