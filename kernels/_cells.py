@@ -17,7 +17,7 @@ from torch import Tensor
 
 MAX_SIDE = 32
 """Pixels of a cell that one program takes along an axis; larger cells are split."""
-LANES = 256
+LANES = 128
 """Pixels that a program should hold; small cells share one."""
 
 
@@ -84,5 +84,5 @@ def cells(batch: int, low: tuple[int, int], high: tuple[int, int], align_corners
     per_program = max(1, LANES // pixels)
     splits = rows.splits * columns.splits
     groups = -(-(low[1] + 1) // per_program)
-    # One warp for 256 pixels: the sums of a cell then need no barrier.
+    # One warp for 128 pixels: the sums of a cell then need no barrier.
     return Cells(rows, columns, per_program, splits, (groups * splits, low[0] + 1, batch), max(1, pixels // LANES))

@@ -21,9 +21,7 @@ def _confusion_counts(logits: Tensor, label: Tensor, align_corners: bool) -> Ten
     low, label = logits.float().contiguous(), label.contiguous()
     counts = torch.zeros(low.shape[1] ** 2 + 1, dtype=torch.int64, device=low.device)
     shape = (*low.shape, *label.shape[1:])
-    extension.confusion_matrix(
-        low.data_ptr(), label.data_ptr(), counts.data_ptr(), shape, align_corners, *place(low)
-    )
+    extension.confusion_matrix(low.data_ptr(), label.data_ptr(), counts.data_ptr(), shape, align_corners, *place(low))
     return counts
 
 

@@ -133,7 +133,8 @@ def cross_entropy(
 
     Raises:
         TypeError, ValueError: an argument of another dtype, shape or device; on the CPU also a label in
-            K..254. On a GPU, where looking would stop the device, such a label makes the loss NaN.
+            K..254. On a GPU, where looking would stop the device, such a label makes the loss NaN; with IIDM_DEBUG=1
+            in the environment it is an error there too.
     """
     check.tensor("logits", logits, check.FLOATS, ("B", "K", "h", "w"))
     batch, classes = logits.shape[:2]
@@ -146,6 +147,7 @@ def cross_entropy(
         check.tensor("class_weight", class_weight, (torch.float32,), (classes,))
     check.same_device(("logits", logits), {"label": label, "weight": weight, "class_weight": class_weight})
     check.choice("normalizer", normalizer, get_args(Normalizer))
+    check.labels_have_classes(label, classes)
     with_grad = torch.is_grad_enabled() and logits.requires_grad
     loss, _ = _cross_entropy(
         logits,

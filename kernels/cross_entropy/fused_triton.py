@@ -16,7 +16,8 @@ from torch import Tensor
 from .._cells import cells
 from .._triton_cells import corners_of, pixels_of, upsampled
 
-BLOCK = 1024
+ADD_BLOCK = 256
+FINISH_BLOCK, FINISH_WARPS = 4096, 16
 
 
 @triton.jit
@@ -177,11 +178,14 @@ def cross_entropy(
         SIDE_Y=plan.rows.side, SIDE_X=plan.columns.side, num_warps=plan.warps,
     )  # fmt: skip
     loss, scale = empty(), empty()
-    finish_kernel[(1,)](losses, valid, programs, label.numel(), loss, scale, NORMALIZER=normalizer, BLOCK=BLOCK)
+    finish_kernel[(1,)](
+        losses, valid, programs, label.numel(), loss, scale,
+        NORMALIZER=normalizer, BLOCK=FINISH_BLOCK, num_warps=FINISH_WARPS,
+    )  # fmt: skip
     if not with_grad:
         return loss, empty(0)
     grad = empty(batch, classes, low_h, low_w)
-    add_planes_kernel[(triton.cdiv(grad.numel(), BLOCK),)](
-        planes, scale, grad, batch * classes, low_h, low_w, SPLITS=plan.splits, BLOCK=BLOCK
+    add_planes_kernel[(triton.cdiv(grad.numel(), ADD_BLOCK),)](
+        planes, scale, grad, batch * classes, low_h, low_w, SPLITS=plan.splits, BLOCK=ADD_BLOCK
     )
     return loss, grad

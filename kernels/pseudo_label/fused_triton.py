@@ -62,9 +62,7 @@ def pseudo_label(
     batch, classes, low_h, low_w = logits.shape
     plan = cells(batch, (low_h, low_w), size, align_corners, logits.device)
     label = torch.empty((batch, *size), dtype=torch.uint8, device=logits.device)
-    confidence = torch.empty(
-        (batch, *size) if with_confidence else (0,), dtype=torch.float32, device=logits.device
-    )
+    confidence = torch.empty((batch, *size) if with_confidence else (0,), dtype=torch.float32, device=logits.device)
     confident = torch.empty((batch, plan.grid[1], plan.grid[0]), dtype=torch.int32, device=logits.device)
     pseudo_label_kernel[plan.grid](
         logits, plan.rows.begin, plan.rows.fraction, plan.columns.begin, plan.columns.fraction,

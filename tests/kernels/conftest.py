@@ -27,8 +27,8 @@ Upsample = Callable[[torch.Tensor, int, int, bool], np.ndarray]
 def body(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a module's tests against one body of the ops; tensors are made where it runs.
 
-    `reference`: plain PyTorch on the CPU; `fused`: C++ on the CPU; `interpreted`: the Triton kernels, interpreted on the
-    CPU; `gpu`: the fused kernels on a CUDA device. Modules name theirs with `pytest.mark.parametrize(..., indirect=True)`.
+    `reference`: plain PyTorch on the CPU; `fused`: C++ on the CPU; `interpreted`: the Triton kernels, interpreted
+    on the CPU; `gpu`: the fused kernels on a CUDA device. Modules name theirs with `bodies.run_with`.
     """
     name: str = request.param
     with pytest.MonkeyPatch.context() as patch:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bodies import run_with
 import torch.nn.functional as F
+from bodies import run_with
 
 from iidm.kernels.blur import blur
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from bodies import run_with
 import torch.nn.functional as F
+from bodies import run_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -226,6 +227,25 @@ def test_a_label_without_a_class_is_an_error(body: str) -> None:
         return
     with pytest.raises(ValueError, match="label holds 3, but the logits have 3 classes"):
         cross_entropy(torch.randn(1, 3, 2, 2), label)
+
+
+def test_the_debug_switch_makes_such_a_label_an_error_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iidm.kernels._checks.DEBUG", True)
+    label = torch.tensor([[[0, 255], [77, 2]]], dtype=torch.uint8)
+    with pytest.raises(ValueError, match="label holds 77, but the logits have 3 classes"):
+        cross_entropy(torch.randn(1, 3, 2, 2), label)
+    assert cross_entropy(torch.randn(1, 3, 2, 2), label.masked_fill(label == 77, 1)).isfinite()
+
+
+def test_gradcheck() -> None:
+    logits, label = torch.randn(1, 3, 2, 3, requires_grad=True), random_label(1, (9, 8), 3)
+    weight = torch.rand(1, 9, 8)
+    # The op computes in float32: a wide step and its rounding in the tolerance.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the input is not float64
+        assert torch.autograd.gradcheck(
+            lambda x: cross_entropy(x, label, weight, normalizer="valid"), logits, eps=1e-2, atol=2e-3, rtol=1e-2
+        )
 
 
 def test_wrong_arguments_are_named() -> None:

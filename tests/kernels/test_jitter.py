@@ -101,7 +101,9 @@ def test_views_with_strides_give_the_same_as_dense_images() -> None:
 
 def test_drawn_values_lie_in_their_ranges_and_fill_them() -> None:
     s = 0.2
-    p = draw_jitter(4000, s, 0.8, False, torch.Generator(torch.get_default_device()).manual_seed(3), torch.get_default_device())
+    p = draw_jitter(
+        4000, s, 0.8, False, torch.Generator(torch.get_default_device()).manual_seed(3), torch.get_default_device()
+    )
     for value, centre in ((p.brightness, 0.0), (p.contrast, 1.0), (p.saturation, 1.0), (p.hue, 0.0)):
         assert centre - s <= value.min() < centre - 0.95 * s and centre + 0.95 * s < value.max() <= centre + s
         # The standard error of the mean is 0.2 / sqrt(3 * 4000) = 0.0018.
@@ -122,7 +124,12 @@ def test_one_switch_for_the_batch_leaves_each_image_its_own_values() -> None:
 
 
 def test_the_same_seed_draws_the_same_jitter() -> None:
-    first, second = (draw_jitter(3, 0.2, 0.8, False, torch.Generator(torch.get_default_device()).manual_seed(7), torch.get_default_device()) for _ in range(2))
+    first, second = (
+        draw_jitter(
+            3, 0.2, 0.8, False, torch.Generator(torch.get_default_device()).manual_seed(7), torch.get_default_device()
+        )
+        for _ in range(2)
+    )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
