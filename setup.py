@@ -78,6 +78,7 @@ class BuildExtension(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         nvcc = wanted_nvcc()
+        self.force = True  # setuptools would keep an extension that was built with another IIDM_CUDA
         command = self.cxx()
         compiler = command[0]
         if shutil.which(compiler) is None:

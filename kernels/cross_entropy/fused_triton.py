@@ -117,7 +117,8 @@ def add_planes_kernel(
     y = ((at // low_w) % low_h).to(tl.int32)
     plane = (low_h + 1) * (low_w + 1)
     start = planes + (at // (low_h * low_w)) * plane
-    corner = batch_classes.to(tl.int64) * plane
+    # Not batch_classes.to(tl.int64): Triton makes an argument that is 1 a constant, which has no methods.
+    corner = tl.full((), 1, tl.int64) * batch_classes * plane
     total = tl.zeros((BLOCK,), tl.float32)
     for split in range(SPLITS):
         for row in tl.static_range(4):

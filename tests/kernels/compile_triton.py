@@ -48,6 +48,17 @@ CASES = [
     (finish_kernel, {"NORMALIZER": "valid", "BLOCK": FINISH_BLOCK}, FINISH_WARPS),
     (add_planes_kernel, {"SPLITS": 1, "BLOCK": ADD_BLOCK}, 4),
 ]
+# Triton makes arguments that are 1 constants: one class, one pixel, one image.
+ONES = ("classes", "low_h", "low_w", "high_h", "high_w", "stride_k", "stride_y", "stride_x")
+CASES += [
+    (
+        kernel,
+        constants
+        | dict.fromkeys([n for n in ONES + ("batch_classes", "programs", "pixels") if n in kernel.arg_names], 1),
+        warps,
+    )
+    for kernel, constants, warps in CASES[1:2] + CASES[4:5] + CASES[6:]
+]
 
 
 def signature(kernel: triton.JITFunction, constants: dict[str, object]) -> dict[str, str]:
