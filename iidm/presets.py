@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from .config import Config, DataConfig, DatasetConfig, LogConfig, LossConfig, ModelConfig, OptimConfig, unknown_name
 from .recipes import with_recipe, with_values
@@ -81,9 +82,20 @@ def scenes() -> Config:
 
 
 def camvid_dusk() -> Config:
-    """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames; 16 more validate."""
+    """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames; 16 more validate.
+
+    A weaker jitter than the field's 0.2: brightness is added, and 65 % of the pixels of the dusk frames lie below 0.2
+    of the pixel range (by day 27 %), so it often leaves a black picture beside a true label. Pasted pixels count in
+    full, as in the inherited code: with the quality as their weight the mixes teach nothing in the first quarter of so
+    short a run. Both are measured in benchmarks/NOTES.md.
+    """
     config = with_recipe(_small("camvid-dusk", "camvid-day", "camvid-dusk"), "paper")
-    return with_values(config, {"data": {"labeled_count": 3, "labeled_choice": "even"}})
+    values: dict[str, dict[str, Any]] = {
+        "data": {"labeled_count": 3, "labeled_choice": "even"},
+        "mixing": {"pasted_weight": "one"},
+        "augment": {"jitter_strength": 0.05},
+    }
+    return replace(with_values(config, values), max_steps=600)
 
 
 def scenes_camvid() -> Config:
