@@ -1,8 +1,8 @@
 """Turns pytest-benchmark's JSON into a table and a picture.
 
-    python -m benchmarks.report FILE.json [--out FOLDER]
+    python -m benchmarks.report FILE.json [MORE.json...] [--out FOLDER]
 
-Writes FILE.md and FILE.png beside FILE.json (or into FOLDER) and prints the table.
+Writes FILE.md and FILE.png beside FILE.json (or into FOLDER), with the results of all files, and prints the table.
 """
 
 from __future__ import annotations
@@ -122,15 +122,16 @@ def picture(rows: list[Row], path: Path) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
     parser.add_argument("--out", type=Path, help="folder of the table and the picture; default: that of FILE")
     arguments = parser.parse_args()
-    rows = read(arguments.file)
-    folder: Path = arguments.out or arguments.file.parent
+    rows = [row for file in arguments.files for row in read(file)]
+    first: Path = arguments.files[0]
+    folder: Path = arguments.out or first.parent
     folder.mkdir(parents=True, exist_ok=True)
     text = table(rows)
-    (folder / f"{arguments.file.stem}.md").write_text(text)
-    picture(rows, folder / f"{arguments.file.stem}.png")
+    (folder / f"{first.stem}.md").write_text(text)
+    picture(rows, folder / f"{first.stem}.png")
     print(text)
 
 

@@ -8,7 +8,7 @@ class and sums the gradient to them without atomics.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,9 +44,19 @@ def source_positions(low: int, high: int, align_corners: bool) -> np.ndarray:
     return scale * (index + np.float32(0.5)) - np.float32(0.5)
 
 
-@lru_cache(maxsize=64)
+# Without a bound: a captured graph keeps the addresses of the tables, which are a few kilobytes each.
+@cache
 def axis(low: int, high: int, align_corners: bool, device: torch.device) -> Axis:
-    """The cells of `high` outputs between `low` inputs. The tables are copied to the device once and kept."""
+    """The cells of `high` outputs between `low` inputs. The tables are copied to the device once and kept.
+
+    Raises:
+        RuntimeError: the first call for a size while a CUDA graph is being captured, which allows no such copy.
+    """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            f"Upsampling {low} to {high} is new, and its tables cannot be copied to the GPU while a CUDA graph is"
+            " being captured. Run the step once before the capture."
+        )
     position = source_positions(low, high, align_corners)
     cell = np.clip(np.floor(position).astype(np.int64) + 1, 0, low)
     begin = np.searchsorted(cell, np.arange(low + 2)).astype(np.int32)

@@ -34,7 +34,8 @@ def _cross_entropy(
         return _on_cpu(*arguments)
     from . import fused_triton  # Triton is imported where there is a GPU
 
-    return fused_triton.cross_entropy(*arguments)
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        return fused_triton.cross_entropy(*arguments)
 
 
 def _on_cpu(

@@ -47,7 +47,8 @@ def _pseudo_label(
         return _on_cpu(logits, size, threshold, align_corners, inclusive, per_batch, with_confidence)
     from . import fused_triton  # Triton is imported where there is a GPU
 
-    return fused_triton.pseudo_label(logits, size, threshold, align_corners, inclusive, per_batch, with_confidence)
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        return fused_triton.pseudo_label(logits, size, threshold, align_corners, inclusive, per_batch, with_confidence)
 
 
 def _on_cpu(

@@ -43,7 +43,7 @@ def test_blur_is_the_weighted_window_at_any_size(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("sigma", [0.15, 0.7, 1.15])
 def test_blur_equals_the_dense_51x51_kernel(sigma: float) -> None:
     image = torch.rand(1, 3, 41, 52)
-    weight = torch.from_numpy(np.outer(gaussian(sigma, 25), gaussian(sigma, 25)))
+    weight = torch.from_numpy(np.outer(gaussian(sigma, 25), gaussian(sigma, 25))).to(image.device)
     padded = F.pad(image.double(), (25, 25, 25, 25), mode="reflect")
     dense = F.conv2d(padded, weight.expand(3, 1, 51, 51), groups=3)
     result = blur(image, torch.tensor([sigma]), on(1))

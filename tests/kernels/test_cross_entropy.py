@@ -192,7 +192,7 @@ def test_low_precision_logits_are_computed_in_float32(dtype: torch.dtype) -> Non
 
 def test_layout_of_the_inputs_does_not_matter() -> None:
     logits, label, weight = torch.randn(2, 5, 4, 3), random_label(2, (10, 9), 5), torch.rand(2, 10, 9)
-    dense = cross_entropy(logits, label, weight)
+    dense = cross_entropy(logits.clone().requires_grad_(), label, weight).detach()
     turned = logits.contiguous(memory_format=torch.channels_last).requires_grad_()
     label_view = torch.stack([label, label], -1)[..., 0]
     result = cross_entropy(turned, label_view, weight.transpose(1, 2).contiguous().transpose(1, 2))
