@@ -13,6 +13,9 @@ train: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
 
+bench: $(INSTALLED)
+	$(BIN)/python -m pytest benchmarks $(ARGS)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -20,9 +20,9 @@ from pybind11 import get_include
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-CPP_SOURCES = ["csrc/bindings.cpp", "csrc/confusion_matrix_cpu.cpp"]
-CUDA_SOURCES = ["csrc/confusion_matrix_cuda.cu"]
-HEADERS = ["csrc/confusion_matrix.h"]
+CPP_SOURCES = ["csrc/bindings.cpp", *sorted(map(str, Path("csrc").glob("*_cpu.cpp")))]
+CUDA_SOURCES = sorted(map(str, Path("csrc").glob("*_cuda.cu")))
+HEADERS = sorted(str(p) for suffix in ("*.h", "*.cuh") for p in Path("csrc").glob(suffix))
 
 
 def find_nvcc() -> Path | None:
@@ -78,6 +78,7 @@ class BuildExtension(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         nvcc = wanted_nvcc()
+        self.force = True  # setuptools would keep an extension that was built with another IIDM_CUDA
         command = self.cxx()
         compiler = command[0]
         if shutil.which(compiler) is None:
@@ -85,7 +86,8 @@ class BuildExtension(build_ext):
                 f"A C++17 compiler is needed to build iidm, but {compiler!r} was not found."
                 " Install one (on Debian and Ubuntu: apt install g++) or set CXX."
             )
-        ext.extra_compile_args = ["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden"]
+        ext.extra_compile_args = ["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math"]
+        ext.extra_compile_args += ["-fno-math-errno", "-fvisibility=hidden"]
         if self.has_openmp(command):
             ext.extra_compile_args.append("-fopenmp")
             ext.extra_link_args.append("-fopenmp")

@@ -4,8 +4,7 @@
 // block counts in shared memory (up to 110 classes) and adds its non-zero cells to the matrix once. Integer sums:
 // the result does not depend on the order of the atomics.
 #include "confusion_matrix.h"
-
-#include <cuda_runtime.h>
+#include "device.cuh"
 
 namespace iidm {
 namespace {
@@ -64,27 +63,6 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
 }
-
-// Makes `device` the current one of this runtime for the life of the object.
-class DeviceGuard {
- public:
-  explicit DeviceGuard(int device) {
-    status_ = cudaGetDevice(&previous_);
-    if (status_ == cudaSuccess && previous_ != device) {
-      status_ = cudaSetDevice(device);
-      changed_ = status_ == cudaSuccess;
-    }
-  }
-  ~DeviceGuard() {
-    if (changed_) cudaSetDevice(previous_);
-  }
-  cudaError_t status() const { return status_; }
-
- private:
-  int previous_ = 0;
-  bool changed_ = false;
-  cudaError_t status_ = cudaSuccess;
-};
 
 }  // namespace
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+DEBUG = os.environ.get("IIDM_DEBUG", "0") not in ("", "0")
+"""Whether values are checked that lie on a GPU, which makes the host wait for it in every call."""
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -64,3 +67,12 @@ def class_count(name: str, classes: int) -> None:
     """Raise ValueError unless uint8 labels beside 255 can hold `classes` ids."""
     if classes > 255:
         raise ValueError(f"{name} has {classes} classes; uint8 labels with 255 for ignored pixels hold at most 255.")
+
+
+def labels_have_classes(label: Tensor, classes: int) -> None:
+    """Raise ValueError for a label in `classes`..254, if DEBUG; elsewhere the ops say what they do with one."""
+    if not DEBUG:
+        return
+    wrong = label[(label >= classes) & (label != 255)]
+    if wrong.numel():
+        raise ValueError(f"label holds {int(wrong[0])}, but the logits have {classes} classes (and 255 is ignored).")

@@ -6,6 +6,7 @@ device may have.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Literal, get_args
 
 import torch
@@ -22,13 +23,14 @@ _choice: Choice = "auto"
 
 def _fused_kernels(device_type: str) -> dict[str, str]:
     """Op -> the language of its fused kernel, for the ops that have one on this device and in this build."""
-    if extension is None:
-        return {}
-    if device_type == "cpu":
-        return {"confusion_matrix": "C++"}
-    if device_type == "cuda" and extension.build_info()["cuda"]:
-        return {"confusion_matrix": "CUDA"}
-    return {}
+    if device_type == "cpu" and extension is not None:
+        return dict.fromkeys(OPS, "C++")
+    found = {}
+    if device_type == "cuda" and importlib.util.find_spec("triton") is not None:
+        found = dict.fromkeys(("pseudo_label", "cross_entropy"), "Triton")
+    if device_type == "cuda" and extension is not None and extension.build_info()["cuda"]:
+        found |= dict.fromkeys(("classmix", "jitter", "blur", "confusion_matrix"), "CUDA")
+    return found
 
 
 def use_fused(op: str, device: torch.device) -> bool:
@@ -87,10 +89,13 @@ def _describe(fused: dict[str, str], missing: list[str], asked: bool) -> str:
     if not fused:
         why = f"; {why_missing}" if asked and why_missing else ""
         return f"kernels: all reference (PyTorch){why}"
-    parts = [f"{op} fused ({fused[op]})" for op in OPS if op in fused]
+    languages = dict.fromkeys(fused.values())
+    if not missing and len(languages) == 1:
+        return f"kernels: all fused ({next(iter(languages))})"
+    parts = [f"{', '.join(op for op in OPS if fused.get(op) == name)} fused ({name})" for name in languages]
     if missing:
-        parts.append("others reference (PyTorch)")
-    return f"kernels: {', '.join(parts)}"
+        parts.append(f"{', '.join(missing)} reference (PyTorch)")
+    return f"kernels: {'; '.join(parts)}"
 
 
 def build_info() -> dict[str, object]:

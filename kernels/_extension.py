@@ -6,7 +6,8 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-import torch  # noqa: F401  # loads libgomp before the extension asks for it
+import torch  # also loads libgomp before the extension asks for it
+from torch import Tensor
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -21,3 +22,13 @@ def _load() -> tuple[ModuleType | None, str]:
 
 extension, why_missing = _load()
 """The module `iidm.kernels._C`, or None; and why it is None."""
+
+FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+"""The codes of the C++ side's `Format`."""
+
+
+def place(tensor: Tensor) -> tuple[int, int]:
+    """Where the extension is to run for `tensor`: (device index, stream), (-1, 0) on the CPU."""
+    if tensor.device.type == "cpu":
+        return -1, 0
+    return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream

@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _checks as check
-from ..jitter import JitterParams, check_image_output, check_params
+from .._dispatch import use_fused
+from .._extension import FORMATS, extension, place
+from ..jitter import (
+    JitterParams,
+    addresses,
+    check_image_output,
+    check_out,
+    check_params,
+    empty_images,
+    scale_and_shift,
+)
 from . import reference
 
-__all__ = ["JitterParams", "classmix", "draw_classes"]
+__all__ = ["JitterParams", "Mix", "classmix", "draw_classes"]
 
 
 @torch.library.custom_op("iidm::draw_classes", mutates_args=(), device_types=("cpu", "cuda"))
 def _draw_classes(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
-    return reference.draw_classes(label, keys, per_batch, rounding, include_ignored)
+    if not use_fused("classmix", label.device):
+        return reference.draw_classes(label, keys, per_batch, rounding, include_ignored)
+    assert extension is not None
+    batch = label.shape[0]
+    label, keys = label.contiguous(), keys.contiguous()
+    selected = torch.empty((batch, reference.VALUES), dtype=torch.bool, device=label.device)
+    on_gpu = label.device.type == "cuda"
+    present = torch.zeros((batch, reference.VALUES // 32), dtype=torch.int32, device=label.device) if on_gpu else None
+    extension.draw_classes(
+        label.data_ptr(),
+        keys.data_ptr(),
+        batch,
+        label[0].numel(),
+        per_batch,
+        rounding == "ceil",
+        include_ignored,
+        selected.data_ptr(),
+        0 if present is None else present.data_ptr(),
+        *place(label),
+    )
+    return selected
 
 
 @_draw_classes.register_fake
@@ -59,7 +90,9 @@ def draw_classes(
     return _draw_classes(label, keys, per_batch, rounding, include_ignored)
 
 
-@torch.library.custom_op("iidm::classmix", mutates_args=(), device_types=("cpu", "cuda"))
+@torch.library.custom_op(
+    "iidm::classmix", mutates_args=("out_image", "out_label", "out_weight"), device_types=("cpu", "cuda")
+)
 def _classmix(
     image: Tensor,
     label: Tensor,
@@ -71,51 +104,62 @@ def _classmix(
     pasted_weight: float | None,
     mean: Sequence[float],
     std: Sequence[float],
-    dtype: torch.dtype,
     margin_top: int,
     margin_bottom: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    jitter = JitterParams(*params) if params else None
-    margins = (margin_top, margin_bottom)
-    return reference.classmix(
-        image,
-        label,
-        base_image,
-        base_label,
-        base_weight,
-        selected,
-        jitter,
-        pasted_weight,
-        mean,
-        std,
-        dtype,
-        margins,
+    out_image: Tensor,
+    out_label: Tensor,
+    out_weight: Tensor,
+) -> None:
+    if not use_fused("classmix", label.device):
+        reference.classmix(
+            image,
+            label,
+            base_image,
+            base_label,
+            base_weight,
+            selected,
+            JitterParams(*params) if params else None,
+            pasted_weight,
+            mean,
+            std,
+            (margin_top, margin_bottom),
+            out_image,
+            out_label,
+            out_weight,
+        )
+        return
+    assert extension is not None
+    # Held until the call is over: a dense copy that only its address kept alive would be freed.
+    dense = [t.contiguous() for t in (image, label, base_image, base_label, base_weight)]
+    selected, params = selected.contiguous(), [p.contiguous() for p in params]
+    extension.classmix(
+        *(t.data_ptr() for t in dense),
+        base_weight.dim() == 3,
+        selected.data_ptr(),
+        addresses(params),
+        pasted_weight is not None,
+        pasted_weight or 0.0,
+        *scale_and_shift(mean, std),
+        margin_top,
+        margin_bottom,
+        tuple(label.shape),
+        out_image.data_ptr(),
+        out_label.data_ptr(),
+        out_weight.data_ptr(),
+        FORMATS[out_image.dtype],
+        *place(label),
     )
 
 
-@_classmix.register_fake
-def _(
-    image: Tensor,
-    label: Tensor,
-    base_image: Tensor,
-    base_label: Tensor,
-    base_weight: Tensor,
-    selected: Tensor,
-    params: Sequence[Tensor],
-    pasted_weight: float | None,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-    margin_top: int,
-    margin_bottom: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, height, width = label.shape
-    shape = (batch, 3, height, width)
-    return (
-        torch.empty(shape, dtype=dtype, device=image.device, memory_format=torch.channels_last),
-        label.new_empty((batch, height, width)),
-        base_weight.new_empty((batch, height, width)),
-    )
+class Mix(NamedTuple):
+    """What the student learns from, of one stream."""
+
+    image: Tensor
+    """float32, bfloat16 or float16 [B,3,H,W], normalized, in channels-last memory."""
+    label: Tensor
+    """uint8 [B,H,W]."""
+    weight: Tensor
+    """float32 [B,H,W]."""
 
 
 def classmix(
@@ -133,7 +177,8 @@ def classmix(
     dtype: torch.dtype = torch.float32,
     margin_top: int = 0,
     margin_bottom: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
+    out: Mix | None = None,
+) -> Mix:
     """Paste the selected classes of labeled images onto others; jitter and normalize the result.
 
     One pass reads two uint8 images and two labels and writes what the student eats; the mask never exists.
@@ -155,10 +200,11 @@ def classmix(
         dtype: of the mixed image: float32, bfloat16 or float16.
         margin_top: rows at the top in which base pixels get weight 0.
         margin_bottom: rows at the bottom.
+        out: where the result is written, for example slices of the student's batch along its first dimension; its
+            image's dtype counts then. None: new tensors.
 
     Returns:
-        image: `dtype` [B,3,H,W], normalized, in channels-last memory; label: uint8 [B,H,W]; weight: float32
-            [B,H,W].
+        Mix.
 
     Raises:
         TypeError, ValueError: an argument of another dtype, shape or device, a negative margin.
@@ -179,7 +225,17 @@ def classmix(
     if jitter is not None:
         check_params(jitter, batch)
         check.same_device(("label", label), {f"jitter.{n}": getattr(jitter, n) for n in JitterParams._fields})
-    return _classmix(
+    if out is None:
+        out = Mix(
+            empty_images(batch, height, width, dtype, label.device),
+            torch.empty(label.shape, dtype=torch.uint8, device=label.device),
+            torch.empty(label.shape, dtype=torch.float32, device=label.device),
+        )
+    check_out("out.image", out.image, check.FLOATS, (batch, 3, height, width))
+    check_out("out.label", out.label, (torch.uint8,), (batch, height, width))
+    check_out("out.weight", out.weight, (torch.float32,), (batch, height, width))
+    check.same_device(("label", label), {f"out.{n}": getattr(out, n) for n in Mix._fields})
+    _classmix(
         image,
         label,
         base_image,
@@ -190,7 +246,8 @@ def classmix(
         pasted_weight,
         list(mean),
         list(std),
-        dtype,
         margin_top,
         margin_bottom,
+        *out,
     )
+    return out

@@ -51,15 +51,15 @@ def classmix(
     pasted_weight: float | None,
     mean: Sequence[float],
     std: Sequence[float],
-    dtype: torch.dtype,
     margins: tuple[int, int],
-) -> tuple[Tensor, Tensor, Tensor]:
+    out_image: Tensor,
+    out_label: Tensor,
+    out_weight: Tensor,
+) -> None:
     """See `iidm.kernels.classmix.classmix`."""
     batch = label.shape[0]
     pasted = selected.gather(1, label.reshape(batch, -1).long()).view(label.shape)
     mixed = torch.where(pasted.unsqueeze(-1), image, base_image)
-    return (
-        jitter_and_normalize(mixed, params, mean, std, dtype),
-        torch.where(pasted, label, base_label).contiguous(),
-        _mixed_weight(base_weight, pasted, pasted_weight, margins).contiguous(),
-    )
+    jitter_and_normalize(mixed, params, mean, std, out_image)
+    out_label.copy_(torch.where(pasted, label, base_label))
+    out_weight.copy_(_mixed_weight(base_weight, pasted, pasted_weight, margins))

@@ -7,34 +7,21 @@ from torch import Tensor
 
 from .. import _checks as checks
 from .._dispatch import use_fused
-from .._extension import extension
+from .._extension import extension, place
 from . import reference
 
 __all__ = ["confusion_matrix"]
 
 
-@torch.library.custom_op("iidm::confusion_matrix", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("iidm::confusion_matrix", mutates_args=(), device_types=("cpu", "cuda"))
 def _confusion_counts(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
     if not use_fused("confusion_matrix", logits.device):
         return reference.confusion_counts(logits, label, align_corners)
     assert extension is not None
-    low, label, counts = _fused_arguments(logits, label)
+    low, label = logits.float().contiguous(), label.contiguous()
+    counts = torch.zeros(low.shape[1] ** 2 + 1, dtype=torch.int64, device=low.device)
     shape = (*low.shape, *label.shape[1:])
-    extension.confusion_matrix_cpu(low.data_ptr(), label.data_ptr(), counts.data_ptr(), shape, align_corners)
-    return counts
-
-
-@_confusion_counts.register_kernel("cuda")
-def _(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
-    if not use_fused("confusion_matrix", logits.device):
-        return reference.confusion_counts(logits, label, align_corners)
-    assert extension is not None
-    low, label, counts = _fused_arguments(logits, label)
-    shape = (*low.shape, *label.shape[1:])
-    stream = torch.cuda.current_stream(logits.device).cuda_stream
-    extension.confusion_matrix_cuda(
-        low.data_ptr(), label.data_ptr(), counts.data_ptr(), shape, align_corners, counts.device.index, stream
-    )
+    extension.confusion_matrix(low.data_ptr(), label.data_ptr(), counts.data_ptr(), shape, align_corners, *place(low))
     return counts
 
 
@@ -42,12 +29,6 @@ def _(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
 def _(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
     classes = logits.shape[1]
     return logits.new_empty(classes * classes + 1, dtype=torch.int64)
-
-
-def _fused_arguments(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the kernels' pointers mean, all dense: float32 logits [B,K,h,w], label [B,H,W], zeros [K*K+1]."""
-    counts = torch.zeros(logits.shape[1] ** 2 + 1, dtype=torch.int64, device=logits.device)
-    return logits.float().contiguous(), label.contiguous(), counts
 
 
 def confusion_matrix(logits: Tensor, label: Tensor, *, align_corners: bool = False, check: bool = True) -> Tensor:

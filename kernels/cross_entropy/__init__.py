@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import _checks as check
+from .._dispatch import use_fused
+from .._extension import extension
 from . import reference
 
 __all__ = ["Normalizer", "cross_entropy"]
@@ -25,7 +27,48 @@ def _cross_entropy(
     align_corners: bool,
     with_grad: bool,
 ) -> tuple[Tensor, Tensor]:
-    return reference.cross_entropy(logits, label, weight, class_weight, normalizer, align_corners, with_grad)
+    arguments = (logits, label, weight, class_weight, normalizer, align_corners, with_grad)
+    if not use_fused("cross_entropy", logits.device):
+        return reference.cross_entropy(*arguments)
+    if logits.device.type == "cpu":
+        return _on_cpu(*arguments)
+    from . import fused_triton  # Triton is imported where there is a GPU
+
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        return fused_triton.cross_entropy(*arguments)
+
+
+def _on_cpu(
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    normalizer: str,
+    align_corners: bool,
+    with_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    assert extension is not None
+    low, label = logits.float().contiguous(), label.contiguous()
+    weight = None if weight is None else weight.contiguous()
+    class_weight = None if class_weight is None else class_weight.contiguous()
+    loss = torch.empty(())
+    grad, scratch = (torch.empty(low.shape if with_grad else 0) for _ in range(2))
+    wrong = extension.cross_entropy_cpu(
+        low.data_ptr(),
+        label.data_ptr(),
+        0 if weight is None else weight.data_ptr(),
+        weight is not None and weight.dim() == 3,
+        0 if class_weight is None else class_weight.data_ptr(),
+        get_args(Normalizer).index(normalizer),
+        (*low.shape, *label.shape[1:]),
+        align_corners,
+        loss.data_ptr(),
+        grad.data_ptr() if with_grad else 0,
+        scratch.data_ptr() if with_grad else 0,
+    )
+    if wrong >= 0:
+        raise reference.no_such_class(wrong, low.shape[1])
+    return loss, grad
 
 
 @_cross_entropy.register_fake
@@ -91,7 +134,8 @@ def cross_entropy(
 
     Raises:
         TypeError, ValueError: an argument of another dtype, shape or device; on the CPU also a label in
-            K..254. On a GPU, where looking would stop the device, such a label makes the loss NaN.
+            K..254. On a GPU, where looking would stop the device, such a label makes the loss NaN; with IIDM_DEBUG=1
+            in the environment it is an error there too.
     """
     check.tensor("logits", logits, check.FLOATS, ("B", "K", "h", "w"))
     batch, classes = logits.shape[:2]
@@ -104,6 +148,7 @@ def cross_entropy(
         check.tensor("class_weight", class_weight, (torch.float32,), (classes,))
     check.same_device(("logits", logits), {"label": label, "weight": weight, "class_weight": class_weight})
     check.choice("normalizer", normalizer, get_args(Normalizer))
+    check.labels_have_classes(label, classes)
     with_grad = torch.is_grad_enabled() and logits.requires_grad
     loss, _ = _cross_entropy(
         logits,

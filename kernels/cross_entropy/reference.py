@@ -9,6 +9,11 @@ from torch import Tensor
 IGNORED = 255
 
 
+def no_such_class(label: int, classes: int) -> ValueError:
+    """The error of a label that has no logit."""
+    return ValueError(f"label holds {label}, but the logits have {classes} classes (and 255 is ignored).")
+
+
 def _pixel_weight(label: Tensor, weight: Tensor | None, class_weight: Tensor | None, target: Tensor) -> Tensor:
     """float32 [B,H,W]: factor of every pixel's loss before the normalizer; 0 where the label is ignored."""
     valid = label != IGNORED
@@ -48,9 +53,7 @@ def cross_entropy(
     classes = logits.shape[1]
     wrong = (label >= classes) & (label != IGNORED)
     if label.device.type == "cpu" and bool(wrong.any()):
-        raise ValueError(
-            f"label holds {int(label[wrong][0])}, but the logits have {classes} classes (and 255 is ignored)."
-        )
+        raise no_such_class(int(label[wrong][0]), classes)
     size = [label.shape[1], label.shape[2]]
     low = logits.float().contiguous()
     full = F.interpolate(low, size=size, mode="bilinear", align_corners=align_corners)

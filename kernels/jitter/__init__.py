@@ -8,26 +8,54 @@ import torch
 from torch import Tensor
 
 from .. import _checks as check
+from .._dispatch import use_fused
+from .._extension import FORMATS, extension, place
 from . import reference
 from .reference import JitterParams
 
 __all__ = ["JitterParams", "check_params", "draw_jitter", "jitter", "normalize"]
 
 
-@torch.library.custom_op("iidm::jitter", mutates_args=(), device_types=("cpu", "cuda"))
-def _jitter(
-    image: Tensor, params: Sequence[Tensor], mean: Sequence[float], std: Sequence[float], dtype: torch.dtype
-) -> Tensor:
-    return reference.jitter(image, JitterParams(*params) if params else None, mean, std, dtype)
+@torch.library.custom_op("iidm::jitter", mutates_args=("out",), device_types=("cpu", "cuda"))
+def _jitter(image: Tensor, params: Sequence[Tensor], mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
+    if not use_fused("jitter", image.device):
+        reference.jitter(image, JitterParams(*params) if params else None, mean, std, out)
+        return
+    assert extension is not None
+    image, dense = image.contiguous(), [p.contiguous() for p in params]
+    extension.jitter(
+        image.data_ptr(),
+        addresses(dense),
+        *scale_and_shift(mean, std),
+        tuple(image.shape[:3]),
+        out.data_ptr(),
+        FORMATS[out.dtype],
+        *place(image),
+    )
 
 
-@_jitter.register_fake
-def _(
-    image: Tensor, params: Sequence[Tensor], mean: Sequence[float], std: Sequence[float], dtype: torch.dtype
-) -> Tensor:
-    batch, height, width, _ = image.shape
-    out = torch.empty((batch, 3, height, width), dtype=dtype, device=image.device, memory_format=torch.channels_last)
-    return out
+def addresses(params: Sequence[Tensor]) -> list[int]:
+    """The pointers of the extension's `JitterAddresses`; zeros for no jitter."""
+    return [p.data_ptr() for p in params] or [0] * len(JitterParams._fields)
+
+
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Normalization of pixels in 0..1 as x * scale - shift."""
+    return [255 / s for s in std], [m / s for m, s in zip(mean, std, strict=True)]
+
+
+def empty_images(batch: int, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[B,3,H,W] in channels-last memory."""
+    return torch.empty((batch, 3, height, width), dtype=dtype, device=device, memory_format=torch.channels_last)
+
+
+def check_out(name: str, out: Tensor, dtypes: Sequence[torch.dtype], shape: Sequence[int]) -> None:
+    """Raise unless `out` can be written: its dtype and shape, dense ([B,3,H,W]: in channels-last memory)."""
+    check.tensor(name, out, dtypes, shape)
+    images = len(shape) == 4
+    if not (out.permute(0, 2, 3, 1) if images else out).is_contiguous():
+        layout = "dense in channels-last memory" if images else "dense"
+        raise ValueError(f"{name} must be {layout}, for example a slice of a batch along its first dimension.")
 
 
 def jitter(
@@ -37,6 +65,7 @@ def jitter(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype = torch.float32,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Colour jitter, then normalization.
 
@@ -50,6 +79,8 @@ def jitter(
         mean: 3 numbers in pixel values 0..255.
         std: 3 numbers in pixel values 0..255.
         dtype: of the result: float32, bfloat16 or float16.
+        out: where the result is written, [B,3,H,W] in channels-last memory, for example a slice of the network's
+            batch; its dtype counts then. None: a new tensor.
 
     Returns:
         [B,3,H,W] of `dtype` in channels-last memory: (jittered pixel value - mean) / std.
@@ -58,11 +89,17 @@ def jitter(
         TypeError, ValueError: an argument of another dtype, shape or device.
     """
     check.tensor("image", image, (torch.uint8,), ("B", "H", "W", 3))
+    batch, height, width, _ = image.shape
     check_image_output(mean, std, dtype)
+    if out is None:
+        out = empty_images(batch, height, width, dtype, image.device)
+    check_out("out", out, check.FLOATS, (batch, 3, height, width))
+    check.same_device(("image", image), {"out": out})
     if params is not None:
-        check_params(params, image.shape[0])
+        check_params(params, batch)
         check.same_device(("image", image), {f"params.{n}": getattr(params, n) for n in JitterParams._fields})
-    return _jitter(image, [] if params is None else list(params), list(mean), list(std), dtype)
+    _jitter(image, [] if params is None else list(params), list(mean), list(std), out)
+    return out
 
 
 def normalize(

@@ -98,27 +98,21 @@ def jitter_by_position(x: Tensor, params: JitterParams) -> Tensor:
     return x
 
 
-def normalize_unit(x: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> Tensor:
-    """(255 x - mean) / std of float32 [B,3,H,W] in 0..1, as `dtype` in channels-last memory; writes `x`."""
-    out = torch.empty(x.shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+def normalize_unit(x: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
+    """out <- (255 x - mean) / std of float32 [B,3,H,W] in 0..1; writes `x` too."""
     # Channel by channel with Python numbers: a tensor of constants would be a copy from the host in each
     # call.
     for channel in range(3):
         out[:, channel] = x[:, channel].mul_(255 / std[channel]).sub_(mean[channel] / std[channel])
-    return out
 
 
 def jitter(
-    image: Tensor,
-    params: JitterParams | None,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-) -> Tensor:
+    image: Tensor, params: JitterParams | None, mean: Sequence[float], std: Sequence[float], out: Tensor
+) -> None:
     """See `iidm.kernels.jitter.jitter`."""
     x = torch.empty((image.shape[0], 3, *image.shape[1:3]), dtype=torch.float32, device=image.device)
     x.copy_(image.permute(0, 3, 1, 2)).div_(255)
     if params is not None:
         # Four steps an image instead of sixteen, where reading the order costs nothing.
         x = (jitter_by_image if x.device.type == "cpu" else jitter_by_position)(x, params)
-    return normalize_unit(x, mean, std, dtype)
+    normalize_unit(x, mean, std, out)

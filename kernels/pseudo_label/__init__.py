@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import _checks as check
+from .._dispatch import use_fused
+from .._extension import extension
 from . import reference
 
 __all__ = ["PseudoLabels", "pseudo_label"]
@@ -35,10 +37,46 @@ def _pseudo_label(
     per_batch: bool,
     with_confidence: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    label, quality, confidence = reference.pseudo_label(
-        logits, (height, width), threshold, align_corners, inclusive, per_batch
+    size = (height, width)
+    if not use_fused("pseudo_label", logits.device):
+        label, quality, confidence = reference.pseudo_label(
+            logits, size, threshold, align_corners, inclusive, per_batch
+        )
+        return label, quality, confidence if with_confidence else confidence.new_empty(0)
+    if logits.device.type == "cpu":
+        return _on_cpu(logits, size, threshold, align_corners, inclusive, per_batch, with_confidence)
+    from . import fused_triton  # Triton is imported where there is a GPU
+
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        return fused_triton.pseudo_label(logits, size, threshold, align_corners, inclusive, per_batch, with_confidence)
+
+
+def _on_cpu(
+    logits: Tensor,
+    size: tuple[int, int],
+    threshold: float,
+    align_corners: bool,
+    inclusive: bool,
+    per_batch: bool,
+    with_confidence: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    assert extension is not None
+    batch = logits.shape[0]
+    low = logits.float().contiguous()
+    label = torch.empty((batch, *size), dtype=torch.uint8)
+    confident = torch.zeros(batch, dtype=torch.int64)
+    confidence = torch.empty((batch, *size) if with_confidence else (0,))
+    extension.pseudo_label_cpu(
+        low.data_ptr(),
+        (*low.shape, *size),
+        align_corners,
+        threshold,
+        inclusive,
+        label.data_ptr(),
+        confident.data_ptr(),
+        confidence.data_ptr() if with_confidence else 0,
     )
-    return label, quality, confidence if with_confidence else confidence.new_empty(0)
+    return label, reference.quality(confident, size, per_batch), confidence
 
 
 @_pseudo_label.register_fake

@@ -28,7 +28,10 @@ def pseudo_label(
         # The largest softmax value is exp(0) over the sum of exponentials shifted by the largest logit.
         confidence[image] = full.sub_(largest).exp_().sum(0).reciprocal_()
     confident = confidence >= threshold if inclusive else confidence > threshold
-    quality = confident.sum((1, 2)).float() / (size[0] * size[1])
-    if per_batch:
-        quality = quality.mean().expand(batch).contiguous()
-    return label, quality, confidence
+    return label, quality(confident.sum((1, 2)), size, per_batch), confidence
+
+
+def quality(confident: Tensor, size: tuple[int, int], per_batch: bool) -> Tensor:
+    """float32 [B]: the share of confident pixels, from their count [B], of each image or of the whole batch."""
+    share = confident.float() / (size[0] * size[1])
+    return share.mean().expand(len(share)).contiguous() if per_batch else share

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from bodies import run_with
 
 from iidm.kernels.blur import blur
+
+pytestmark = run_with("reference", "fused")
 
 
 def gaussian(sigma: float, radius: int) -> np.ndarray:
@@ -20,7 +23,7 @@ def on(batch: int) -> torch.Tensor:
 def expected_blur(image: torch.Tensor, sigma: torch.Tensor, radius: int) -> np.ndarray:
     """Every output pixel by the double sum over its window, on an image padded by numpy."""
     out = np.empty(tuple(image.shape))
-    for b, planes in enumerate(image.double().numpy()):
+    for b, planes in enumerate(image.double().cpu().numpy()):
         weight = gaussian(float(sigma[b]), radius)
         for c, plane in enumerate(planes):
             padded = np.pad(plane, radius, mode="reflect")
@@ -34,13 +37,13 @@ def expected_blur(image: torch.Tensor, sigma: torch.Tensor, radius: int) -> np.n
 def test_blur_is_the_weighted_window_at_any_size(size: tuple[int, int]) -> None:
     image, sigma = torch.rand(2, 3, *size), torch.tensor([0.15, 1.15])
     result = blur(image, sigma, on(2))
-    np.testing.assert_allclose(result.numpy(), expected_blur(image, sigma, 5), atol=1e-6)
+    np.testing.assert_allclose(result.cpu().numpy(), expected_blur(image, sigma, 5), atol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.15, 0.7, 1.15])
 def test_blur_equals_the_dense_51x51_kernel(sigma: float) -> None:
     image = torch.rand(1, 3, 41, 52)
-    weight = torch.from_numpy(np.outer(gaussian(sigma, 25), gaussian(sigma, 25)))
+    weight = torch.from_numpy(np.outer(gaussian(sigma, 25), gaussian(sigma, 25))).to(image.device)
     padded = F.pad(image.double(), (25, 25, 25, 25), mode="reflect")
     dense = F.conv2d(padded, weight.expand(3, 1, 51, 51), groups=3)
     result = blur(image, torch.tensor([sigma]), on(1))
@@ -65,7 +68,7 @@ def test_layout_and_dtype_are_kept(memory_format: torch.memory_format, dtype: to
     result = blur(image, sigma, on(2))
     assert result.dtype == dtype and result.stride() == image.stride()
     tolerance = 1e-6 if dtype == torch.float32 else 4e-3
-    np.testing.assert_allclose(result.double().numpy(), expected_blur(image, sigma, 5), atol=tolerance)
+    np.testing.assert_allclose(result.double().cpu().numpy(), expected_blur(image, sigma, 5), atol=tolerance)
 
 
 def test_a_strided_view_gives_the_same_as_a_dense_image() -> None:
@@ -85,7 +88,7 @@ def test_wrong_arguments_are_named() -> None:
         blur(image, torch.ones(3), on(2))
     with pytest.raises(TypeError, match="image must be float32 or bfloat16 or float16, not uint8"):
         blur(image.to(torch.uint8), torch.ones(2), on(2))
-    with pytest.raises(ValueError, match="radius must be at least 1"):
+    with pytest.raises(ValueError, match="radius must be 1 to 25 pixels, not 0"):
         blur(image, torch.ones(2), on(2), radius=0)
 
 

@@ -5,11 +5,14 @@ import math
 
 import pytest
 import torch
+from bodies import run_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iidm.kernels.classmix import classmix, draw_classes
+from iidm.kernels.classmix import Mix, classmix, draw_classes
 from iidm.kernels.jitter import draw_jitter, jitter, normalize
+
+pytestmark = run_with("reference", "fused")
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -59,7 +62,7 @@ def test_equal_keys_draw_the_lower_classes() -> None:
 def test_every_half_is_drawn_equally_often() -> None:
     draws = 6000
     label = torch.tensor([0, 4, 7, 18], dtype=torch.uint8).expand(draws, 1, 4)
-    keys = torch.rand((draws, 256), generator=torch.Generator().manual_seed(11))
+    keys = torch.rand((draws, 256), generator=torch.Generator(torch.get_default_device()).manual_seed(11))
     chosen = draw_classes(label, keys)[:, [0, 4, 7, 18]]
     subsets = list(itertools.combinations(range(4), 2))
     counts = [int((chosen[:, list(s)].all(1) & (chosen.sum(1) == 2)).sum()) for s in subsets]
@@ -87,7 +90,7 @@ def test_every_pixel_comes_from_its_own_image(
     per_pixel: bool,
     seed: int,
 ) -> None:
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator(torch.get_default_device()).manual_seed(seed)
     size = (batch, height, width)
     image, base_image = (torch.randint(0, 256, (*size, 3), generator=g, dtype=torch.uint8) for _ in range(2))
     label, base_label = (torch.randint(250, 256, size, generator=g, dtype=torch.uint8) for _ in range(2))
@@ -126,7 +129,7 @@ def inputs(batch: int, height: int, width: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_jitter_applies_to_the_mixed_image(dtype: torch.dtype) -> None:
     image, label, base_image, base_label, quality, selected = inputs(3, 8, 63)
-    params = draw_jitter(3, 0.5, 1.0, False, None, "cpu")
+    params = draw_jitter(3, 0.5, 1.0, False, None, torch.get_default_device())
     mixed, _, _ = classmix(
         image, label, base_image, base_label, quality, selected, params,
         pasted_weight=None, mean=MEAN, std=STD, dtype=dtype,
@@ -135,6 +138,22 @@ def test_the_jitter_applies_to_the_mixed_image(dtype: torch.dtype) -> None:
     by_hand = torch.where(pasted[..., None], image, base_image)
     assert torch.equal(mixed, jitter(by_hand, params, mean=MEAN, std=STD, dtype=dtype))
     assert mixed.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_result_is_written_into_slices_of_a_batch() -> None:
+    arguments = inputs(2, 6, 7)
+    settings_ = {"pasted_weight": None, "mean": MEAN, "std": STD}
+    images = torch.full((6, 3, 6, 7), torch.nan).contiguous(memory_format=torch.channels_last)
+    labels, weights = torch.full((6, 6, 7), 77, dtype=torch.uint8), torch.full((6, 6, 7), torch.nan)
+    out = Mix(images[2:4], labels[2:4], weights[2:4])
+    assert classmix(*arguments, None, **settings_, out=out) is out
+    expected = classmix(*arguments, None, **settings_)
+    assert all(torch.equal(a, b) for a, b in zip(out, expected, strict=True))
+    for whole in (images, weights):
+        assert whole[:2].isnan().all() and whole[4:].isnan().all() and not whole[2:4].isnan().any()
+    assert (labels[:2] == 77).all() and (labels[4:] == 77).all()
+    with pytest.raises(ValueError, match="out.image must be dense in channels-last memory"):
+        classmix(*arguments, None, **settings_, out=out._replace(image=torch.zeros(2, 3, 6, 7)))
 
 
 def test_nothing_selected_leaves_the_base_and_everything_selected_the_labeled_image() -> None:
@@ -173,7 +192,7 @@ def test_views_with_strides_give_the_same_as_dense_inputs() -> None:
             5,
             torch.zeros(2, 256, dtype=torch.bool, device="meta"),
             ValueError,
-            "selected lies on meta, label on cpu",
+            "selected lies on meta, label on (cpu|cuda)",
         ),
     ],
 )
@@ -197,14 +216,15 @@ def test_wrong_settings_are_named() -> None:
 def test_opcheck() -> None:
     arguments = inputs(2, 4, 5)
     torch.library.opcheck(torch.ops.iidm.draw_classes.default, (arguments[1], torch.rand(2, 256), True, "ceil", False))
-    for params in ([], list(draw_jitter(2, 0.2, 1.0, False, None, "cpu"))):
-        settings_ = (0.5, list(MEAN), list(STD), torch.bfloat16, 1, 0)
-        torch.library.opcheck(torch.ops.iidm.classmix.default, (*arguments, params, *settings_))
+    out = classmix(*arguments, None, pasted_weight=0.5, mean=MEAN, std=STD, dtype=torch.bfloat16)
+    for params in ([], list(draw_jitter(2, 0.2, 1.0, False, None, torch.get_default_device()))):
+        settings_ = (0.5, list(MEAN), list(STD), 1, 0)
+        torch.library.opcheck(torch.ops.iidm.classmix.default, (*arguments, params, *settings_, *out))
 
 
 def test_it_compiles_as_one_graph() -> None:
     arguments = inputs(2, 4, 5)
-    keys, params = torch.rand(2, 256), draw_jitter(2, 0.2, 1.0, False, None, "cpu")
+    keys, params = torch.rand(2, 256), draw_jitter(2, 0.2, 1.0, False, None, torch.get_default_device())
 
     def mix(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         selected = draw_classes(tensors[1], keys)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from bodies import run_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iidm.kernels.cross_entropy import Normalizer, cross_entropy
+
+pytestmark = run_with("reference", "fused", "interpreted")
 
 Upsample = Callable[[torch.Tensor, int, int, bool], np.ndarray]
 NORMALIZERS: tuple[Normalizer, ...] = ("sum", "pixels", "valid")
@@ -123,7 +127,7 @@ def test_loss_and_gradient_equal_float64_autograd(
     align_corners: bool,
     seed: int,
 ) -> None:
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator(torch.get_default_device()).manual_seed(seed)
     logits = torch.randn((batch, classes, *low), generator=g)
     label = torch.randint(0, classes + 1, (batch, *size), generator=g, dtype=torch.uint8)
     label = torch.where(label == classes, 255, label).to(torch.uint8)
@@ -188,7 +192,7 @@ def test_low_precision_logits_are_computed_in_float32(dtype: torch.dtype) -> Non
 
 def test_layout_of_the_inputs_does_not_matter() -> None:
     logits, label, weight = torch.randn(2, 5, 4, 3), random_label(2, (10, 9), 5), torch.rand(2, 10, 9)
-    dense = cross_entropy(logits, label, weight)
+    dense = cross_entropy(logits.clone().requires_grad_(), label, weight).detach()
     turned = logits.contiguous(memory_format=torch.channels_last).requires_grad_()
     label_view = torch.stack([label, label], -1)[..., 0]
     result = cross_entropy(turned, label_view, weight.transpose(1, 2).contiguous().transpose(1, 2))
@@ -196,23 +200,17 @@ def test_layout_of_the_inputs_does_not_matter() -> None:
     assert torch.equal(result.detach(), dense) and turned.grad is not None
 
 
-def test_no_gradient_is_computed_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted: list[bool] = []
-    from iidm.kernels.cross_entropy import reference
-
-    original = reference.cross_entropy
-
-    def spy(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
-        wanted.append(bool(arguments[-1]))
-        return original(*arguments)
-
-    monkeypatch.setattr(reference, "cross_entropy", spy)
+def test_no_gradient_is_computed_when_none_is_wanted() -> None:
     logits, label = torch.randn(1, 3, 2, 2, requires_grad=True), random_label(1, (4, 4), 3)
     with torch.no_grad():
         assert not cross_entropy(logits, label).requires_grad
     assert not cross_entropy(logits.detach(), label).requires_grad
     assert cross_entropy(logits, label).requires_grad
-    assert wanted == [False, False, True]
+    sizes = [
+        torch.ops.iidm.cross_entropy(logits.detach(), label, None, None, "sum", False, wanted)[1].numel()
+        for wanted in (False, True)
+    ]
+    assert sizes == [0, logits.numel()]
 
 
 def test_gradient_flows_to_the_logits_alone() -> None:
@@ -222,10 +220,32 @@ def test_gradient_flows_to_the_logits_alone() -> None:
     assert logits.grad is not None and weight.grad is None
 
 
-def test_a_label_without_a_class_is_an_error() -> None:
+def test_a_label_without_a_class_is_an_error(body: str) -> None:
     label = torch.full((1, 4, 4), 3, dtype=torch.uint8)
+    if body in ("gpu", "interpreted"):
+        assert cross_entropy(torch.randn(1, 3, 2, 2), label).isnan()
+        return
     with pytest.raises(ValueError, match="label holds 3, but the logits have 3 classes"):
         cross_entropy(torch.randn(1, 3, 2, 2), label)
+
+
+def test_the_debug_switch_makes_such_a_label_an_error_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iidm.kernels._checks.DEBUG", True)
+    label = torch.tensor([[[0, 255], [77, 2]]], dtype=torch.uint8)
+    with pytest.raises(ValueError, match="label holds 77, but the logits have 3 classes"):
+        cross_entropy(torch.randn(1, 3, 2, 2), label)
+    assert cross_entropy(torch.randn(1, 3, 2, 2), label.masked_fill(label == 77, 1)).isfinite()
+
+
+def test_gradcheck() -> None:
+    logits, label = torch.randn(1, 3, 2, 3, requires_grad=True), random_label(1, (9, 8), 3)
+    weight = torch.rand(1, 9, 8)
+    # The op computes in float32: a wide step and its rounding in the tolerance.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the input is not float64
+        assert torch.autograd.gradcheck(
+            lambda x: cross_entropy(x, label, weight, normalizer="valid"), logits, eps=1e-2, atol=2e-3, rtol=1e-2
+        )
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -6,9 +6,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from bodies import run_with
 
 from iidm.kernels.jitter import JitterParams, draw_jitter, jitter, normalize
 from iidm.kernels.jitter.reference import jitter_by_image, jitter_by_position
+
+pytestmark = run_with("reference", "fused")
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ORDERS = list(itertools.permutations(range(4)))
@@ -54,7 +57,7 @@ def random_images(batch: int, height: int, width: int) -> torch.Tensor:
 
 
 def all_orders(strength: float) -> JitterParams:
-    params = draw_jitter(len(ORDERS), strength, 1.0, False, None, "cpu")
+    params = draw_jitter(len(ORDERS), strength, 1.0, False, None, torch.get_default_device())
     return params._replace(order=torch.tensor(ORDERS))
 
 
@@ -63,7 +66,7 @@ def test_jitter_is_the_hsv_form_in_every_order(strength: float) -> None:
     params = all_orders(strength)
     image = random_images(len(ORDERS), 4, 5)
     result = jitter(image, params, mean=MEAN, std=STD)
-    np.testing.assert_allclose(result.numpy(), expected_jitter(image, params), atol=2e-5)
+    np.testing.assert_allclose(result.cpu().numpy(), expected_jitter(image, params), atol=2e-5)
 
 
 def test_the_form_for_devices_equals_the_form_for_the_cpu() -> None:
@@ -92,13 +95,15 @@ def test_normalize_is_minus_mean_over_std(dtype: torch.dtype, size: tuple[int, i
 def test_views_with_strides_give_the_same_as_dense_images() -> None:
     whole = torch.randint(0, 256, (2, 8, 20, 3), dtype=torch.uint8)
     view = whole[:, ::2, 3:14].flip(2)
-    params = draw_jitter(2, 0.3, 1.0, False, None, "cpu")
+    params = draw_jitter(2, 0.3, 1.0, False, None, torch.get_default_device())
     assert torch.equal(jitter(view, params, mean=MEAN, std=STD), jitter(view.contiguous(), params, mean=MEAN, std=STD))
 
 
 def test_drawn_values_lie_in_their_ranges_and_fill_them() -> None:
     s = 0.2
-    p = draw_jitter(4000, s, 0.8, False, torch.Generator().manual_seed(3), "cpu")
+    p = draw_jitter(
+        4000, s, 0.8, False, torch.Generator(torch.get_default_device()).manual_seed(3), torch.get_default_device()
+    )
     for value, centre in ((p.brightness, 0.0), (p.contrast, 1.0), (p.saturation, 1.0), (p.hue, 0.0)):
         assert centre - s <= value.min() < centre - 0.95 * s and centre + 0.95 * s < value.max() <= centre + s
         # The standard error of the mean is 0.2 / sqrt(3 * 4000) = 0.0018.
@@ -111,15 +116,20 @@ def test_drawn_values_lie_in_their_ranges_and_fill_them() -> None:
 
 
 def test_one_switch_for_the_batch_leaves_each_image_its_own_values() -> None:
-    generator = torch.Generator().manual_seed(0)
-    draws = [draw_jitter(5, 0.2, 0.5, True, generator, "cpu") for _ in range(40)]
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
+    draws = [draw_jitter(5, 0.2, 0.5, True, generator, torch.get_default_device()) for _ in range(40)]
     states = {bool(d.enabled[0]) for d in draws}
     assert states == {True, False} and all(len(d.enabled.unique()) == 1 for d in draws)
     assert all(len(d.brightness.unique()) == 5 for d in draws)
 
 
 def test_the_same_seed_draws_the_same_jitter() -> None:
-    first, second = (draw_jitter(3, 0.2, 0.8, False, torch.Generator().manual_seed(7), "cpu") for _ in range(2))
+    first, second = (
+        draw_jitter(
+            3, 0.2, 0.8, False, torch.Generator(torch.get_default_device()).manual_seed(7), torch.get_default_device()
+        )
+        for _ in range(2)
+    )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -140,7 +150,7 @@ def test_the_same_seed_draws_the_same_jitter() -> None:
     ],
 )
 def test_wrong_parameters_are_named(change: dict[str, torch.Tensor], error: type[Exception], message: str) -> None:
-    params = draw_jitter(2, 0.2, 1.0, False, None, "cpu")._replace(**change)
+    params = draw_jitter(2, 0.2, 1.0, False, None, torch.get_default_device())._replace(**change)
     with pytest.raises(error, match=message):
         jitter(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), params, mean=MEAN, std=STD)
 
@@ -153,11 +163,12 @@ def test_wrong_images_and_statistics_are_named() -> None:
     with pytest.raises(ValueError, match="std > 0"):
         normalize(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), mean=MEAN, std=(1.0, 1.0, 0.0))
     with pytest.raises(ValueError, match="probability and strength must lie in 0..1"):
-        draw_jitter(2, 0.2, 1.5, False, None, "cpu")
+        draw_jitter(2, 0.2, 1.5, False, None, torch.get_default_device())
 
 
 def test_opcheck() -> None:
-    params = list(draw_jitter(2, 0.2, 1.0, False, None, "cpu"))
+    params = list(draw_jitter(2, 0.2, 1.0, False, None, torch.get_default_device()))
     image = random_images(2, 5, 4)
     for arguments in ((image, params), (image, [])):
-        torch.library.opcheck(torch.ops.iidm.jitter.default, (*arguments, list(MEAN), list(STD), torch.bfloat16))
+        out = torch.empty((2, 3, 5, 4), dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        torch.library.opcheck(torch.ops.iidm.jitter.default, (*arguments, list(MEAN), list(STD), out))

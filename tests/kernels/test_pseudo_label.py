@@ -5,8 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from bodies import run_with
 
 from iidm.kernels.pseudo_label import pseudo_label
+
+pytestmark = run_with("reference", "fused", "interpreted")
 
 Upsample = Callable[[torch.Tensor, int, int, bool], np.ndarray]
 
@@ -36,13 +39,13 @@ def test_label_confidence_and_quality_follow_the_definition(
     threshold = float(np.median(largest)) + 1e-4
     result = pseudo_label(logits, size, threshold, align_corners=align_corners, with_confidence=True)
     assert result.confidence is not None and result.label.dtype == torch.uint8
-    np.testing.assert_allclose(result.confidence.numpy(), largest, rtol=2e-5)
+    np.testing.assert_allclose(result.confidence.cpu().numpy(), largest, rtol=2e-5)
     clear = np.partition(probability, -2, axis=1)[:, -2] < largest * (1 - 1e-4) if classes > 1 else largest > 0
     assert clear.mean() > 0.9
-    assert (result.label.numpy() == probability.argmax(1))[clear].all()
+    assert (result.label.cpu().numpy() == probability.argmax(1))[clear].all()
     confident = largest > threshold
     undecided = (np.abs(largest - threshold) < 1e-5).mean((1, 2))
-    assert (np.abs(result.quality.numpy() - confident.mean((1, 2))) <= undecided + 1e-6).all()
+    assert (np.abs(result.quality.cpu().numpy() - confident.mean((1, 2))) <= undecided + 1e-6).all()
 
 
 def test_inclusive_counts_a_confidence_that_equals_the_threshold() -> None:

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, on a bare machine with torch, Triton, nvcc and pytest-benchmark, without network:
+#   bash benchmarks/gpu.sh FOLDER [STAGE...]
+# Stages: build (the extension), tests (those marked gpu), sanitize (compute-sanitizer on all ops), bench, compile (the
+# benchmarks of torch.compile, which take longest), report (the table, printed last). Without stages all of them, in under
+# eight minutes. What each prints goes to FOLDER, and its last lines to the screen.
+# IIDM_CUDA_ARCHS=90 builds for one architecture; IIDM_COMMIT names the commit where git is not at hand.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out="${1:?the folder for the results, for example benchmarks/results}"
+shift
+stages=" ${*:-build tests sanitize bench compile report} "
+mkdir -p "$out"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+python="${PYTHON:-python3}"
+failed=0
+
+wants() { [[ "$stages" == *" $1 "* ]]; }
+# SECONDS NAME COMMAND...: SIGINT at the limit, so that pytest still writes what it has.
+limited() {
+    local seconds="$1" name="$2"
+    shift 2
+    timeout -s INT -k 15 "$seconds" "$@" > "$out/gpu-$name.txt" 2>&1 || failed=1
+    tail -n 4 "$out/gpu-$name.txt"
+}
+
+ln -sfn ../kernels iidm/kernels # in place: `iidm.kernels` is the folder kernels/
+if wants build; then
+    IIDM_CUDA=1 "$python" setup.py --quiet build_ext --inplace > "$out/gpu-build.txt" 2>&1 || { tail -n 20 "$out/gpu-build.txt"; exit 1; }
+fi
+"$python" -c 'from iidm.kernels import build_info, set_implementation; print(build_info()); print(set_implementation("fused"))' || exit 1
+
+if wants tests; then
+    workers=()
+    "$python" -c 'import xdist' 2> /dev/null && workers=(-n 8)
+    limited 200 tests "$python" -m pytest tests/kernels -m gpu -q -p no:cacheprovider "${workers[@]}"
+fi
+if wants sanitize; then
+    # Without torch's cache of memory, in which an overrun would stay inside an allocation; the project's kernels alone.
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 120 sanitizer compute-sanitizer --report-api-errors no --error-exitcode 9 \
+        --kernel-name regex='iidm|cross_entropy_kernel|pseudo_label_kernel|finish_kernel|add_planes_kernel' \
+        "$python" -m pytest tests/kernels/test_determinism.py -m gpu -q -k 'written and size1' -p no:cacheprovider
+fi
+if wants bench; then
+    limited 150 bench "$python" -m pytest benchmarks/bench_kernels.py -m gpu -q -k 'fused or eager' \
+        -p no:cacheprovider --benchmark-json "$out/gpu-kernels.json"
+fi
+if wants compile; then
+    limited 240 compile "$python" -m pytest benchmarks/bench_kernels.py -m gpu -q -k 'compile' \
+        -p no:cacheprovider --benchmark-json "$out/gpu-kernels-compile.json"
+fi
+if wants report; then
+    "$python" -m benchmarks.report "$out"/gpu-kernels*.json || failed=1
+fi
+exit "$failed"

@@ -1,0 +1,133 @@
+// The colour jitter and the normalization of one pixel, the same for host and device: kornia 0.5.8's forms, as
+// kernels/jitter/reference.py states them. Everything is branch-free, so the host's loops over pixels vectorise.
+#pragma once
+
+#include <cmath>
+
+#include "portable.h"
+
+namespace iidm {
+
+constexpr float kColorEps = 1e-8f;  // added to V where S = C / V
+
+struct Rgb {
+  float r, g, b;  // 0..1
+};
+
+// (255 x - mean) / std as x * scale - shift.
+struct Normalization {
+  float scale[3], shift[3];
+};
+
+// The jitter of one image.
+struct Jitter {
+  bool enabled;
+  float value[4];  // by step: 0 brightness, 1 contrast, 2 saturation, 3 hue
+  int order[4];    // the step at each position
+};
+
+IIDM_HD float smaller(float a, float b) { return b < a ? b : a; }
+IIDM_HD float larger(float a, float b) { return b > a ? b : a; }
+IIDM_HD float clamp_unit(float x) { return smaller(larger(x, 0.0f), 1.0f); }
+IIDM_HD float largest_of(const Rgb& p) { return larger(larger(p.r, p.g), p.b); }
+IIDM_HD float smallest_of(const Rgb& p) { return smaller(smaller(p.r, p.g), p.b); }
+
+IIDM_HD Rgb brightness(const Rgb& p, float value) {
+  return {clamp_unit(p.r + value), clamp_unit(p.g + value), clamp_unit(p.b + value)};
+}
+
+IIDM_HD Rgb contrast(const Rgb& p, float value) {
+  return {clamp_unit(p.r * value), clamp_unit(p.g * value), clamp_unit(p.b * value)};
+}
+
+// With V = max and C = max - min a channel is V - C k(hue): scaling S by f scales C by min(f, V / C).
+IIDM_HD Rgb saturation(const Rgb& p, float value) {
+  const float v = largest_of(p);
+  const float chroma = v - smallest_of(p);
+  // A grey pixel has C = 0 and every distance from V is 0: the factor has no effect, it must only be finite.
+  const float limit = chroma > 0.0f ? (v + kColorEps) / (chroma > 0.0f ? chroma : 1.0f) : 1.0f;
+  const float factor = smaller(limit, larger(value, 0.0f));
+  return {clamp_unit(v - (v - p.r) * factor), clamp_unit(v - (v - p.g) * factor), clamp_unit(v - (v - p.b) * factor)};
+}
+
+IIDM_HD float hue_channel(float v, float chroma, float sextant, float phase) {
+  const float turned = sextant + phase;
+  const float k = turned - 6.0f * floorf(turned * (1.0f / 6.0f));
+  return clamp_unit(v - chroma * clamp_unit(smaller(k, 4.0f - k)));
+}
+
+IIDM_HD Rgb hue(const Rgb& p, float value) {
+  const float v = largest_of(p);
+  const float chroma = v - smallest_of(p);
+  const float inverse = 1.0f / (chroma == 0.0f ? 1.0f : chroma);
+  const float if_red = (p.g - p.b) * inverse;
+  const float if_green = 2.0f + (p.b - p.r) * inverse;
+  const float if_blue = 4.0f + (p.r - p.g) * inverse;
+  const float sextant = (p.r == v ? if_red : (p.g == v ? if_green : if_blue)) + 6.0f * value;
+  return {hue_channel(v, chroma, sextant, 5.0f), hue_channel(v, chroma, sextant, 3.0f),
+          hue_channel(v, chroma, sextant, 1.0f)};
+}
+
+IIDM_HD Rgb jitter_step(const Rgb& p, int step, float value) {
+  switch (step) {
+    case 0:
+      return brightness(p, value);
+    case 1:
+      return contrast(p, value);
+    case 2:
+      return saturation(p, value);
+    default:
+      return hue(p, value);
+  }
+}
+
+// float32 to the bits of bfloat16 and float16, to nearest even; on the host, where not every compiler has the types.
+IIDM_HD uint16_t to_bfloat16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return static_cast<uint16_t>(x == x ? rounded : 0x7fc0u);
+}
+
+IIDM_HD uint16_t to_float16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  bits &= 0x7fffffffu;
+  // Below 2^-14 the result is subnormal: adding 0.5 shifts the mantissa into place and rounds it.
+  float small;
+  std::memcpy(&small, &bits, sizeof small);
+  small += 0.5f;
+  uint32_t small_bits;
+  std::memcpy(&small_bits, &small, sizeof small_bits);
+  const uint32_t subnormal = small_bits - 0x3f000000u;
+  const uint32_t normal = (bits + 0xc8000fffu + ((bits >> 13) & 1u)) >> 13;
+  uint32_t half = bits < 0x38800000u ? subnormal : normal;
+  half = bits >= 0x477ff000u ? 0x7c00u : half;  // from 65520 on: infinity
+  half = bits > 0x7f800000u ? 0x7e00u : half;   // NaN
+  return static_cast<uint16_t>(sign | half);
+}
+
+IIDM_HD float from_bfloat16(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+IIDM_HD float from_float16(uint16_t x) {
+  const uint32_t magnitude = static_cast<uint32_t>(x & 0x7fffu) << 13;
+  const uint32_t rebias = 0x77800000u;  // 2^112, as a factor: exponents move by 127 - 15
+  float value, factor;
+  std::memcpy(&value, &magnitude, sizeof value);
+  std::memcpy(&factor, &rebias, sizeof factor);
+  value *= factor;
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  bits = magnitude >= 0x0f800000u ? (magnitude | 0x7f800000u) : bits;  // infinity and NaN
+  bits |= static_cast<uint32_t>(x & 0x8000u) << 16;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+}  // namespace iidm

@@ -1,0 +1,95 @@
+"""Compiles every Triton kernel for an architecture without a GPU; prints a JSON line a kernel: registers, spills.
+
+Run by test_triton_builds.py in a process of its own, where Triton is not set to interpret: python compile_triton.py 90
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from iidm.kernels.cross_entropy.fused_triton import (
+    ADD_BLOCK,
+    FINISH_BLOCK,
+    FINISH_WARPS,
+    add_planes_kernel,
+    cross_entropy_kernel,
+    finish_kernel,
+)
+from iidm.kernels.pseudo_label.fused_triton import pseudo_label_kernel
+
+POINTERS = {
+    "label": "*u8",
+    "logits": "*bf16",
+    "valid": "*i32",
+    "confident": "*i32",
+    "row_begin": "*i32",
+    "column_begin": "*i32",
+}
+FLOATS = ("weight", "class_weight", "planes", "losses", "confidence", "loss", "scale", "grad")
+FLOATS += ("row_fraction", "column_fraction")
+CELLS_OF_8 = {"SPLITS_X": 1, "SPLITS": 1, "CELLS": 2, "SIDE_Y": 8, "SIDE_X": 8}
+CELLS_OF_32 = {"SPLITS_X": 2, "SPLITS": 4, "CELLS": 1, "SIDE_Y": 32, "SIDE_X": 32}
+CASES = [
+    (cross_entropy_kernel, CELLS_OF_8 | {"WEIGHT_DIM": 1, "CLASS_WEIGHT": False, "WITH_GRAD": True}, 1),
+    (cross_entropy_kernel, CELLS_OF_8 | {"WEIGHT_DIM": 3, "CLASS_WEIGHT": True, "WITH_GRAD": True}, 1),
+    (cross_entropy_kernel, CELLS_OF_32 | {"WEIGHT_DIM": 3, "CLASS_WEIGHT": True, "WITH_GRAD": True}, 8),
+    (cross_entropy_kernel, CELLS_OF_8 | {"WEIGHT_DIM": 0, "CLASS_WEIGHT": False, "WITH_GRAD": False}, 1),
+    (pseudo_label_kernel, CELLS_OF_8 | {"INCLUSIVE": False, "WITH_CONFIDENCE": False}, 1),
+    (pseudo_label_kernel, CELLS_OF_32 | {"INCLUSIVE": True, "WITH_CONFIDENCE": True}, 8),
+    (finish_kernel, {"NORMALIZER": "valid", "BLOCK": FINISH_BLOCK}, FINISH_WARPS),
+    (add_planes_kernel, {"SPLITS": 1, "BLOCK": ADD_BLOCK}, 4),
+]
+# Triton makes arguments that are 1 constants: one class, one pixel, one image.
+ONES = ("classes", "low_h", "low_w", "high_h", "high_w", "stride_k", "stride_y", "stride_x")
+CASES += [
+    (
+        kernel,
+        constants
+        | dict.fromkeys([n for n in ONES + ("batch_classes", "programs", "pixels") if n in kernel.arg_names], 1),
+        warps,
+    )
+    for kernel, constants, warps in CASES[1:2] + CASES[4:5] + CASES[6:]
+]
+
+
+def signature(kernel: triton.JITFunction, constants: dict[str, object]) -> dict[str, str]:
+    """Argument -> type, as a launch on float32 weights and bfloat16 logits has them."""
+    types = {}
+    for name in kernel.arg_names:
+        scalar = "fp32" if name == "threshold" else "i32"
+        types[name] = "constexpr" if name in constants else POINTERS.get(name, "*fp32" if name in FLOATS else scalar)
+    return types
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers of a thread, and the bytes of stack and local memory to which it spills."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", text.stdout)
+    assert found, text.stdout
+    return dict(zip(("registers", "stack", "local"), map(int, found.groups()), strict=True))
+
+
+def main() -> None:
+    arch = int(sys.argv[1])
+    for kernel, constants, warps in CASES:
+        source = ASTSource(kernel, signature(kernel, constants), constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
+        line = {"kernel": kernel.__name__, **constants, "warps": warps, **resources(compiled.asm["cubin"])}
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""`python -m benchmarks.report`: a table and a picture from a result file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def result(op: str, impl: str, seconds: float, device: str = "cpu", calls: int = 1) -> dict[str, object]:
+    info = {
+        "op": op, "impl": impl, "device": device, "dtype": "bfloat16", "mode": "forward_backward", "batch": 2,
+        "shape": [2, 19, 512, 512], "bytes": 3_000_000, "peak_bytes": 2_000_000, "calls": calls,
+        "machine": {"cpu": "a processor", "cores": 2, "python": "3.11", "gpu": "a GPU"},
+        "versions": {"torch": "2.13.0", "triton": ""}, "commit": "abc1234",
+    }  # fmt: skip
+    if device == "cuda":
+        info["copy_gb_per_s"] = 4000.0
+    return {"extra_info": info, "stats": {"median": seconds * calls}}
+
+
+def test_the_table_tells_times_ratios_and_the_machine(tmp_path: Path) -> None:
+    results = [result("blur", "fused", 1e-3), result("blur", "eager", 6e-3), result("blur", "compile", 2.5e-3)]
+    results += [
+        result("jitter", "fused", 1.5e-6, "cuda", calls=100),
+        result("jitter", "eager", 3e-5, "cuda", calls=100),
+    ]
+    results.append(result("loader", "dataloader-png", 1.0))  # another kind of benchmark: not in this table
+    (tmp_path / "kernels.json").write_text(json.dumps({"benchmarks": results}))
+    words = [sys.executable, "-m", "benchmarks.report", str(tmp_path / "kernels.json")]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    text = (tmp_path / "kernels.md").read_text()
+    assert run.stdout.strip() == text.strip()
+    cells = (
+        "| blur | forward + backward | 2 | bfloat16 | 1.00 ms | 6.00 ms | 2.50 ms | 6.0x | 2.5x | 3.0 | - | 2.0 | 2.0 |"
+    )
+    assert cells in text
+    assert "| 1.5 us | 30.0 us | - | 20.0x | - | 2000.0 | 50 % |" in text
+    assert "cpu: 2 cores of a processor; Python 3.11, torch 2.13.0; commit abc1234." in text
+    assert "cuda: a GPU;" in text and "loader" not in text
+    with Image.open(tmp_path / "kernels.png") as picture:
+        assert min(picture.size) > 100
