@@ -116,7 +116,10 @@ class RunLog:
 
 
 class Progress:
-    """A bar for work that comes before training; it shows from its first call with (done, total) on."""
+    """A bar for work that comes before training; it shows from its first call with (done, total) on.
+
+    Fewer done than before is the start of the next piece of work, with a total of its own.
+    """
 
     def __init__(self, title: str, quiet: bool) -> None:
         self._title, self._quiet = title, quiet
@@ -125,6 +128,8 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         if self._bar is None:
             self._bar = tqdm(total=total, desc=self._title, disable=self._quiet, unit="image", mininterval=1.0)
+        if done < self._bar.n:  # the next piece of work
+            self._bar.reset(total=total)
         self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> Progress:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from iidm.engine.log import Progress
 from iidm.engine.metrics import Scores, evaluate, score_table
 from iidm.types import ClassSet, EvalBatch
 
@@ -33,3 +35,12 @@ def test_long_network_names_keep_the_tables_columns_apart() -> None:
     table = score_table({"student": scores, "another-long-name": scores}).splitlines()
     assert table[0].split() == ["class", "student", "another-long-name"]
     assert len({len(line) for line in table}) == 1
+
+
+def test_a_second_piece_of_work_has_a_total_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("drawing", quiet=False) as progress:
+        for total in (3, 5):
+            for done in range(1, total + 1):
+                progress(done, total)
+        assert (progress._bar.n, progress._bar.total) == (5, 5)
+    assert "5/5" in capsys.readouterr().err
