@@ -81,7 +81,8 @@ __global__ void __launch_bounds__(kThreads) blur_kernel(BlurArguments a) {
 
 template <class Type>
 int launch(const BlurArguments& a, cudaStream_t queue) {
-  const int bytes = static_cast<int>(sizeof(float)) * (2 * kLines + 2 * a.radius) * (kPixels + 2 * a.radius) * a.channels;
+  const int wide = (kPixels + 2 * a.radius) * a.channels;
+  const int bytes = static_cast<int>(sizeof(float)) * (2 * kLines + 2 * a.radius) * wide;
   if (bytes > 48 * 1024) {
     // More than every architecture grants unasked; up to 160 KiB (radius 25: 129 KB) from compute capability 8.0 on.
     const cudaError_t error =

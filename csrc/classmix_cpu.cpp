@@ -1,5 +1,5 @@
-// ClassMix and the colour jitter on the CPU: 64 pixels at a time in three planes of floats that stay in L1, so each step
-// of the jitter is a loop that vectorises; every byte of the images is read and written once.
+// ClassMix and the colour jitter on the CPU: 64 pixels at a time in three planes of floats that stay in L1, so each
+// step of the jitter is a loop that vectorises; every byte of the images is read and written once.
 #include "classmix.h"
 
 #include <algorithm>

@@ -2,9 +2,9 @@
 //
 // For each row of a tile: blend two widened rows and take the maximum; exponentials and their sum; then the gradient
 // softmax - onehot, added to one gradient for each of the two widened rows. At the end of a tile these two are summed
-// along x into the low-resolution columns. Each strip owns one row in each of two planes (what it gives to its upper and
-// to its lower low-resolution row); the planes are added shifted at the end. So nothing is shared between threads, and
-// every sum has a fixed order whatever their number: the result is the same bit for bit from run to run.
+// along x into the low-resolution columns. Each strip owns one row in each of two planes (what it gives to its upper
+// and to its lower low-resolution row); the planes are added shifted at the end. So nothing is shared between threads,
+// and every sum has a fixed order whatever their number: the result is the same bit for bit from run to run.
 #include "cross_entropy.h"
 
 #include "upsample_cpu.h"

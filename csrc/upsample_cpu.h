@@ -48,7 +48,8 @@ class UpsamplePlan {
 };
 
 // wide[k][0..63] for the output columns from `begin` on. low: rows of one low-resolution line, `plane` floats apart.
-static IIDM_CLONES void widen(const float* low, int64_t plane, int classes, const UpsamplePlan& plan, int begin, float* wide) {
+static IIDM_CLONES void widen(const float* low, int64_t plane, int classes, const UpsamplePlan& plan, int begin,
+                              float* wide) {
   const int32_t* first = plan.first.data() + begin;
   const int32_t* second = plan.second.data() + begin;
   const float* weight_first = plan.weight_first.data() + begin;
@@ -102,8 +103,11 @@ void visit_tiles(const float* logits, const UpsampledShape& s, const UpsamplePla
           t.row_end = plan.strip_begin[t.strip + 1];
           if (t.row == t.row_end) continue;
           const int lower_row = plan.rows[t.row].second;
-          if (upper_row != t.strip) widen(low + static_cast<int64_t>(t.strip) * s.in_w, plane, s.classes, plan, t.column, upper);
-          widen(low + static_cast<int64_t>(lower_row) * s.in_w, plane, s.classes, plan, t.column, lower);
+          const auto fill = [&](int row, float* wide_row) {
+            widen(low + static_cast<int64_t>(row) * s.in_w, plane, s.classes, plan, t.column, wide_row);
+          };
+          if (upper_row != t.strip) fill(t.strip, upper);
+          fill(lower_row, lower);
           t.upper = upper;
           t.lower = lower;
           visit(t);
