@@ -30,7 +30,11 @@ FLUSH_BYTES = 256 << 20
 @pytest.mark.parametrize(("op", "mode"), CASES)
 @pytest.mark.parametrize(
     ("device", "batch"),
-    [("cpu", 2), *(pytest.param("cuda", batch, marks=pytest.mark.gpu) for batch in (2, 32))],
+    [
+        ("cpu", 2),
+        pytest.param("cpu", 8, marks=pytest.mark.long),
+        *(pytest.param("cuda", batch, marks=pytest.mark.gpu) for batch in (2, 32)),
+    ],
 )
 def bench_op(
     benchmark: Any,
