@@ -31,6 +31,7 @@ CHANGEABLE_ON_RESUME = (
     "quiet",
     "log",
     "data.workers",
+    "data.skip_damaged",
 )
 """What a resumed run may be given anew: nothing that changes the mathematics or the data order."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ENTRY_POINTS = ("train", "evaluate", "predict", "evaluation", "previews", "runs", "cli")
+ENTRY_POINTS = ("train", "evaluate", "predict", "prepare", "evaluation", "previews", "runs", "cli")
 ALLOWED = {
     "types": set(),
     "config": {"types"},
@@ -60,5 +60,5 @@ def test_every_room_stands_in_the_table() -> None:
 
 
 def test_entry_points_read_like_a_page() -> None:
-    for name in ("train", "evaluate", "predict"):
+    for name in ("train", "evaluate", "predict", "prepare"):
         assert len((ROOT / "iidm" / f"{name}.py").read_text().splitlines()) <= 200, name

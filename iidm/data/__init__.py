@@ -1,6 +1,6 @@
 """The data room: which images there are, which crops are drawn, and the DALI pipeline that brings them in."""
 
-from .check import check_domains
+from .check import Checked, check_domains
 from .datasets import Dataset
 from .domains import (
     Domains,
@@ -13,16 +13,23 @@ from .domains import (
 )
 from .loader import EvalLoader, TrainLoader
 from .pipeline import read_image
+from .preparation import make_plan, megabytes, prepare
+from .prepared_check import check_prepared
 
 __all__ = [
+    "Checked",
     "Dataset",
     "Domains",
     "EvalLoader",
     "TrainLoader",
     "check_domains",
+    "check_prepared",
+    "make_plan",
+    "megabytes",
     "open_domains",
     "open_folder",
     "open_validation",
+    "prepare",
     "read_image",
     "target_classes",
     "training_size_for",

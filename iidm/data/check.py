@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,6 +33,7 @@ _IMAGE_MODES = ("RGB", "RGBA", "L", "P")
 class _Report:
     """What the files of one sample are like."""
 
+    image: Path
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     """(H, W) of the image on disk."""
@@ -39,20 +41,33 @@ class _Report:
     """Train ids of the label, where it was decoded."""
 
 
+class Checked(NamedTuple):
+    """What a check found."""
+
+    notes: list[str]
+    """What is allowed but worth knowing, a line each."""
+    damaged: frozenset[Path] = frozenset()
+    """Training images that are to be left out."""
+
+
 def check_domains(
-    domains: Domains, crop_size: tuple[int, int], *, full: bool = False, jobs: int | None = None
-) -> list[str]:
+    domains: Domains,
+    crop_size: tuple[int, int],
+    *,
+    full: bool = False,
+    skip_damaged: bool = False,
+    jobs: int | None = None,
+) -> Checked:
     """Open every image and label, compare their sizes, find cut-off files, and decode some labels.
 
-    Cut-off files are found by their last bytes: one that does not end as its format does is decoded.
+    Cut-off files are found by their last bytes: one that does not end as its format does is decoded. Of prepared
+    images the lengths of the files are compared with the index (`iidm.prepare --check` reads them whole).
 
     Args:
         crop_size: (H, W) in pixels, for a note on images that are smaller.
         full: decode every image and every label, not only up to `SAMPLED_LABELS` labels of each set.
+        skip_damaged: bad training files become notes, and their images are to be left out.
         jobs: threads; default: four per core, as most of the time is spent waiting for the disk.
-
-    Returns:
-        Notes of one line each: what is allowed but worth knowing.
 
     Raises:
         UserError: one for all bad files; it names up to `SHOWN_PROBLEMS` of them and how many there are.
@@ -68,18 +83,22 @@ def check_domains(
         for stream, dataset in sets.items():
             if dataset is not None:
                 reports[stream] = list(pool.map(_checker(dataset, full), range(len(dataset.samples))))
-    problems = [f"{s}: {problem}" for s, found in reports.items() for report in found for problem in report.problems]
+    bad = [(stream, report) for stream, found in reports.items() for report in found if report.problems]
+    skipped = [(stream, report) for stream, report in bad if skip_damaged and stream != "val"]
+    fatal = [(stream, report) for stream, report in bad if not skip_damaged or stream == "val"]
+    problems = [f"{stream}: {problem}" for stream, report in fatal for problem in report.problems]
     if problems:
         raise UserError(
             f"The data check found {len(problems)} bad file{'s' if len(problems) > 1 else ''}. "
             + "; ".join(problems[:SHOWN_PROBLEMS])
             + (f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else "")
             + ". Copy or download them again, or leave them out with a list of names (--data.source-list,"
-            " --data.labeled-list, --data.unlabeled-list, --data.val-list)."
+            " --data.labeled-list, --data.unlabeled-list, --data.val-list), or with --data.skip-damaged."
         )
-    notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
-    notes.append(_absent_note(domains, reports))
-    return [note for note in notes if note is not None]
+    notes = [f"left out (--data.skip-damaged): {stream}: {'; '.join(report.problems)}" for stream, report in skipped]
+    found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
+    notes += [note for note in (*found_notes, _absent_note(domains, reports)) if note is not None]
+    return Checked(notes, frozenset(report.image for _, report in skipped))
 
 
 def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:
@@ -91,8 +110,11 @@ def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:
 
 
 def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_label: bool) -> _Report:
-    report = _Report()
+    report = _Report(sample.image)
     try:
+        if dataset.prepared is not None:
+            report.size = dataset.prepared.check_lengths(sample)
+            return report
         report.size = _check_file(sample.image, "image", decode_image)
         if sample.label is not None:
             label_size = _check_file(sample.label, "label", False)

@@ -9,12 +9,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..config import DatasetConfig
 from ..types import ClassSet, Sample, UserError
 from .encodings import LabelEncoding
 from .files import IMAGE_ENDINGS, LABEL_ENDINGS, Listing, first_few, list_files
 from .folders import find_spec
+from .prepared import Prepared, is_prepared, open_prepared
 from .specs import DatasetSpec, SplitSpec
 
 Split = Literal["train", "val"]
@@ -34,6 +36,8 @@ class Dataset:
     encoding: LabelEncoding
     resize: tuple[int, int] | None = None
     """Box (H, W) in pixels that a training image must fit into, aspect ratio kept; None: size on disk."""
+    prepared: Prepared | None = None
+    """The prepared folder that the samples lie in; None: they are as they were downloaded."""
 
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
         """The same data set with other samples."""
@@ -47,7 +51,30 @@ class Dataset:
         """
         if sample.label is None:
             raise UserError(f"Image {sample.image} of {self.name} has no label.")
+        if self.prepared is not None:
+            return self.prepared.load_label(sample)
         return self.encoding.read(sample.label)
+
+    def image_size(self, sample: Sample) -> tuple[int, int]:
+        """(H, W) of an image on disk: from the index, or from the file's header.
+
+        Raises:
+            UserError: the header cannot be read.
+        """
+        if self.prepared is not None:
+            return self.prepared.entries[sample.name].size
+        try:
+            with Image.open(sample.image) as image:
+                return image.height, image.width
+        except FileNotFoundError:
+            raise UserError(f"Image {sample.image} does not exist.") from None
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"Image {sample.image} cannot be read ({error}). Copy or download it again.") from None
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the images are uncompressed, so that a crop is read without the rest."""
+        return self.prepared is not None and self.prepared.format == "raw"
 
 
 def training_size(dataset: Dataset, image_size: tuple[int, int]) -> tuple[int, int]:
@@ -69,13 +96,14 @@ def fit_into(box: tuple[int, int] | None, image_size: tuple[int, int]) -> tuple[
 
 
 def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labels: Need = "all") -> Dataset:
-    """List the images and labels of one split; no file is opened.
+    """List the images and labels of one split; no file of theirs is opened.
 
     Labels without an image are left aside. Samples are sorted by name.
 
     Args:
         config: the spec and what the user changed of it.
-        root: the data set's folder; not needed when the configured folders are absolute.
+        root: the data set's folder as it was downloaded, or as `iidm.prepare` wrote it; not needed when the
+            configured folders are absolute.
         split: `train` or `val`.
         labels: which images must have a label.
 
@@ -83,7 +111,10 @@ def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labe
         UserError: unknown spec, missing folder, no image, two images of one name, images without a label.
     """
     spec = find_spec(config)
-    return open_split(spec, _split_folders(spec, config, split), root, f"{spec.name} ({split})", labels, config.resize)
+    where, name, resize = split_folders(spec, config, split), f"{spec.name} ({split})", config.resize or spec.resize
+    if root is not None and is_prepared(root):
+        return _open_prepared(spec, where, root, name, labels, resize, full_labels=split == "val")
+    return open_split(spec, where, root, name, labels, resize)
 
 
 def open_split(
@@ -94,7 +125,8 @@ def open_split(
     labels: Need = "all",
     resize: tuple[int, int] | None = None,
 ) -> Dataset:
-    """`open_dataset` for a spec at hand and folders without `{split}`; `name` is what errors call it."""
+    """`open_dataset` for a spec at hand, folders without `{split}` that are as they were downloaded; `name` is what
+    errors call it."""
     root = root or spec.root
     images = list_files(_folder(name, "image", where.images, root), IMAGE_ENDINGS, spec.image_suffix, name)
     images = _select(images, where, name)
@@ -108,6 +140,26 @@ def open_split(
     return Dataset(spec.name, spec.classes, samples, spec.encoding, resize or spec.resize)
 
 
+def _open_prepared(
+    spec: DatasetSpec,
+    where: SplitSpec,
+    root: Path,
+    name: str,
+    labels: Need,
+    resize: tuple[int, int] | None,
+    *,
+    full_labels: bool,
+) -> Dataset:
+    prepared, samples = open_prepared(root, spec, where, resize, name, full_labels=full_labels)
+    missing = [sample.name for sample in samples if sample.label is None]
+    if missing and not _may_lack(spec, labels, len(missing), len(samples)):
+        raise UserError(
+            f"{len(missing)} of {len(samples)} images of {name} have no label in {root}: {first_few(missing)}."
+            " They had none when it was prepared."
+        )
+    return Dataset(spec.name, spec.classes, tuple(samples), spec.encoding, resize, prepared)
+
+
 def _labels(
     spec: DatasetSpec, where: SplitSpec, root: Path | None, name: str, images: Listing, need: Need
 ) -> dict[str, Path]:
@@ -117,8 +169,7 @@ def _labels(
     folder = _folder(name, "label", where.labels, root)
     found = list_files(folder, LABEL_ENDINGS, spec.label_suffix, name).paths
     missing = [n for n in images.paths if n not in found]
-    may_lack_some = need == "optional" or (need == "some" and spec.partial_labels)
-    if missing and not (may_lack_some and len(missing) < len(images.paths)):
+    if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
         suffixes = f" with {spec.label_suffix} in place of {spec.image_suffix}" if spec.label_suffix else ""
         raise UserError(
             f"{len(missing)} of {len(images.paths)} images of {name} have no label in {folder}:"
@@ -127,7 +178,12 @@ def _labels(
     return found
 
 
-def _split_folders(spec: DatasetSpec, config: DatasetConfig, split: Split) -> SplitSpec:
+def _may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:
+    """Whether so many of `count` images may lack a label."""
+    return need == "optional" or (need == "some" and spec.partial_labels and missing < count)
+
+
+def split_folders(spec: DatasetSpec, config: DatasetConfig, split: Split) -> SplitSpec:
     """The spec's folders of a split, or those that the user named in their place."""
     images, labels = (config.images, config.labels) if split == "train" else (config.val_images, config.val_labels)
     where = spec.train if split == "train" else spec.val
@@ -156,10 +212,9 @@ def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
 
 def _select(listing: Listing, where: SplitSpec, name: str) -> Listing:
     """The images of some sequences and frames only, where a split is so defined."""
-    if not where.sequences and where.frames == (None, None):
+    if not where.is_filtered:
         return listing
-    chosen = [n for n in listing.paths if not where.sequences or n.startswith(where.sequences)]
-    chosen = chosen[slice(*where.frames)]
+    chosen = where.select(list(listing.paths))
     if not chosen:
         raise UserError(f"{name} has no images of sequences {', '.join(where.sequences)} in {listing.folder}.")
     return Listing(listing.folder, {n: listing.paths[n] for n in chosen})

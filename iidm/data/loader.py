@@ -6,11 +6,13 @@ batch is ready while the network computes. What a batch holds depends on the see
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,10 +22,12 @@ from numpy.typing import NDArray
 
 from ..config import DataConfig
 from ..types import EvalBatch, LabeledImages, Sample, TrainBatch, UserError
+from .arrays import map_rows
 from .datasets import Dataset, Domains, training_size
-from .pipeline import ImageDecoder, SampleSource, own, raise_damaged, read_bytes, train_pipeline
+from .pipeline import ImageDecoder, own, raise_damaged, read_image, train_pipeline
 from .readahead import ReadAhead
-from .sampling import CropRules, RareClasses, Sampler, image_size
+from .sampling import CropRules, RareClasses, Sampler
+from .source import SampleSource, read_bytes
 from .statistics import class_pixel_counts
 
 LABEL_CACHE_BYTES = 512 * 2**20
@@ -47,6 +51,8 @@ class TrainLoader:
         device: where the batches lie.
         start_step: step of the first batch.
         strategy: mixing strategy; `two-xu-two-streams` reads twice `data.unlabeled_batch` unlabeled images.
+        damaged: images that are known to be damaged, which `data.skip_damaged` leaves out from the start.
+        rank, world_size: this process among those that train together, each on its own samples.
         counts: int64 [N,K] pixels of each class in each image at training resolution, by stream ("source", "target"),
             for rare class sampling; counted from the labels where they are not given.
         threads: decoding threads; None: one a core, 8 at most.
@@ -65,17 +71,23 @@ class TrainLoader:
         start_step: int = 0,
         strategy: str = "one-xu-two-streams",
         counts: Mapping[str, NDArray[np.int64]] | None = None,
+        damaged: Collection[Path] = (),
+        rank: int = 0,
+        world_size: int = 1,
         threads: int | None = None,
     ) -> None:
-        streams = _streams(domains, data, seed, strategy, counts or {})
-        source = SampleSource(list(streams.values()), start_step)
-        pipeline = train_pipeline(
-            source, device=device, threads=threads or _threads(), workers=data.workers, prefetch=_DALI_DEPTH
-        )
-        slices = _slices({name: count for name, (_, count) in streams.items()})
+        assert 0 <= rank < world_size
+        streams = _streams(domains, data, seed, strategy, counts or {}, damaged)
+        groups = []
+        for is_raw in (True, False):
+            alike = {name: stream for name, stream in streams.items() if stream[0].dataset.is_raw == is_raw}
+            if alike:
+                source = SampleSource(list(alike.values()), start_step, rank=rank, world_size=world_size)
+                slices = _slices({name: count for name, (_, count) in alike.items()})
+                groups.append(_Group(source, slices, device, threads or _threads(), data))
         self.wait_s = 0.0
         """Seconds that the caller waited for the last batch."""
-        self._ahead = ReadAhead(_train_batches(source, pipeline, slices, device), data.prefetch, device)
+        self._ahead = ReadAhead(_train_batches(groups, start_step), data.prefetch, device)
 
     def __iter__(self) -> Iterator[TrainBatch]:
         return self
@@ -141,39 +153,75 @@ class EvalLoader:
         """Nothing stays open between iterations."""
 
 
-def _train_batches(
-    source: SampleSource, pipeline: Any, slices: Mapping[str, slice], device: torch.device
-) -> Generator[TrainBatch]:
-    step = source.start_step
-    while True:
-        try:
-            images, labels = (own(output.as_tensor(), device) for output in pipeline.run())
-        except UserError:
-            raise
-        except Exception:
-            _explain(source, step)
-            raise
-        yield _train_batch(images, labels, slices)
-        step += 1
+class _Group:
+    """The streams that share a DALI graph, as all their images are raw or all are encoded."""
+
+    def __init__(
+        self, source: SampleSource, slices: Mapping[str, slice], device: torch.device, threads: int, data: DataConfig
+    ) -> None:
+        self.source, self.slices, self.device, self.threads = source, slices, device, threads
+        self.workers, self.skip_damaged = data.workers, data.skip_damaged
+        self._pipeline = self._build(source.start_step)
+
+    def read(self, step: int) -> dict[str, LabeledImages]:
+        """The crops of each stream at `step`, which is the one after that of the last call."""
+        while True:
+            try:
+                images, labels = (own(output.as_tensor(), self.device) for output in self._pipeline.run())
+                return {name: LabeledImages(images[part], labels[part]) for name, part in self.slices.items()}
+            except UserError:
+                raise
+            except Exception:
+                if not self._leave_out_damaged(step):
+                    raise
+                self._pipeline = self._build(step)  # a DALI pipeline is of no use after an error
+
+    def _build(self, step: int) -> Any:
+        return train_pipeline(
+            self.source.starting_at(step),
+            device=self.device,
+            threads=self.threads,
+            workers=self.workers,
+            prefetch=_DALI_DEPTH,
+        )
+
+    def _leave_out_damaged(self, step: int) -> bool:
+        """Whether files of `step`, or of those read ahead of it, are to blame for a failure of DALI or of a worker.
+
+        Raises their UserError where damaged images are not skipped.
+        """
+        found = False
+        for failed in range(step, step + _DALI_DEPTH + 1):
+            for place in range(self.source.batch_size):
+                sampler, number = self.source.sampler(failed, place)
+                while True:
+                    sample = sampler.draw(number).sample
+                    try:
+                        if not sampler.dataset.is_raw:
+                            read_image(sample.image)
+                        break
+                    except UserError as error:
+                        sampler.give_up(sample, error)
+                        found = True
+        return found
 
 
-def _explain(source: SampleSource, step: int) -> None:
-    """Raise the UserError behind a failure of DALI or of a worker at `step` or just after it, if a file is to blame."""
-    for failed in range(step, step + _DALI_DEPTH + 1):
-        draws = [source.draw(failed, place) for place in range(source.batch_size)]
-        raise_damaged([draw.sample.image for draw in draws])
-
-
-def _train_batch(images: torch.Tensor, labels: torch.Tensor, slices: Mapping[str, slice]) -> TrainBatch:
-    def labeled(name: str) -> LabeledImages | None:
-        return LabeledImages(images[slices[name]], labels[slices[name]]) if name in slices else None
-
-    unlabeled = images[slices["unlabeled"]] if "unlabeled" in slices else None
-    return TrainBatch(labeled("source"), labeled("target"), unlabeled)
+def _train_batches(groups: Sequence[_Group], start_step: int) -> Generator[TrainBatch]:
+    for step in itertools.count(start_step):
+        streams: dict[str, LabeledImages] = {}
+        for group in groups:
+            streams |= group.read(step)
+        unlabeled = streams.get("unlabeled")
+        yield TrainBatch(streams.get("source"), streams.get("target"), unlabeled.image if unlabeled else None)
 
 
 def _streams(
-    domains: Domains, data: DataConfig, seed: int, strategy: str, counts: Mapping[str, NDArray[np.int64]]
+    domains: Domains,
+    data: DataConfig,
+    seed: int,
+    strategy: str,
+    counts: Mapping[str, NDArray[np.int64]],
+    damaged: Collection[Path],
 ) -> dict[str, tuple[Sampler, int]]:
     """Sampler and crops a step of each stream that has a domain."""
     crops = {
@@ -213,7 +261,9 @@ def _streams(
             flip_probability=data.flip_probability,
             labeled=name != "unlabeled",
             rare_classes=rare_classes,
-            cache_bytes=cache_bytes,
+            cache_bytes=0 if dataset.prepared and dataset.prepared.maps_labels else cache_bytes,
+            skip_damaged=data.skip_damaged,
+            damaged=damaged,
         )
         streams[name] = sampler, count
     assert streams, "a training run reads one stream or more"
@@ -230,21 +280,15 @@ def _slices(counts: Mapping[str, int]) -> dict[str, slice]:
 
 
 def _eval_batches(dataset: Dataset, device: torch.device, batch_size: int, threads: int) -> Generator[EvalBatch]:
-    """Decode several images at a time, so that all threads have work; group neighbours of equal sizes."""
+    """Load several images at a time, so that all threads have work; group neighbours of equal sizes."""
     most = max(batch_size, threads)
-    decoder = ImageDecoder(device=device, batch_size=most, threads=threads)
+    load_images = _raw_images(dataset, device) if dataset.is_raw else _decoded_images(dataset, device, most, threads)
     group: list[tuple[torch.Tensor, torch.Tensor, str]] = []
     with ThreadPoolExecutor(threads) as pool:
-        for chunk in _chunks(dataset.samples, most):
+        for chunk in _chunks(dataset, most):
             labels = [pool.submit(dataset.load_label, sample) for sample, _ in chunk]
-            encoded = [read_bytes(sample.image) for sample, _ in chunk]
-            try:
-                images = decoder(encoded, [_new_size(dataset, size) for _, size in chunk])
-            except RuntimeError:
-                raise_damaged([sample.image for sample, _ in chunk])
-                raise
-            for (sample, _), image, future in zip(chunk, images, labels, strict=True):
-                label = torch.from_numpy(future.result())
+            for (sample, _), image, future in zip(chunk, load_images(chunk), labels, strict=True):
+                label = torch.from_numpy(np.require(future.result(), requirements="W"))
                 if group and (
                     len(group) == batch_size or (image.shape, label.shape) != (group[0][0].shape, group[0][1].shape)
                 ):
@@ -255,18 +299,46 @@ def _eval_batches(dataset: Dataset, device: torch.device, batch_size: int, threa
         yield _eval_batch(group, device)
 
 
+_Chunk = list[tuple[Sample, tuple[int, int]]]
+"""Samples and the sizes (H, W) of their images on disk."""
+
+
+def _raw_images(dataset: Dataset, device: torch.device) -> Callable[[_Chunk], list[torch.Tensor]]:
+    def load(chunk: _Chunk) -> list[torch.Tensor]:
+        images = (np.array(map_rows(sample.image, (*size, 3))) for sample, size in chunk)
+        return [torch.from_numpy(image).to(device) for image in images]
+
+    return load
+
+
+def _decoded_images(
+    dataset: Dataset, device: torch.device, most: int, threads: int
+) -> Callable[[_Chunk], list[torch.Tensor]]:
+    decoder = ImageDecoder(device=device, batch_size=most, threads=threads)
+
+    def load(chunk: _Chunk) -> list[torch.Tensor]:
+        encoded = [read_bytes(sample.image) for sample, _ in chunk]
+        try:
+            return decoder(encoded, [_new_size(dataset, size) for _, size in chunk])
+        except RuntimeError:
+            raise_damaged([sample.image for sample, _ in chunk])
+            raise
+
+    return load
+
+
 def _new_size(dataset: Dataset, disk_size: tuple[int, int]) -> tuple[int, int] | None:
     """The training resolution of an image where it is another than that on disk."""
     size = training_size(dataset, disk_size)
     return None if size == disk_size else size
 
 
-def _chunks(samples: Sequence[Sample], most: int) -> Iterator[list[tuple[Sample, tuple[int, int]]]]:
-    """Up to `most` samples and their sizes (H, W) at a time, no more than CHUNK_PX together unless it is one alone."""
-    chunk: list[tuple[Sample, tuple[int, int]]] = []
+def _chunks(dataset: Dataset, most: int) -> Iterator[_Chunk]:
+    """Up to `most` samples at a time, no more than CHUNK_PX together unless it is one alone."""
+    chunk: _Chunk = []
     pixels = 0
-    for sample in samples:
-        size = image_size(sample)
+    for sample in dataset.samples:
+        size = dataset.image_size(sample)
         if chunk and (len(chunk) == most or pixels + size[0] * size[1] > CHUNK_PX):
             yield chunk
             chunk, pixels = [], 0

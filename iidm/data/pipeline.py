@@ -1,19 +1,16 @@
-"""The DALI graphs: encoded bytes in, crops or whole images out.
+"""The DALI graphs: encoded bytes or raw crops in, crops or whole images on the device out.
 
-Training: decode -> resize to training resolution -> crop, 0 beyond the image's end -> flip. The sampler has already cut
-the label with the same numbers (sampling.py), so the pair needs no second graph; tests/data/test_pipeline.py holds
-image and label to each other pixel by pixel. Images are resized with DALI's antialiased bilinear filter; the field's
-cv2 bilinear aliases when it shrinks. EXIF orientation is left aside by both: labels are drawn on the stored pixels.
+Training from encoded images: decode -> resize to training resolution -> crop, 0 beyond the image's end -> flip. From
+raw ones: flip. The sampler has already cut the label with the same numbers (sampling.py), so the pair needs no second
+graph; tests/data/test_pipeline.py holds image and label to each other pixel by pixel. Images are resized with DALI's
+antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. EXIF orientation is left aside by both:
+labels are drawn on the stored pixels.
 
-All streams ride in one batch: [source | target | unlabeled]; the loader splits it into views.
+All streams of one kind ride in one batch: [source | target | unlabeled]; the loader splits it into views.
 """
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import signal
-import sys
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -25,76 +22,8 @@ import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 
-from ..types import IGNORE_INDEX, UserError
-from .sampling import Draw, Sampler
-
-Encoded = NDArray[np.uint8]
-"""uint8 [bytes]: a file as it lies on disk."""
-
-
-class SampleSource:
-    """Gives DALI one sample after the other; picklable, so that worker processes can hold a copy each.
-
-    Args:
-        streams: each stream's sampler and its crops a step, in the order of the batch.
-        start_step: step of the first batch.
-    """
-
-    def __init__(self, streams: Sequence[tuple[Sampler, int]], start_step: int) -> None:
-        self.streams = tuple(streams)
-        self.start_step = start_step
-        self.batch_size = sum(count for _, count in streams)
-        self.crop_size = streams[0][0].rules.size
-
-    def draw(self, step: int, place: int) -> Draw:
-        """The crop at `place` of the batch of `step`."""
-        for sampler, count in self.streams:
-            if place < count:
-                return sampler.draw(step * count + place)
-            place -= count
-        raise IndexError("the batch has no such place")
-
-    def __call__(self, info: Any) -> tuple[NDArray[Any], ...]:
-        """What the graph of `train_pipeline` needs of the sample that DALI's SampleInfo names."""
-        draw = self.draw(self.start_step + info.iteration, info.idx_in_batch)
-        is_resized = draw.size != draw.disk_size
-        anchor = np.array(draw.anchor)
-        window_size = np.minimum(self.crop_size, np.array(draw.size) - anchor)
-        scale = np.divide(draw.disk_size, draw.size)
-        # Streams without labels fill their place: every output of a DALI pipeline has the same batch size.
-        label = np.full(self.crop_size, IGNORE_INDEX, np.uint8) if draw.label is None else draw.label
-        return (
-            read_bytes(draw.sample.image),
-            np.array(is_resized),
-            (anchor * scale).astype(np.float32),
-            ((anchor + window_size) * scale).astype(np.float32),
-            window_size.astype(np.float32),
-            (anchor * (not is_resized)).astype(np.int32),
-            np.array(draw.flip, np.int32),
-            label,
-        )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickling happens in a worker process: Ctrl-C is the main process's to handle, which still needs us then."""
-        self.__dict__.update(state)
-        if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            if sys.platform == "linux":
-                # A main process that is killed cannot end its workers: the kernel does it (PR_SET_PDEATHSIG = 1).
-                ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def read_bytes(path: Path) -> Encoded:
-    """A file's bytes. Raises UserError where it cannot be read."""
-    try:
-        encoded = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"Image {path} does not exist.") from None
-    except OSError as error:
-        raise UserError(f"Image {path} cannot be read ({error.strerror}).") from None
-    if not encoded.size:
-        raise UserError(f"Image {path} is empty. Copy or download it again.")
-    return encoded
+from ..types import UserError
+from .source import Encoded, SampleSource, read_bytes
 
 
 def train_pipeline(
@@ -111,44 +40,57 @@ def train_pipeline(
         prefetch: batches that DALI works on ahead.
     """
 
-    @pipeline_def(
-        batch_size=source.batch_size,
-        num_threads=threads,
-        device_id=_device_id(device),
-        prefetch_queue_depth=prefetch,
-        exec_dynamic=True,
-        enable_conditionals=True,
-        py_num_workers=max(workers, 1),
-        py_start_method="spawn",
-    )
-    def graph() -> Any:
-        encoded, is_resized, roi_start, roi_end, window_size, anchor, flip, label = fn.external_source(
-            source=source,
-            num_outputs=8,
-            batch=False,
-            parallel=workers > 0,
-            dtype=[types.UINT8, types.BOOL, *[types.FLOAT] * 3, types.INT32, types.INT32, types.UINT8],
-            ndim=[1, 0, 1, 1, 1, 1, 0, 2],
-            **({"prefetch_queue_depth": prefetch} if workers else {}),
-        )
-        image = fn.decoders.image(encoded, **_decoder_arguments(device))
-        if is_resized:
-            # Only the crop is resized, not the image around it; the filter still reads beyond the crop's edge.
-            image = fn.resize(image, size=window_size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
-        image = fn.slice(
-            image,
-            start=anchor,
-            shape=list(source.crop_size),
-            axes=[0, 1],
-            out_of_bounds_policy="pad",
-            fill_values=0,
-        )
-        image = fn.flip(image, horizontal=flip)
-        return image, label.gpu() if device.type == "cuda" else label
-
-    pipeline = graph()
+    options = {
+        "batch_size": source.batch_size,
+        "num_threads": threads,
+        "device_id": _device_id(device),
+        "prefetch_queue_depth": prefetch,
+        "exec_dynamic": True,
+        "enable_conditionals": True,
+        "py_num_workers": max(workers, 1),
+        "py_start_method": "spawn",
+    }
+    feed = {
+        "source": source,
+        "batch": False,
+        "parallel": workers > 0,
+        **({"prefetch_queue_depth": prefetch} if workers else {}),
+    }
+    graph = _raw_graph if source.is_raw else _encoded_graph
+    pipeline = pipeline_def(graph, **options)(source.crop_size, device, feed)
     pipeline.build()
     return pipeline
+
+
+def _raw_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
+    """The source has read the crop already: nothing is left but to mirror it."""
+    image, flip, label = fn.external_source(
+        num_outputs=3, dtype=[types.UINT8, types.INT32, types.UINT8], ndim=[3, 0, 2], **feed
+    )
+    if device.type == "cuda":
+        image, label = image.gpu(), label.gpu()
+    return fn.flip(image, horizontal=flip), label
+
+
+def _encoded_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
+    encoded, is_resized, roi_start, roi_end, window_size, anchor, flip, label = fn.external_source(
+        num_outputs=8,
+        dtype=[types.UINT8, types.BOOL, types.FLOAT, types.FLOAT, *[types.INT32] * 3, types.UINT8],
+        ndim=[1, 0, 1, 1, 1, 1, 0, 2],
+        **feed,
+    )
+    if is_resized:
+        # Only the crop is resized, not the image around it; the filter still reads beyond the crop's edge.
+        image = fn.decoders.image(encoded, **_decoder_arguments(device))
+        size = fn.cast(window_size, dtype=types.FLOAT)
+        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
+    else:
+        # A JPEG is decoded where the crop lies only: half the time.
+        image = fn.decoders.image_slice(
+            encoded, start=anchor, shape=window_size, axes=[0, 1], **_decoder_arguments(device)
+        )
+    image = fn.slice(image, start=[0, 0], shape=list(crop_size), axes=[0, 1], out_of_bounds_policy="pad", fill_values=0)
+    return fn.flip(image, horizontal=flip), label.gpu() if device.type == "cuda" else label
 
 
 class ImageDecoder:

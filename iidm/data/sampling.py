@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,11 @@ from .datasets import Dataset, training_size
 
 FALLBACK_IMAGES = 10
 """How many images stand for a class of which no image holds enough pixels: those that hold most of it."""
+
+RARE_ATTEMPTS = 10
+"""Draws by rare class that may meet damaged images; then any image stands in."""
+MOST_ATTEMPTS = 1000
+"""Draws that may meet damaged images before the run ends."""
 
 _log = logging.getLogger("iidm.data")
 
@@ -156,6 +162,8 @@ class Sampler:
         labeled: whether the stream gives labels.
         rare_classes: draws the images by rare class; None: every image once an epoch, shuffled.
         cache_bytes: for decoded labels.
+        skip_damaged: whether another image stands in for one that cannot be read.
+        damaged: images that are known to be so.
     """
 
     def __init__(
@@ -169,6 +177,8 @@ class Sampler:
         labeled: bool = True,
         rare_classes: RareClasses | None = None,
         cache_bytes: int = 0,
+        skip_damaged: bool = False,
+        damaged: Collection[Path] = (),
     ) -> None:
         if not dataset.samples:
             raise UserError(f"Data set {dataset.name} has no images to draw from.")
@@ -181,40 +191,66 @@ class Sampler:
         self._shuffle = Shuffle(len(dataset.samples), seed, stream)
         self._cache = LabelCache(cache_bytes)
         self._disk_sizes: dict[int, tuple[int, int]] = {}
+        self._skip_damaged = skip_damaged
+        self._damaged = set(damaged)
 
     def draw(self, number: int) -> Draw:
-        """The crop of sample `number`. Raises UserError where its image or label cannot be read; it names the file."""
-        rng = np.random.default_rng([*self._seed, number])
+        """The crop of sample `number`.
+
+        Where damaged images are skipped, the one that stands in is a function of the number too, and so the same in
+        every process and after a resume.
+
+        Raises:
+            UserError: its image or label cannot be read; it names the file.
+        """
+        for attempt in range(MOST_ATTEMPTS):
+            draw = self._attempt(number, attempt)
+            if draw is not None:
+                return draw
+        raise UserError(
+            f"{MOST_ATTEMPTS} draws in a row from {self.dataset.name} met damaged images; {len(self._damaged)} of"
+            f" {len(self.dataset.samples)} are known to be. Copy or download the data set again."
+        )
+
+    def give_up(self, sample: Sample, error: UserError) -> None:
+        """Leave an image out from now on, or raise `error` where damaged images are not skipped."""
+        if not self._skip_damaged:
+            raise error
+        if sample.image not in self._damaged:
+            self._damaged.add(sample.image)
+            _log.warning("%s Another image stands in for it (--data.skip-damaged).", error)
+
+    def _attempt(self, number: int, attempt: int) -> Draw | None:
+        """One draw; None where it met a damaged image."""
+        # The 2 keeps further attempts apart from the epochs' orders (see Shuffle).
+        rng = np.random.default_rng([*self._seed, number] if attempt == 0 else [*self._seed, number, 2, attempt])
         flip = bool(rng.random() < self.flip_probability)
         wanted: int | None = None
-        if self._rare_classes is None:
+        if self._rare_classes is not None and attempt < RARE_ATTEMPTS:
+            wanted, index = self._rare_classes.draw(rng)
+        elif attempt == 0:
             index = self._shuffle.index(number)
         else:
-            wanted, index = self._rare_classes.draw(rng)
+            index = int(rng.integers(len(self.dataset.samples)))
         sample = self.dataset.samples[index]
-        disk_size = self._disk_size(index)
-        size = training_size(self.dataset, disk_size)
-        if not self.labeled:
-            return Draw(sample, disk_size, size, random_anchor(size, self.rules.size, rng), flip, None)
-        label = self._cache.get(index, lambda: resize_label(self.dataset.load_label(sample), size))
+        if sample.image in self._damaged:
+            return None
+        try:
+            disk_size = self._disk_size(index)
+            size = training_size(self.dataset, disk_size)
+            if not self.labeled:
+                return Draw(sample, disk_size, size, random_anchor(size, self.rules.size, rng), flip, None)
+            label = self._cache.get(index, lambda: resize_label(self.dataset.load_label(sample), size))
+        except UserError as error:
+            self.give_up(sample, error)
+            return None
         anchor = search_anchor(label, self.rules, rng, wanted)
         return Draw(sample, disk_size, size, anchor, flip, cut_label(label, anchor, self.rules.size, flip))
 
     def _disk_size(self, index: int) -> tuple[int, int]:
         if index not in self._disk_sizes:
-            self._disk_sizes[index] = image_size(self.dataset.samples[index])
+            self._disk_sizes[index] = self.dataset.image_size(self.dataset.samples[index])
         return self._disk_sizes[index]
-
-
-def image_size(sample: Sample) -> tuple[int, int]:
-    """(H, W) of an image from its file's header. Raises UserError where there is none."""
-    try:
-        with Image.open(sample.image) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise UserError(f"Image {sample.image} does not exist.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"Image {sample.image} cannot be read ({error}). Copy or download it again.") from None
 
 
 def random_anchor(size: tuple[int, int], crop_size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
@@ -258,8 +294,10 @@ def search_anchor(
 
 def largest_share(label: NDArray[np.uint8]) -> float:
     """The share of the most frequent class among the pixels that are not ignored; 1 where all are ignored."""
-    counts = np.bincount(label.ravel(), minlength=256)[:IGNORE_INDEX]
-    return float(counts.max() / counts.sum()) if counts.any() else 1.0
+    # Pillow counts bytes as they are: 0.15 ms for 512x512, where numpy's bincount takes 0.38 ms
+    counts = Image.fromarray(label).histogram()[:IGNORE_INDEX]
+    labeled = sum(counts)
+    return max(counts) / labeled if labeled else 1.0
 
 
 def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ more entry of `SPECS`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,16 @@ class SplitSpec:
     """Only images whose name starts with one of these; empty: all."""
     frames: tuple[int | None, int | None] = (None, None)
     """Of those, in the order of their names, only the ones from the first to before the second position."""
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether only some of the folder's images belong to the split."""
+        return bool(self.sequences) or self.frames != (None, None)
+
+    def select(self, names: Sequence[str]) -> list[str]:
+        """Those of the sorted names that belong to the split."""
+        chosen = [n for n in names if not self.sequences or n.startswith(self.sequences)]
+        return chosen[slice(*self.frames)]
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ def class_pixel_counts(
     """Pixels of each class in each label, counted on disk and scaled to the area of the training resolution.
 
     Replaces DAFormer's class statistics files, which users had to make and which were missing or empty (its
-    issues 50 and 82). The first call decodes every label on threads (Pillow lets the others run); later ones
-    read the cache, whose key holds path, size and time of change of every label, the encoding and the
-    training box.
+    issues 50 and 82). A prepared data set has them in its index. Else the first call decodes every label on threads
+    (Pillow lets the others run); later ones read the cache, whose key holds path, size and time of change of every
+    label, the encoding and the training box.
 
     Args:
         cache: folder of the cached counts; default: `cache_folder()`. One that cannot be written is left
@@ -45,6 +45,8 @@ def class_pixel_counts(
         UserError: an image has no label, or a label cannot be read or holds an id that the data set does not
             name.
     """
+    if dataset.prepared is not None:
+        return dataset.prepared.class_pixels(dataset.samples, len(dataset.classes))
     path = (cache or cache_folder()) / f"class-pixels-{_key(dataset)}.npz"
     cached = _read(path, (len(dataset.samples), len(dataset.classes)))
     if cached is not None:
@@ -82,8 +84,12 @@ def absent_classes_note(classes: ClassSet, counts: Iterable[NDArray[np.int64]]) 
 
 
 def _count(dataset: Dataset, sample: Sample) -> NDArray[np.int64]:
-    label = dataset.load_label(sample)
-    height, width = training_size(dataset, label.shape)
+    return count_pixels(dataset, dataset.load_label(sample))
+
+
+def count_pixels(dataset: Dataset, label: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """int64 [K]: pixels of each class in a label at its size on disk, scaled to the area of the training resolution."""
+    height, width = training_size(dataset, (label.shape[0], label.shape[1]))
     # Pillow's histogram reads bytes as they are; numpy's bincount makes an int64 copy first
     histogram = np.array(Image.fromarray(label).histogram()[: len(dataset.classes)], np.int64)
     area = height * width

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from iidm.config import Config, DataConfig, DatasetConfig
-from iidm.data.check import SAMPLED_LABELS, check_domains
+from iidm.data.check import SAMPLED_LABELS, Checked, check_domains
 from iidm.data.datasets import Domains
 from iidm.data.domains import open_domains
 from iidm.types import UserError
@@ -41,8 +41,8 @@ def _cut(path: Path, share: float = 0.6) -> None:
 
 
 def test_good_files_pass_without_a_note(domains: Domains) -> None:
-    assert check_domains(domains, CROP) == []
-    assert check_domains(domains, CROP, full=True, jobs=2) == []
+    assert check_domains(domains, CROP) == Checked([])
+    assert check_domains(domains, CROP, full=True, jobs=2) == Checked([])
 
 
 @pytest.mark.parametrize("stream", ["source", "labeled", "unlabeled", "val"])
@@ -66,7 +66,7 @@ def test_bytes_after_the_end_of_a_picture_are_allowed(domains: Domains) -> None:
         path = _first(domains.source, what)
         path.write_bytes(path.read_bytes() + b"camera notes" * 3)
         path.write_bytes(path.read_bytes() + bytes(9000))  # more than is looked at: decided by decoding
-    assert check_domains(domains, CROP) == []
+    assert check_domains(domains, CROP) == Checked([])
 
 
 def test_an_empty_a_missing_and_a_foreign_file_are_named(domains: Domains) -> None:
@@ -134,7 +134,7 @@ def test_small_images_and_absent_classes_are_noted(domains: Domains) -> None:
         for sample in stream.samples:
             assert sample.label is not None
             make.save_gray(sample.label, make.random_ids((0, 1, 2, 3, 4, 5, 6, 8, 10, 11), make.SIZE, 0))
-    notes = check_domains(domains, (32, 40))
+    notes = check_domains(domains, (32, 40)).notes
     assert len(notes) == 4 and all("\n" not in note for note in notes)
     assert notes[0].startswith("7 of 7 source images are smaller than the crop 32x40 (HxW)")
     assert notes[3].startswith("No training label holds fence, pedestrian:")

@@ -310,7 +310,7 @@ def test_images_are_evaluated_at_training_size_and_labels_at_their_own(tmp_path:
 def test_large_images_are_decoded_few_at_a_time(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = _evaluate(dataset, 1, threads=4)
     monkeypatch.setattr(loader_module, "CHUNK_PX", 2500)
-    chunks = [len(chunk) for chunk in loader_module._chunks(dataset.samples, 4)]
+    chunks = [len(chunk) for chunk in loader_module._chunks(dataset, 4)]
     assert sum(chunks) == len(dataset.samples) and max(chunks) < 3
     for one, other in zip(_evaluate(dataset, 1, threads=4), expected, strict=True):
         assert one.names == other.names and torch.equal(one.image, other.image) and torch.equal(one.label, other.label)
