@@ -240,7 +240,7 @@ def _streams(
             continue
         rare_classes = None
         if by_rare_class:
-            given = counts[name] if name in counts else class_pixel_counts(dataset)
+            given = counts[name] if name in counts else class_pixel_counts(dataset, skip_damaged=data.skip_damaged)
             rare_classes = RareClasses(
                 given,
                 temperature=data.rare_class_temperature,

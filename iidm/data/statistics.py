@@ -23,7 +23,12 @@ _log = logging.getLogger("iidm.data")
 
 
 def class_pixel_counts(
-    dataset: Dataset, *, cache: Path | None = None, jobs: int | None = None, progress: Progress | None = None
+    dataset: Dataset,
+    *,
+    skip_damaged: bool = False,
+    cache: Path | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """Pixels of each class in each label, counted on disk and scaled to the area of the training resolution.
 
@@ -33,6 +38,7 @@ def class_pixel_counts(
     label, the encoding and the training box.
 
     Args:
+        skip_damaged: count nothing in a label that cannot be read.
         cache: folder of the cached counts; default: `cache_folder()`. One that cannot be written is left
             aside.
         jobs: threads; default: one per core.
@@ -52,16 +58,21 @@ def class_pixel_counts(
     if cached is not None:
         return cached
     counts = np.zeros((len(dataset.samples), len(dataset.classes)), np.int64)
+    damaged = 0
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
         try:
-            for row, count in enumerate(pool.map(lambda sample: _count(dataset, sample), dataset.samples)):
-                counts[row] = count
+            for row, count in enumerate(pool.map(lambda s: _count(dataset, s, skip_damaged), dataset.samples)):
+                if count is None:
+                    damaged += 1
+                else:
+                    counts[row] = count
                 if progress is not None:
                     progress(row + 1, len(dataset.samples))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    _write(path, counts)
+    if not damaged:
+        _write(path, counts)
     return counts
 
 
@@ -83,8 +94,13 @@ def absent_classes_note(classes: ClassSet, counts: Iterable[NDArray[np.int64]]) 
     )
 
 
-def _count(dataset: Dataset, sample: Sample) -> NDArray[np.int64]:
-    return count_pixels(dataset, dataset.load_label(sample))
+def _count(dataset: Dataset, sample: Sample, skip_damaged: bool) -> NDArray[np.int64] | None:
+    try:
+        return count_pixels(dataset, dataset.load_label(sample))
+    except UserError:
+        if skip_damaged:
+            return None
+        raise
 
 
 def count_pixels(dataset: Dataset, label: NDArray[np.uint8]) -> NDArray[np.int64]:
