@@ -139,10 +139,9 @@ class ImageDecoder:
 
 
 def own(output: Any, device: torch.device) -> torch.Tensor:
-    """A copy of a DALI tensor on `device`, complete on return, that no later run of its pipeline writes to."""
+    """A DALI tensor as one of torch's on `device`, complete on return, that no later run of its pipeline writes to."""
     if device.type != "cuda":
-        # torch would copy with an OpenMP team of this thread's own, which waits for cores that the training holds.
-        return torch.from_numpy(np.array(output))
+        return torch.from_dlpack(output)  # no copy: the dynamic executor lets go of the buffer
     stream = torch.cuda.current_stream(device)
     tensor = torch.from_dlpack(output).clone()
     # DALI may write to its buffer again once `output` is gone: the copy must be over by then. Loaders call

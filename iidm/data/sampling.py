@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..types import IGNORE_INDEX, Sample, UserError
 from .datasets import Dataset, training_size
@@ -265,8 +264,9 @@ def search_anchor(
     """A position whose crop keeps the rules: the first of up to `rules.tries`, else the best one drawn.
 
     Best: enough of the wanted class comes first, then no class over its share, then more pixels of the wanted class,
-    then the smaller share. DAFormer nests its two rules (up to 10 crops for the class, up to 10 boxes for the share in
-    each) and takes the last draw where none fits; one loop draws fewer crops and never throws a better one away.
+    then the smaller share over the limit. DAFormer nests its two rules (up to 10 crops for the class, up to 10 boxes
+    for the share in each) and takes the last draw where none fits; one loop draws fewer crops and never throws a better
+    one away.
 
     Args:
         label: uint8 [H,W] at training resolution.
@@ -282,8 +282,8 @@ def search_anchor(
         crop = label[y : y + rules.size[0], x : x + rules.size[1]]
         wanted_px = 0 if wanted is None else int(np.count_nonzero(crop == wanted))
         has_wanted = wanted is None or wanted_px > rules.min_class_px
-        share = largest_share(crop) if rules.max_class_share < 1 else 0.0
-        score = (has_wanted, share <= rules.max_class_share, wanted_px, -share)
+        excess = share_over(crop, rules.max_class_share) if rules.max_class_share < 1 else 0.0
+        score = (has_wanted, excess == 0, wanted_px, -excess)
         if score[0] and score[1]:
             return y, x
         if best is None or score > best[0]:
@@ -292,12 +292,23 @@ def search_anchor(
     return best[1]
 
 
-def largest_share(label: NDArray[np.uint8]) -> float:
-    """The share of the most frequent class among the pixels that are not ignored; 1 where all are ignored."""
-    # Pillow counts bytes as they are: 0.15 ms for 512x512, where numpy's bincount takes 0.38 ms
-    counts = Image.fromarray(label).histogram()[:IGNORE_INDEX]
-    labeled = sum(counts)
-    return max(counts) / labeled if labeled else 1.0
+def share_over(label: NDArray[np.uint8], limit: float) -> float:
+    """The largest share of a class among the pixels that are not ignored, if it is over `limit`, else 0; 1 where all
+    are ignored.
+
+    A look at every 16th row and column tells which class it might be, and counting that one nearly always decides: 0.05
+    ms for 512x512, where a histogram takes 0.15 to 0.4 ms.
+    """
+    labeled = label.size - np.count_nonzero(label == IGNORE_INDEX)
+    if not labeled:
+        return 1.0
+    likely = int(np.bincount(label[::16, ::16].ravel(), minlength=256)[:IGNORE_INDEX].argmax())
+    share = float(np.count_nonzero(label == likely) / labeled)
+    if 1 - share <= limit and share <= limit:
+        return 0.0  # all other classes together are not over it
+    if share < 0.5:  # another class may be the largest
+        share = float(np.bincount(label.ravel(), minlength=256)[:IGNORE_INDEX].max() / labeled)
+    return share if share > limit else 0.0
 
 
 def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -21,10 +21,10 @@ from iidm.data.sampling import (
     RareClasses,
     Sampler,
     cut_label,
-    largest_share,
     random_anchor,
     resize_label,
     search_anchor,
+    share_over,
 )
 from iidm.types import UserError
 
@@ -202,9 +202,9 @@ def test_the_first_crop_within_the_share_is_taken_else_the_best(seed: int) -> No
     label = np.zeros((50, 60), np.uint8)
     label[:, :9] = 4
     rules = CropRules((16, 16), max_class_share=0.75, tries=6)
-    shares = [largest_share(crop) for crop in _draws(label, rules, seed)]
+    shares = [share_over(crop, 0) for crop in _draws(label, rules, seed)]
     expected = next((share for share in shares if share <= 0.75), min(shares))
-    assert largest_share(_found(label, rules, seed, None)) == expected
+    assert share_over(_found(label, rules, seed, None), 0) == expected
 
 
 def test_without_a_rule_the_first_crop_is_taken() -> None:
@@ -217,8 +217,20 @@ def test_without_a_rule_the_first_crop_is_taken() -> None:
 
 def test_ignored_pixels_have_no_share() -> None:
     label = np.array([[255, 255, 255, 1], [255, 255, 2, 1]], np.uint8)
-    assert largest_share(label) == pytest.approx(2 / 3)
-    assert largest_share(np.full((2, 2), 255, np.uint8)) == 1
+    assert share_over(label, 0) == pytest.approx(2 / 3)
+    assert share_over(np.full((2, 2), 255, np.uint8), 0.75) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.75, 0.9]), st.integers(1, 6))
+def test_the_share_over_a_limit_is_that_of_a_full_count(seed: int, limit: float, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.full(classes + 1, 0.5))
+    label = rng.choice(np.array([*range(classes), 255], np.uint8), size=(20, 30), p=weights)
+    label[::16, ::16] = rng.integers(classes)  # what the quick look sees may mislead
+    counts = np.bincount(label.ravel(), minlength=256)[:255]
+    largest = counts.max() / counts.sum()
+    assert share_over(label, limit) == (pytest.approx(largest) if largest > limit else 0)
 
 
 @settings(max_examples=60, deadline=None)

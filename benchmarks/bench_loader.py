@@ -1,0 +1,173 @@
+"""The way from disk to the student's batch: this loader against a DataLoader, on generated data in the official sizes.
+
+    pytest benchmarks/bench_loader.py --benchmark-json loader.json && python -m benchmarks.report_loader loader.json
+
+One timed unit is the same for all: BATCHES batches of 2 source + 2 labeled + 2 unlabeled crops of 512x512, labels
+included, on the device. `ideal` hands out copies of one cached batch: what remains when reading costs nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from iidm.config import DataConfig, DatasetConfig
+from iidm.data import Domains, TrainLoader, check_domains
+from iidm.data.datasets import open_dataset
+from iidm.data.files import cache_folder
+from iidm.data.prepared import INDEX, MANIFEST, Entry, entry_paths, read_index, read_manifest
+from iidm.types import TrainBatch
+
+from . import dataloader, street_data
+
+BATCHES = 20
+WARM_UP = 8
+"""Batches before the first timed one: caches, processes, and what is read ahead."""
+IMPLS = (
+    "iidm-prepared",
+    "iidm-jpeg",
+    "iidm-png",
+    "dataloader-prepared-uint8",
+    "dataloader-prepared",
+    "dataloader-png",
+    "ideal",
+)
+DATA = DataConfig()
+"""The paper's: 512x512, 2 + 2 + 2, rare class sampling."""
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def bench_loader(benchmark: Any, provenance: dict[str, Any], device: str, impl: str) -> None:
+    """Time BATCHES batches of one loader."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    where = torch.device(device)
+    with ExitStack() as stack:
+        batches = _batches(impl, where, stack)
+        count = BATCHES if benchmark.enabled else 1
+        for _ in itertools.islice(batches, WARM_UP if benchmark.enabled else 1):
+            pass
+
+        def unit() -> None:
+            for _ in itertools.islice(batches, count):
+                pass
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        benchmark.pedantic(unit, rounds=3 if impl.endswith("png") else 10)
+    images = 6 * count
+    if benchmark.stats is not None:  # None where timing is off
+        benchmark.extra_info["images_per_s"] = images / benchmark.stats.stats.median
+    benchmark.extra_info.update(op="loader", impl=impl, device=device, images=images, crop=DATA.crop_size, **provenance)
+
+
+@pytest.mark.parametrize("count", [100, 100_000])
+def bench_index(benchmark: Any, provenance: dict[str, Any], tmp_path: Path, count: int) -> None:
+    """Time BATCHES batches where the index has so many entries (of the same few files)."""
+    if not benchmark.enabled:
+        count = min(count, 1000)
+    roots = street_data.prepared("raw")
+    small = _domains(roots)
+    assert small.source is not None and small.labeled is not None
+    source, target = (_repeated(dataset, count) for dataset in (small.source, small.labeled))
+    domains = replace(small, source=source, labeled=target, unlabeled=target)
+    with TrainLoader(domains, DATA, seed=0, device=torch.device("cpu")) as loader:
+        for _ in itertools.islice(loader, WARM_UP):
+            pass
+
+        def unit() -> None:
+            for _ in itertools.islice(loader, BATCHES):
+                pass
+
+        benchmark.pedantic(unit, rounds=10)
+    benchmark.extra_info.update(op="loader-index", impl="iidm-prepared", device="cpu", entries=count, **provenance)
+
+
+def bench_start(benchmark: Any, provenance: dict[str, Any]) -> None:
+    """Time the start from a prepared folder of 25,000 images: open, check all lengths, statistics, first batch."""
+    count = 25_000 if benchmark.enabled else 100
+    roots = street_data.prepared("raw")
+    root = cache_folder() / f"benchmark-data-v{street_data.VERSION}" / f"many-{count}"
+    many = street_data.Roots(_linked(roots.gta5, root, count), roots.cityscapes)
+
+    def unit() -> None:
+        domains = _domains(many)
+        checked = check_domains(domains, DATA.crop_size)
+        with TrainLoader(domains, DATA, seed=0, device=torch.device("cpu"), damaged=checked.damaged) as loader:
+            next(loader)
+
+    benchmark.pedantic(unit, rounds=3)
+    benchmark.extra_info.update(op="loader-start", impl="iidm-prepared", device="cpu", entries=count, **provenance)
+
+
+def _batches(impl: str, device: torch.device, stack: ExitStack) -> Iterator[Any]:
+    workers = os.cpu_count() or 1
+    if impl == "dataloader-png":
+        return dataloader.batches(*street_data.official(), "png", workers, device)
+    if impl.startswith("dataloader-"):
+        kind: Any = impl.removeprefix("dataloader-")
+        return dataloader.batches(*street_data.prepared("raw"), kind, workers, device)
+    formats: dict[str, Callable[[], street_data.Roots]] = {
+        "iidm-prepared": lambda: street_data.prepared("raw"),
+        "iidm-jpeg": lambda: street_data.prepared("jpeg"),
+        "iidm-png": street_data.official,
+        "ideal": lambda: street_data.prepared("raw"),
+    }
+    loader = stack.enter_context(TrainLoader(_domains(formats[impl]()), DATA, seed=0, device=device))
+    return _copies(next(loader)) if impl == "ideal" else loader
+
+
+def _copies(batch: TrainBatch) -> Iterator[TrainBatch]:
+    assert batch.source and batch.target and batch.unlabeled is not None
+    while True:
+        source, target = (type(part)(*(tensor.clone() for tensor in part)) for part in (batch.source, batch.target))
+        yield TrainBatch(source, target, batch.unlabeled.clone())
+
+
+def _domains(roots: street_data.Roots) -> Domains:
+    source = open_dataset(DatasetConfig(spec="gta5"), roots.gta5, "train")
+    target = open_dataset(DatasetConfig(spec="cityscapes"), roots.cityscapes, "train")
+    return Domains(target.classes, source, target, target, target)
+
+
+def _repeated(dataset: Any, count: int) -> Any:
+    """The same few files under many names."""
+    prepared = dataset.prepared
+    few = itertools.islice(itertools.cycle(dataset.samples), count)
+    samples, entries = [], {}
+    for number, sample in enumerate(few):
+        samples.append(sample._replace(name=f"{number:06d}"))
+        entries[samples[-1].name] = prepared.entries[sample.name]
+    return replace(dataset, samples=tuple(samples), prepared=replace(prepared, entries=entries))
+
+
+def _linked(root: Path, out: Path, count: int) -> Path:
+    """A prepared folder of many images that are links to those of `root`."""
+    if (out / MANIFEST).exists():
+        return out
+    shutil.rmtree(out, ignore_errors=True)
+    manifest, known = read_manifest(root), itertools.cycle(read_index(root / INDEX))
+    lines = []
+    for number in range(count):
+        entry: Entry = next(known)
+        copy = entry._replace(name=f"{number:05d}")
+        old_paths, new_paths = entry_paths(root, manifest.format, entry), entry_paths(out, manifest.format, copy)
+        for old, new in zip(old_paths, new_paths, strict=True):
+            if old is not None and new is not None:
+                new.parent.mkdir(parents=True, exist_ok=True)
+                os.link(old, new)
+        lines.append(copy.line())
+    (out / INDEX).write_text("".join(lines))
+    (out / MANIFEST).write_text(json.dumps(manifest.as_json()))
+    return out
