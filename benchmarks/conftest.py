@@ -52,7 +52,10 @@ def _version(package: str) -> str:
 @pytest.fixture(scope="session")
 def provenance() -> dict[str, Any]:
     """Machine, commit and versions, for `extra_info`."""
-    versions = {name: _version(name) for name in ("torch", "triton", "numpy", "pytest-benchmark")}
+    versions = {
+        name: _version(name)
+        for name in ("torch", "triton", "nvidia-dali-cuda130", "numpy", "pillow", "pytest-benchmark")
+    }
     return {"machine": machine_info(), "commit": _commit(), "versions": versions}
 
 

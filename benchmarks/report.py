@@ -51,7 +51,7 @@ def _megabytes(row: Row | None) -> str:
 def table(rows: list[Row]) -> str:
     """A Markdown table of all cases, with what they were measured on above it."""
     lines = []
-    for text in dict.fromkeys(_provenance(row) for row in rows):
+    for text in dict.fromkeys(provenance(row) for row in rows):
         lines += [text, ""]
     head = [
         "op",
@@ -85,7 +85,8 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _provenance(row: Row) -> str:
+def provenance(row: Row) -> str:
+    """What a row was measured on, in one line."""
     machine = row["machine"]
     name = machine.get("gpu") if row["device"] == "cuda" else f"{machine['cores']} cores of {machine['cpu']}"
     versions = ", ".join(f"{package} {version}" for package, version in row["versions"].items() if version)

@@ -21,7 +21,7 @@ import torch
 
 from iidm.cli import parse_config, run_main
 from iidm.config import Config
-from iidm.data import Checked, Dataset, Domains, TrainLoader, check_domains, open_domains
+from iidm.data import Checked, Domains, TrainLoader, check_domains, open_domains, slow_reading_notes
 from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.curves import save_curves
 from iidm.engine.interrupt import InterruptFlag
@@ -50,8 +50,10 @@ def run(config: Config, resume: Path | None = None) -> Path:
     notes = [choose_kernels(config, device)]
     with Progress("drawing the built-in scenes, once", config.quiet) as progress:
         domains = open_domains(config, progress=progress)
-    checked = check(config, domains)
-    notes += checked.notes
+    checked = Checked([])
+    if config.data.check:
+        checked = check_domains(domains, config.data.crop_size, skip_damaged=config.data.skip_damaged)
+    notes += [*checked.notes, *slow_reading_notes(domains)]
     step, origin = build_step(config, domains, device)
     run_dir = prepare_run_dir(config, domains, resume)
     checkpoint = find_checkpoint(run_dir) if resume else None
@@ -96,25 +98,6 @@ def choose_kernels(config: Config, device: torch.device) -> str:
         return set_implementation(config.kernels, device)
     except RuntimeError as error:
         raise UserError(str(error)) from None
-
-
-def check(config: Config, domains: Domains) -> Checked:
-    """Look for bad files before the first step, and say which data sets are read the slow way."""
-    checked = Checked([])
-    if config.data.check:
-        checked = check_domains(domains, config.data.crop_size, skip_damaged=config.data.skip_damaged)
-    read = (domains.source, domains.unlabeled or domains.labeled)
-    slow = sorted({dataset.name for dataset in read if dataset is not None and decodes_whole_images(dataset)})
-    if slow:
-        checked.notes.append(
-            f"{' and '.join(slow)}: whole images are decoded for every crop; python -m iidm.prepare does it once"
-        )
-    return checked
-
-
-def decodes_whole_images(dataset: Dataset) -> bool:
-    """Whether a data set is read as it was downloaded; the built-in scenes are small enough for that."""
-    return dataset.prepared is None and not dataset.name.startswith("streetscenes")
 
 
 def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -> list[str]:
@@ -164,7 +147,7 @@ def train(
                 # Before the checkpoint too: one of broken weights would push out those that are whole.
                 values = read_values(out, number, run_dir)
             if done % config.log.every == 0 or last:
-                log.log(number, {**values, "lr": config.optim.lr * factor})
+                log.log(number, {**values, "lr": config.optim.lr * factor}, wait_ms=loader.mean_wait_ms())
             if is_due(done, config.log.preview_every) or last:
                 save_previews(run_dir, done, batch, out, step, domains, log)
             if is_due(done, config.log.eval_every) and not last:

@@ -1,6 +1,6 @@
 """The data room: which images there are, which crops are drawn, and the DALI pipeline that brings them in."""
 
-from .check import Checked, check_domains
+from .check import Checked, check_domains, slow_reading_notes
 from .datasets import Dataset
 from .domains import (
     Domains,
@@ -31,6 +31,7 @@ __all__ = [
     "open_validation",
     "prepare",
     "read_image",
+    "slow_reading_notes",
     "target_classes",
     "training_size_for",
     "write_splits",

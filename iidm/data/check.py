@@ -95,10 +95,22 @@ def check_domains(
             + ". Copy or download them again, or leave them out with a list of names (--data.source-list,"
             " --data.labeled-list, --data.unlabeled-list, --data.val-list), or with --data.skip-damaged."
         )
-    notes = [f"left out (--data.skip-damaged): {stream}: {'; '.join(report.problems)}" for stream, report in skipped]
+    notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
+    if skipped:
+        notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
     found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
     notes += [note for note in (*found_notes, _absent_note(domains, reports)) if note is not None]
     return Checked(notes, frozenset(report.image for _, report in skipped))
+
+
+def slow_reading_notes(domains: Domains) -> list[str]:
+    """A line where training images are read as they were downloaded; the built-in scenes are small enough for that."""
+    read = (domains.source, domains.unlabeled or domains.labeled)
+    names = dict.fromkeys(d.name for d in read if d is not None and d.prepared is None)
+    slow = [name for name in names if not name.startswith("streetscenes")]
+    if not slow:
+        return []
+    return [f"{' and '.join(slow)}: whole images are decoded for every crop; python -m iidm.prepare does that once"]
 
 
 def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:

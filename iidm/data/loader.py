@@ -87,6 +87,7 @@ class TrainLoader:
                 groups.append(_Group(source, slices, device, threads or _threads(), data))
         self.wait_s = 0.0
         """Seconds that the caller waited for the last batch."""
+        self._waits = (0, 0.0)
         self._ahead = ReadAhead(_train_batches(groups, start_step), data.prefetch, device)
 
     def __iter__(self) -> Iterator[TrainBatch]:
@@ -96,7 +97,13 @@ class TrainLoader:
         started = time.perf_counter()
         batch = next(self._ahead)
         self.wait_s = time.perf_counter() - started
+        self._waits = (self._waits[0] + 1, self._waits[1] + self.wait_s)
         return batch
+
+    def mean_wait_ms(self) -> float:
+        """Milliseconds a batch that the caller waited, since the last call of this."""
+        (count, seconds), self._waits = self._waits, (0, 0.0)
+        return 1e3 * seconds / max(1, count)
 
     def close(self) -> None:
         """End the thread and the worker processes."""

@@ -64,8 +64,12 @@ class RunLog:
         # Events carry the number of steps done, so the last one that stays is `start_step`'s own.
         return SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Write values after the (0-based) step `step`; losses, quality and steps/s show in the bar."""
+    def log(self, step: int, values: dict[str, float], *, wait_ms: float | None = None) -> None:
+        """Write values after the (0-based) step `step`; losses, quality and steps/s show in the bar.
+
+        How long a step waited for its batch shows in the bar and in TensorBoard: metrics.jsonl holds nothing that
+        differs between two runs of the same numbers.
+        """
         now = time.perf_counter()
         done = step + 1
         speed = (done - self._last[0]) / max(now - self._last[1], 1e-9)
@@ -78,6 +82,10 @@ class RunLog:
             for name, value in values.items():
                 self._board.add_scalar(name.replace("loss_", "loss/"), value, done)
         shown = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in values.items() if k != "lr"}
+        if wait_ms is not None:
+            shown["wait_ms"] = f"{wait_ms:.1f}"
+            if self._board is not None:
+                self._board.add_scalar("time/wait_ms", wait_ms, done)
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(done - self._bar.n)
         if self._lines and speed > 0:

@@ -191,6 +191,8 @@ def test_the_wait_for_a_batch_is_told(dataset: Dataset) -> None:
         time.sleep(0.3)
         next(loader)
         assert loader.wait_s < 0.2  # it was ready
+        assert loader.mean_wait_ms() > 0
+        assert loader.mean_wait_ms() == 0  # none since
 
 
 def test_a_loader_that_is_dropped_or_closed_ends_its_thread(dataset: Dataset) -> None:
