@@ -21,7 +21,7 @@ import tyro
 
 from iidm.cli import run_main
 from iidm.config import DatasetConfig
-from iidm.data import check_prepared, make_plan, megabytes, prepare
+from iidm.data import builtin_root, check_prepared, make_plan, megabytes, prepare
 from iidm.engine.log import Progress
 from iidm.types import UserError
 
@@ -34,7 +34,7 @@ class Arguments:
     """Name of a known data set (gta5, synthia, cityscapes, cityscapes-16, camvid, camvid-day, camvid-dusk, ...),
     `folder`, or the path of a TOML file that describes one (docs/own-data.md)."""
     root: Path | None = None
-    """Folder of the data set as it was downloaded."""
+    """Folder of the data set as it was downloaded. Not needed for streetscenes-rendered and streetscenes-camera."""
     out: Path | None = None
     """Folder to write: new, empty, or an earlier, perhaps unfinished run of the same command."""
     format: Literal["raw", "jpeg", "png"] = "raw"
@@ -62,9 +62,12 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("Give the data set and where it goes: python -m iidm.prepare gta5 --root GTA5 --out PREPARED.")
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {arguments.jobs}.")
+    config = replace(arguments.data, spec=arguments.dataset)
+    with Progress("drawing the built-in scenes, once", quiet=False) as progress:
+        root = arguments.root or builtin_root(config, progress=progress)
     plan = make_plan(
-        replace(arguments.data, spec=arguments.dataset),
-        arguments.root,
+        config,
+        root,
         arguments.out.expanduser(),
         image_format=arguments.format,
         splits=arguments.splits,

@@ -4,6 +4,7 @@ from .check import Checked, check_domains, slow_reading_notes
 from .datasets import Dataset
 from .domains import (
     Domains,
+    builtin_root,
     open_domains,
     open_folder,
     open_validation,
@@ -22,6 +23,7 @@ __all__ = [
     "Domains",
     "EvalLoader",
     "TrainLoader",
+    "builtin_root",
     "check_domains",
     "check_prepared",
     "make_plan",

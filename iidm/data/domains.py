@@ -32,11 +32,11 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
             without images.
     """
     loss, data = config.loss, config.data
-    target_root = config.target_root or _scenes_root(data.target, scenes_cache, progress)
+    target_root = config.target_root or builtin_root(data.target, scenes_cache, progress)
     val = open_validation(config, target_root=target_root)
     source = None
     if loss.source_weight or loss.inter_weight:
-        source_root = config.source_root or _scenes_root(data.source, scenes_cache, progress)
+        source_root = config.source_root or builtin_root(data.source, scenes_cache, progress)
         source = open_dataset(data.source, source_root, "train")
         _require_same_classes(source, val)
         if data.source_list is not None:
@@ -65,7 +65,7 @@ def open_validation(config: Config, *, target_root: Path | None = None) -> Datas
     Args:
         target_root: where the target lies, in place of the configured folder.
     """
-    root = target_root or config.target_root or _scenes_root(config.data.target, None, None)
+    root = target_root or config.target_root or builtin_root(config.data.target)
     val = open_dataset(config.data.target, root, "val")
     return val if config.data.val_list is None else _listed(val, config.data.val_list)
 
@@ -160,7 +160,7 @@ def _require_same_classes(source: Dataset, target: Dataset) -> None:
         )
 
 
-def _scenes_root(config: DatasetConfig, cache: Path | None, progress: Progress | None) -> Path | None:
+def builtin_root(config: DatasetConfig, cache: Path | None = None, progress: Progress | None = None) -> Path | None:
     """The folder of the built-in scenes, written where it is not there yet; None for other data sets."""
     counts = {key: n for key, n in SCENES_COUNTS.items() if config.spec.startswith(f"streetscenes-{key[0]}")}
     if not counts or config.spec not in SPECS:
