@@ -2,14 +2,14 @@
 # Everything that needs a GPU, on a bare machine with torch, Triton, nvcc and pytest-benchmark, without network:
 #   bash benchmarks/gpu.sh FOLDER [STAGE...]
 # Stages: build (the extension), tests (those marked gpu), sanitize (compute-sanitizer on all ops), bench, compile (the
-# benchmarks of torch.compile, which take longest), report (the table, printed last). Without stages all of them, in under
-# eight minutes. What each prints goes to FOLDER, and its last lines to the screen.
+# benchmarks of torch.compile, which take longest), loader (tests and benchmarks of the data path, where DALI is installed),
+# report (the tables, printed last). Without stages all of them, in about ten minutes. What each prints goes to FOLDER, and its last lines to the screen.
 # IIDM_CUDA_ARCHS=90 builds for one architecture; IIDM_COMMIT names the commit where git is not at hand.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out="${1:?the folder for the results, for example benchmarks/results}"
 shift
-stages=" ${*:-build tests sanitize bench compile report} "
+stages=" ${*:-build tests sanitize bench compile loader report} "
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 python="${PYTHON:-python3}"
@@ -49,7 +49,17 @@ if wants compile; then
     limited 240 compile "$python" -m pytest benchmarks/bench_kernels.py -m gpu -q -k 'compile' \
         -p no:cacheprovider --benchmark-json "$out/gpu-kernels-compile.json"
 fi
+if wants loader; then
+    if "$python" -c 'import nvidia.dali, tyro' 2> "$out/gpu-loader.txt"; then
+        limited 60 loader-tests "$python" -m pytest tests/data -m gpu -q -p no:cacheprovider
+        limited 240 loader "$python" -m pytest benchmarks/bench_loader.py benchmarks/bench_prepare.py -q \
+            -k 'cuda or index or start or prepare' -p no:cacheprovider --benchmark-json "$out/gpu-loader.json"
+    else
+        echo "loader: needs nvidia-dali-cuda130 and tyro: $(tail -n 1 "$out/gpu-loader.txt")"
+    fi
+fi
 if wants report; then
     "$python" -m benchmarks.report "$out"/gpu-kernels*.json || failed=1
+    if [[ -e "$out/gpu-loader.json" ]]; then "$python" -m benchmarks.report_loader "$out/gpu-loader.json" || failed=1; fi
 fi
 exit "$failed"

@@ -1,0 +1,69 @@
+"""On a GPU the loaders give what they give on a CPU, bit for bit but for the rounding of nvJPEG."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import make_datasets as make
+import numpy as np
+import pytest
+import torch
+
+from iidm.config import DataConfig, DatasetConfig
+from iidm.data.datasets import Dataset, Domains, open_dataset
+from iidm.data.loader import EvalLoader, TrainLoader
+from iidm.data.preparation import make_plan, prepare
+from iidm.data.prepared import ImageFormat
+from iidm.types import TrainBatch
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+DATA = DataConfig(crop_size=(48, 64), rare_class_sampling=False)
+CONFIG = DatasetConfig(spec="camvid")
+MEAN_ERROR = {"raw": 0.0, "png": 0.0, "jpeg": 1.0, "downloaded": 1.0}
+"""Largest mean difference of grey levels; the downloaded images are JPEGs."""
+
+
+def _dataset(folder: Path, image_format: str) -> Dataset:
+    raw = folder / "downloaded"
+    for split in ("train", "val"):
+        make.write_camvid(raw, [f"{i:03d}" for i in range(6)], split, size=(70, 90))
+    if image_format == "downloaded":
+        return open_dataset(CONFIG, raw, "train")
+    kind: ImageFormat = image_format  # type: ignore[assignment]
+    prepare(make_plan(CONFIG, raw, folder / "prepared", image_format=kind), jobs=1)
+    return open_dataset(CONFIG, folder / "prepared", "train")
+
+
+def _batches(dataset: Dataset, device: str) -> list[TrainBatch]:
+    domains = Domains(dataset.classes, dataset, dataset, dataset, dataset)
+    with TrainLoader(domains, DATA, seed=0, device=torch.device(device)) as loader:
+        return list(islice(loader, 6))
+
+
+def _error(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(np.abs(one.cpu().numpy().astype(int) - other.cpu().numpy()).mean())
+
+
+@pytest.mark.parametrize("image_format", MEAN_ERROR)
+def test_training_batches_are_those_of_the_cpu(tmp_path: Path, image_format: str) -> None:
+    dataset = _dataset(tmp_path, image_format)
+    for gpu, cpu in zip(_batches(dataset, "cuda"), _batches(dataset, "cpu"), strict=True):
+        assert gpu.source and cpu.source and gpu.unlabeled is not None and cpu.unlabeled is not None
+        assert gpu.source.image.is_cuda and gpu.source.label.is_cuda and gpu.unlabeled.is_cuda
+        assert torch.equal(gpu.source.label.cpu(), cpu.source.label)
+        assert _error(gpu.source.image, cpu.source.image) <= MEAN_ERROR[image_format]
+        assert _error(gpu.unlabeled, cpu.unlabeled) <= MEAN_ERROR[image_format]
+
+
+@pytest.mark.parametrize("image_format", MEAN_ERROR)
+def test_evaluation_batches_are_those_of_the_cpu(tmp_path: Path, image_format: str) -> None:
+    dataset = _dataset(tmp_path, image_format)
+    loaders = (EvalLoader(dataset, device=torch.device(device), batch_size=2) for device in ("cuda", "cpu"))
+    for gpu, cpu in zip(*loaders, strict=True):
+        assert gpu.names == cpu.names and gpu.image.is_cuda and gpu.label.is_cuda
+        assert torch.equal(gpu.label.cpu(), cpu.label)
+        assert _error(gpu.image, cpu.image) <= MEAN_ERROR[image_format]
