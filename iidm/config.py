@@ -104,8 +104,8 @@ class DataConfig:
     check: bool = True
     """Open every image and label header and fully decode a sample of them before the first step."""
     skip_damaged: bool = False
-    """Draw another image where one cannot be read, in place of a stop; each is named once. Validation images are never
-    skipped."""
+    """Draw another image where one cannot be read, in place of a stop; each process names each once. Validation images
+    are never skipped."""
 
     def __post_init__(self) -> None:
         _require(min(self.crop_size) >= 16, "data.crop_size", self.crop_size, "at least 16 x 16 pixels")

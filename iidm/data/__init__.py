@@ -12,7 +12,8 @@ from .domains import (
     training_size_for,
     write_splits,
 )
-from .loader import EvalLoader, TrainLoader
+from .eval_loader import EvalLoader
+from .loader import TrainLoader
 from .pipeline import read_image
 from .preparation import make_plan, megabytes, prepare
 from .prepared_check import check_prepared

@@ -16,6 +16,7 @@ from PIL import Image
 from ..types import Sample, UserError
 from .datasets import Dataset, Domains, training_size
 from .files import first_few
+from .prepared import check_length
 from .statistics import absent_classes_note
 
 SAMPLED_LABELS = 32
@@ -33,7 +34,8 @@ _IMAGE_MODES = ("RGB", "RGBA", "L", "P")
 class _Report:
     """What the files of one sample are like."""
 
-    image: Path
+    file: Path
+    """The one that was looked at last: the damaged one, if there are problems."""
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     """(H, W) of the image on disk."""
@@ -47,7 +49,7 @@ class Checked(NamedTuple):
     notes: list[str]
     """What is allowed but worth knowing, a line each."""
     damaged: frozenset[Path] = frozenset()
-    """Training images that are to be left out."""
+    """Training images and labels that are to be left out."""
 
 
 def check_domains(
@@ -100,7 +102,7 @@ def check_domains(
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
     found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
     notes += [note for note in (*found_notes, _absent_note(domains, reports)) if note is not None]
-    return Checked(notes, frozenset(report.image for _, report in skipped))
+    return Checked(notes, frozenset(report.file for _, report in skipped))
 
 
 def slow_reading_notes(domains: Domains) -> list[str]:
@@ -124,21 +126,33 @@ def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:
 def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_label: bool) -> _Report:
     report = _Report(sample.image)
     try:
-        if dataset.prepared is not None:
-            report.size = dataset.prepared.check_lengths(sample)
-            return report
-        report.size = _check_file(sample.image, "image", decode_image)
+        report.size = _check_image(dataset, sample, decode_image)
         if sample.label is not None:
-            label_size = _check_file(sample.label, "label", False)
-            if label_size != report.size:
-                raise UserError(
-                    f"label {sample.label} is {_hw(label_size)}, but its image {sample.image} is {_hw(report.size)}"
-                )
-            if decode_label:
-                report.present = frozenset(np.unique(dataset.load_label(sample)).tolist())
+            report.file = sample.label
+            report.present = _check_label(dataset, sample, report.size, decode_label)
     except UserError as error:
         report.problems.append(str(error).removesuffix("."))
     return report
+
+
+def _check_image(dataset: Dataset, sample: Sample, decode: bool) -> tuple[int, int]:
+    if dataset.prepared is None:
+        return _check_file(sample.image, "image", decode)
+    entry = dataset.prepared.entries[sample.name]
+    check_length(sample.image, entry.image)
+    return entry.size
+
+
+def _check_label(dataset: Dataset, sample: Sample, image_size: tuple[int, int], decode: bool) -> frozenset[int] | None:
+    """The train ids of the label where it was decoded."""
+    assert sample.label is not None
+    if dataset.prepared is not None:
+        check_length(sample.label, dataset.prepared.entries[sample.name].label)
+        return None
+    size = _check_file(sample.label, "label", False)
+    if size != image_size:
+        raise UserError(f"label {sample.label} is {_hw(size)}, but its image {sample.image} is {_hw(image_size)}")
+    return frozenset(np.unique(dataset.load_label(sample)).tolist()) if decode else None
 
 
 def _check_file(path: Path, what: str, decode: bool) -> tuple[int, int]:

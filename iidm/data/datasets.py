@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from PIL import Image
 from ..config import DatasetConfig
 from ..types import ClassSet, Sample, UserError
 from .encodings import LabelEncoding
-from .files import IMAGE_ENDINGS, LABEL_ENDINGS, Listing, first_few, list_files
+from .files import IMAGE_ENDINGS, LABEL_ENDINGS, Encoded, Listing, first_few, list_files, read_bytes
 from .folders import find_spec
 from .prepared import Prepared, is_prepared, open_prepared
 from .specs import DatasetSpec, SplitSpec
@@ -54,6 +54,19 @@ class Dataset:
         if self.prepared is not None:
             return self.prepared.load_label(sample)
         return self.encoding.read(sample.label)
+
+    def read_image_file(self, sample: Sample) -> Encoded:
+        """The bytes of an encoded image. Raises UserError where it is missing, or prepared and not whole."""
+        encoded = read_bytes(sample.image)
+        if self.prepared is not None:
+            self.prepared.require_whole(sample, encoded)
+        return encoded
+
+    def origin(self, sample: Sample) -> Hashable:
+        """The same for two samples of one image, whatever split they are in."""
+        if self.prepared is None:
+            return sample.image
+        return self.prepared.root, self.prepared.images, sample.name
 
     def image_size(self, sample: Sample) -> tuple[int, int]:
         """(H, W) of an image on disk: from the index, or from the file's header.
@@ -113,7 +126,7 @@ def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labe
     spec = find_spec(config)
     where, name, resize = split_folders(spec, config, split), f"{spec.name} ({split})", config.resize or spec.resize
     if root is not None and is_prepared(root):
-        return _open_prepared(spec, where, root, name, labels, resize, full_labels=split == "val")
+        return _open_prepared(spec, where, root, name, labels, resize, split)
     return open_split(spec, where, root, name, labels, resize)
 
 
@@ -147,10 +160,9 @@ def _open_prepared(
     name: str,
     labels: Need,
     resize: tuple[int, int] | None,
-    *,
-    full_labels: bool,
+    split: Split,
 ) -> Dataset:
-    prepared, samples = open_prepared(root, spec, where, resize, name, full_labels=full_labels)
+    prepared, samples = open_prepared(root, spec, where, resize, name, split)
     missing = [sample.name for sample in samples if sample.label is None]
     if missing and not _may_lack(spec, labels, len(missing), len(samples)):
         raise UserError(

@@ -141,8 +141,8 @@ def _listed(dataset: Dataset, path: Path) -> Dataset:
 
 def _without(target: Dataset, val: Dataset) -> Dataset:
     """The target's training images that do not validate."""
-    held_out = {sample.image for sample in val.samples}
-    return target.with_samples(s for s in target.samples if s.image not in held_out)
+    held_out = {val.origin(sample) for sample in val.samples}
+    return target.with_samples(s for s in target.samples if target.origin(s) not in held_out)
 
 
 def _require_images(dataset: Dataset | None, message: str) -> Dataset:

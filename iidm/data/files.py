@@ -1,4 +1,4 @@
-"""Lists of the files of a data set, by name."""
+"""The files of a data set: lists of them by name, their bytes, and where derived ones are kept."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..types import UserError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 LABEL_ENDINGS = (".png",)
+
+Encoded = NDArray[np.uint8]
+"""uint8 [bytes]: a file as it lies on disk."""
 
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
@@ -49,6 +55,19 @@ def list_files(folder: Path, endings: tuple[str, ...], suffix: str, what: str) -
         patterns = ", ".join(f"*{suffix}{ending}" for ending in endings)
         raise UserError(f"{what} has no files {patterns} in {folder}.")
     return Listing(folder, dict(sorted(paths.items())))
+
+
+def read_bytes(path: Path) -> Encoded:
+    """A file's bytes. Raises UserError where it cannot be read."""
+    try:
+        encoded = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise UserError(f"Image {path} does not exist.") from None
+    except OSError as error:
+        raise UserError(f"Image {path} cannot be read ({error.strerror}).") from None
+    if not encoded.size:
+        raise UserError(f"Image {path} is empty. Copy or download it again.")
+    return encoded
 
 
 def first_few(names: Sequence[object], count: int = 5) -> str:

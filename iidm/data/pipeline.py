@@ -11,6 +11,7 @@ All streams of one kind ride in one batch: [source | target | unlabeled]; the lo
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 
 from ..types import UserError
-from .source import Encoded, SampleSource, read_bytes
+from .files import Encoded, read_bytes
+from .source import SampleSource
 
 
 def train_pipeline(
@@ -73,10 +75,10 @@ def _raw_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str,
 
 
 def _encoded_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
-    encoded, is_resized, roi_start, roi_end, window_size, anchor, flip, label = fn.external_source(
-        num_outputs=8,
-        dtype=[types.UINT8, types.BOOL, types.FLOAT, types.FLOAT, *[types.INT32] * 3, types.UINT8],
-        ndim=[1, 0, 1, 1, 1, 1, 0, 2],
+    encoded, is_resized, is_whole, roi_start, roi_end, window_size, anchor, flip, label = fn.external_source(
+        num_outputs=9,
+        dtype=[types.UINT8, types.BOOL, types.BOOL, types.FLOAT, types.FLOAT, *[types.INT32] * 3, types.UINT8],
+        ndim=[1, 0, 0, 1, 1, 1, 1, 0, 2],
         **feed,
     )
     if is_resized:
@@ -84,6 +86,9 @@ def _encoded_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[
         image = fn.decoders.image(encoded, **_decoder_arguments(device))
         size = fn.cast(window_size, dtype=types.FLOAT)
         image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
+    elif is_whole:
+        image = fn.decoders.image(encoded, **_decoder_arguments(device))
+        image = fn.slice(image, start=anchor, shape=window_size, axes=[0, 1])
     else:
         # A JPEG is decoded where the crop lies only: half the time.
         image = fn.decoders.image_slice(
@@ -188,6 +193,12 @@ def _single_decoder() -> ImageDecoder:
 def _decoder_arguments(device: torch.device) -> dict[str, Any]:
     kind = "mixed" if device.type == "cuda" else "cpu"
     return {"device": kind, "output_type": types.RGB, "adjust_orientation": False}
+
+
+def decoding_threads() -> int:
+    """Cores that this process may use, 8 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
 
 
 def _device_id(device: torch.device) -> int | None:

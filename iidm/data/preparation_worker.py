@@ -17,10 +17,11 @@ from PIL import Image
 from ..types import Sample, UserError
 from .arrays import array_file
 from .datasets import Dataset, Split, training_size
+from .files import read_bytes
 from .pipeline import ImageDecoder
 from .prepared import Entry, FileFacts, ImageFormat, entry_paths
 from .sampling import resize_label
-from .source import follow_the_main_process, read_bytes
+from .source import follow_the_main_process
 from .statistics import count_pixels
 
 JPEG_QUALITY = 95

@@ -37,6 +37,9 @@ ImageFormat = Literal["raw", "jpeg", "png"]
 IMAGE_SUFFIX: Mapping[str, str] = {"raw": ".npy", "jpeg": ".jpg", "png": ".png"}
 LABEL_SUFFIX: Mapping[str, str] = {"raw": ".npy", "jpeg": ".png", "png": ".png"}
 
+_ENDS: Mapping[str, bytes] = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}
+"""The last bytes of a whole file."""
+
 
 class FileFacts(NamedTuple):
     """What a file of the folder must be."""
@@ -135,6 +138,8 @@ class Prepared:
     format: ImageFormat
     entries: Mapping[str, Entry]
     """By sample name."""
+    images: str
+    """The image folder that was prepared, as the data set names it."""
     relabel: tuple[int, ...] | None = None
     """Train id of the run for each of 0..255 in the label files, where the run's classes are merged ones."""
 
@@ -159,23 +164,21 @@ class Prepared:
             label = map_rows(sample.label, entry.label_size)
         else:
             label = read_ids(sample.label, "gray8")
-            if label.shape != entry.label_size:
-                raise UserError(f"{sample.label} is {label.shape}, its index says {entry.label_size}: it was replaced.")
+            if label.shape != entry.label_size or ((label >= len(entry.pixels)) & (label != IGNORE_INDEX)).any():
+                raise UserError(f"Label {sample.label} is damaged. Remove it and run iidm.prepare again.")
         return label if self.relabel is None else np.take(self._lookup, label)
 
-    def check_lengths(self, sample: Sample) -> tuple[int, int]:
-        """(H, W) of the image, after a look at the lengths of its files. Raises UserError for another length."""
-        entry = self.entries[sample.name]
-        for path, facts in ((sample.image, entry.image), (sample.label, entry.label)):
-            if path is None or facts is None:
-                continue
-            try:
-                length = os.stat(path).st_size
-            except OSError as error:
-                raise UserError(f"{path} cannot be read ({error.strerror})") from None
-            if length != facts.bytes:
-                raise UserError(f"{path} is damaged: it has {length} bytes, its index says {facts.bytes}")
-        return entry.size
+    def require_whole(self, sample: Sample, encoded: NDArray[np.uint8]) -> None:
+        """Raise UserError for the bytes of an image that are cut off, or were not all written.
+
+        A JPEG is decoded where the crop lies only, so what is wrong below it would not be noticed.
+        """
+        expected = self.entries[sample.name].image.bytes
+        if len(encoded) != expected or not encoded[-16:].tobytes().endswith(_ENDS[self.format]):
+            raise UserError(
+                f"Image {sample.image} is damaged: it has {len(encoded)} bytes, its index says {expected}, or its end"
+                " is missing. Remove it and run iidm.prepare again."
+            )
 
     def class_pixels(self, samples: Iterable[Sample], num_classes: int) -> NDArray[np.int64]:
         """int64 [N,K] pixels of each class, rows as in `samples`."""
@@ -194,6 +197,16 @@ def entry_paths(root: Path, image_format: ImageFormat, entry: Entry) -> tuple[Pa
     image = root / "images" / entry.split / f"{entry.name}{IMAGE_SUFFIX[image_format]}"
     label = root / "labels" / entry.split / f"{entry.name}{LABEL_SUFFIX[image_format]}"
     return image, label if entry.label_size is not None else None
+
+
+def check_length(path: Path, facts: FileFacts | None) -> None:
+    """Raise UserError for a file that is missing or has another length than its entry says."""
+    try:
+        length = os.stat(path).st_size
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    if facts is None or length != facts.bytes:
+        raise UserError(f"{path} is damaged: it has {length} bytes, its index says {facts.bytes if facts else 0}")
 
 
 def is_prepared(root: Path | None) -> bool:
@@ -244,8 +257,7 @@ def open_prepared(
     where: SplitSpec,
     resize: tuple[int, int] | None,
     name: str,
-    *,
-    full_labels: bool = False,
+    split: str,
 ) -> tuple[Prepared, list[Sample]]:
     """The images of a split, in the order of their names; no file of theirs is opened.
 
@@ -253,7 +265,8 @@ def open_prepared(
     stored train ids: cityscapes-16 reads a prepared cityscapes, camvid-dusk a prepared camvid.
 
     Args:
-        full_labels: for validation, which counts on the labels as they were before anything was resized.
+        split: `train` or `val`; where the folder has no such split of these images, another one may hold them.
+            Validation needs the labels as they were before anything was resized.
 
     Raises:
         UserError: the folder is unfinished, or was prepared from other images, at another size or with other classes.
@@ -269,26 +282,26 @@ def open_prepared(
             f" prepare it with {wanted}, or train with that box (--data.source.resize, --data.target.resize)."
         )
     relabel = _relabel(manifest, spec.encoding, spec.classes, root, name)
-    split = _find_split(manifest, where, root, name)
+    found = _find_split(manifest, where, root, name, split)
     index = read_index(root / INDEX)
-    entries = {entry.name: entry for entry in index if entry.split == split}
+    entries = {entry.name: entry for entry in index if entry.split == found}
     chosen = list(entries)
-    if not manifest.splits[split].is_filtered and where.is_filtered:
+    if not manifest.splits[found].is_filtered and where.is_filtered:
         chosen = where.select(chosen)
     if not chosen:
-        raise UserError(f"{name} has no images in {root}, split {split}.")
-    if full_labels and any(entries[n].label_size not in (None, entries[n].disk_size) for n in chosen):
+        raise UserError(f"{name} has no images in {root}, split {found}.")
+    if split == "val" and any(entries[n].label_size not in (None, entries[n].disk_size) for n in chosen):
         raise UserError(
             f"{root} holds the labels of {name} at training resolution only, but validation counts every pixel of them:"
             f" prepare {spec.name} itself in a folder of its own."
         )
-    prepared = Prepared(root, manifest.format, entries, relabel)
+    prepared = Prepared(root, manifest.format, entries, where.images, relabel)
     return prepared, [Sample(n, *prepared.paths(entries[n])) for n in chosen]
 
 
-def _find_split(manifest: Manifest, where: SplitSpec, root: Path, name: str) -> str:
-    """The split of the folder whose images are those of `where`."""
-    for split, prepared in manifest.splits.items():
+def _find_split(manifest: Manifest, where: SplitSpec, root: Path, name: str, wanted: str) -> str:
+    """The split of the folder whose images are those of `where`; the one of the wanted name before others."""
+    for split, prepared in sorted(manifest.splits.items(), key=lambda item: item[0] != wanted):
         same_part = (prepared.sequences, prepared.frames) == (where.sequences, where.frames)
         if prepared.images == where.images and (same_part or not prepared.is_filtered):
             return split

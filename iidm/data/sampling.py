@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -162,7 +162,7 @@ class Sampler:
         rare_classes: draws the images by rare class; None: every image once an epoch, shuffled.
         cache_bytes: for decoded labels.
         skip_damaged: whether another image stands in for one that cannot be read.
-        damaged: images that are known to be so.
+        damaged: files that are known to be so; those that are met are added. Samplers may share it.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Sampler:
         rare_classes: RareClasses | None = None,
         cache_bytes: int = 0,
         skip_damaged: bool = False,
-        damaged: Collection[Path] = (),
+        damaged: set[Path] | None = None,
     ) -> None:
         if not dataset.samples:
             raise UserError(f"Data set {dataset.name} has no images to draw from.")
@@ -191,7 +191,7 @@ class Sampler:
         self._cache = LabelCache(cache_bytes)
         self._disk_sizes: dict[int, tuple[int, int]] = {}
         self._skip_damaged = skip_damaged
-        self._damaged = set(damaged)
+        self._damaged = set() if damaged is None else damaged
 
     def draw(self, number: int) -> Draw:
         """The crop of sample `number`.
@@ -211,13 +211,13 @@ class Sampler:
             f" {len(self.dataset.samples)} are known to be. Copy or download the data set again."
         )
 
-    def give_up(self, sample: Sample, error: UserError) -> None:
-        """Leave an image out from now on, or raise `error` where damaged images are not skipped."""
+    def give_up(self, file: Path, error: UserError) -> None:
+        """Leave out what needs a file from now on, or raise `error` where damaged images are not skipped."""
         if not self._skip_damaged:
             raise error
-        if sample.image not in self._damaged:
-            self._damaged.add(sample.image)
-            _log.warning("%s Another image stands in for it (--data.skip-damaged).", error)
+        if file not in self._damaged:
+            self._damaged.add(file)
+            _log.warning("%s Another image stands in for it (--data.skip-damaged).", str(error))
 
     def _attempt(self, number: int, attempt: int) -> Draw | None:
         """One draw; None where it met a damaged image."""
@@ -232,16 +232,19 @@ class Sampler:
         else:
             index = int(rng.integers(len(self.dataset.samples)))
         sample = self.dataset.samples[index]
-        if sample.image in self._damaged:
+        needed = (sample.image, sample.label) if self.labeled else (sample.image,)
+        if any(file in self._damaged for file in needed):
             return None
+        file = sample.image
         try:
             disk_size = self._disk_size(index)
             size = training_size(self.dataset, disk_size)
             if not self.labeled:
                 return Draw(sample, disk_size, size, random_anchor(size, self.rules.size, rng), flip, None)
+            file = sample.label or sample.image
             label = self._cache.get(index, lambda: resize_label(self.dataset.load_label(sample), size))
         except UserError as error:
-            self.give_up(sample, error)
+            self.give_up(file, error)
             return None
         anchor = search_anchor(label, self.rules, rng, wanted)
         return Draw(sample, disk_size, size, anchor, flip, cut_label(label, anchor, self.rules.size, flip))

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,6 @@ from numpy.typing import NDArray
 from ..types import IGNORE_INDEX, UserError
 from .arrays import read_crop
 from .sampling import Draw, Sampler
-
-Encoded = NDArray[np.uint8]
-"""uint8 [bytes]: a file as it lies on disk."""
 
 
 class SampleSource:
@@ -72,19 +68,28 @@ class SampleSource:
             flip = np.array(draw.flip, np.int32)
             try:
                 if self.is_raw:
-                    return read_crop(draw.sample.image, draw.size, draw.anchor, self.crop_size), flip, label
-                return read_bytes(draw.sample.image), *self._window(draw), flip, label
+                    return self.read_raw(draw), flip, label
+                return sampler.dataset.read_image_file(draw.sample), *self._window(sampler, draw), flip, label
             except UserError as error:
-                sampler.give_up(draw.sample, error)
+                sampler.give_up(draw.sample.image, error)
 
-    def _window(self, draw: Draw) -> tuple[NDArray[Any], ...]:
-        """Where the crop lies: is_resized; its corners on disk (y, x); its size (h, w) and anchor (y, x) at training
-        resolution."""
+    def read_raw(self, draw: Draw) -> NDArray[np.uint8]:
+        """uint8 [h,w,3]: the crop of an uncompressed image, not yet mirrored."""
+        return read_crop(draw.sample.image, draw.size, draw.anchor, self.crop_size)
+
+    def _window(self, sampler: Sampler, draw: Draw) -> tuple[NDArray[Any], ...]:
+        """How the image is decoded (whole and resized, whole, or where the crop lies only) and where the crop lies:
+        its corners on disk (y, x), its size (h, w) and its anchor (y, x) at training resolution.
+
+        Only prepared files are known to be whole: of another one that is cut off, some crops could be decoded and some
+        not, and which image stands in would depend on what was drawn before.
+        """
         anchor = np.array(draw.anchor)
         window_size = np.minimum(self.crop_size, np.array(draw.size) - anchor)
         scale = np.divide(draw.disk_size, draw.size)
         return (
             np.array(draw.size != draw.disk_size),
+            np.array(sampler.dataset.prepared is None),
             (anchor * scale).astype(np.float32),
             ((anchor + window_size) * scale).astype(np.float32),
             window_size.astype(np.int32),
@@ -104,16 +109,3 @@ def follow_the_main_process() -> None:
     if sys.platform == "linux":
         # A main process that is killed cannot end its workers: the kernel does it (PR_SET_PDEATHSIG = 1).
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def read_bytes(path: Path) -> Encoded:
-    """A file's bytes. Raises UserError where it cannot be read."""
-    try:
-        encoded = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"Image {path} does not exist.") from None
-    except OSError as error:
-        raise UserError(f"Image {path} cannot be read ({error.strerror}).") from None
-    if not encoded.size:
-        raise UserError(f"Image {path} is empty. Copy or download it again.")
-    return encoded

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..types import ClassSet, Sample, UserError
 from .datasets import Dataset, training_size
-from .files import Progress, cache_folder
+from .files import Progress, cache_folder, first_few
 
 _log = logging.getLogger("iidm.data")
 
@@ -53,17 +53,17 @@ def class_pixel_counts(
     """
     if dataset.prepared is not None:
         return dataset.prepared.class_pixels(dataset.samples, len(dataset.classes))
-    path = (cache or cache_folder()) / f"class-pixels-{_key(dataset)}.npz"
+    path = (cache or cache_folder()) / f"class-pixels-{_key(dataset, skip_damaged)}.npz"
     cached = _read(path, (len(dataset.samples), len(dataset.classes)))
     if cached is not None:
         return cached
     counts = np.zeros((len(dataset.samples), len(dataset.classes)), np.int64)
-    damaged = 0
+    damaged: list[Path] = []
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
         try:
             for row, count in enumerate(pool.map(lambda s: _count(dataset, s, skip_damaged), dataset.samples)):
                 if count is None:
-                    damaged += 1
+                    damaged.append(dataset.samples[row].label or dataset.samples[row].image)
                 else:
                     counts[row] = count
                 if progress is not None:
@@ -71,7 +71,9 @@ def class_pixel_counts(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    if not damaged:
+    if damaged:
+        _log.warning("%d labels cannot be read and count nothing: %s.", len(damaged), first_few(damaged))
+    else:
         _write(path, counts)
     return counts
 
@@ -112,7 +114,7 @@ def count_pixels(dataset: Dataset, label: NDArray[np.uint8]) -> NDArray[np.int64
     return histogram if area == label.size else (histogram * area + label.size // 2) // label.size
 
 
-def _key(dataset: Dataset) -> str:
+def _key(dataset: Dataset, skip_damaged: bool) -> str:
     """A hash of all that the counts depend on."""
     digest = hashlib.sha256(repr((len(dataset.classes), dataset.encoding, dataset.resize)).encode())
     for sample in dataset.samples:
@@ -121,6 +123,8 @@ def _key(dataset: Dataset) -> str:
         try:
             stat = sample.label.stat()
         except OSError as error:
+            if skip_damaged:
+                continue
             raise UserError(f"Label {sample.label} cannot be read ({error.strerror}).") from None
         digest.update(f"{sample.label.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]

@@ -12,7 +12,8 @@ import torch
 
 from iidm.config import DataConfig, DatasetConfig
 from iidm.data.datasets import Dataset, Domains, open_dataset
-from iidm.data.loader import EvalLoader, TrainLoader
+from iidm.data.eval_loader import EvalLoader
+from iidm.data.loader import TrainLoader
 from iidm.data.preparation import make_plan, prepare
 from iidm.data.prepared import ImageFormat
 from iidm.types import TrainBatch

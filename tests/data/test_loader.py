@@ -19,9 +19,10 @@ import pytest
 import torch
 
 from iidm.config import DataConfig
-from iidm.data import loader as loader_module
+from iidm.data import eval_loader
 from iidm.data.datasets import Dataset, Domains
-from iidm.data.loader import EvalLoader, TrainLoader
+from iidm.data.eval_loader import EvalLoader
+from iidm.data.loader import TrainLoader
 from iidm.data.statistics import class_pixel_counts
 from iidm.types import EvalBatch, TrainBatch, UserError
 
@@ -311,8 +312,8 @@ def test_images_are_evaluated_at_training_size_and_labels_at_their_own(tmp_path:
 
 def test_large_images_are_decoded_few_at_a_time(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = _evaluate(dataset, 1, threads=4)
-    monkeypatch.setattr(loader_module, "CHUNK_PX", 2500)
-    chunks = [len(chunk) for chunk in loader_module._chunks(dataset, 4)]
+    monkeypatch.setattr(eval_loader, "CHUNK_PX", 2500)
+    chunks = [len(chunk) for chunk in eval_loader._chunks(dataset, 4)]
     assert sum(chunks) == len(dataset.samples) and max(chunks) < 3
     for one, other in zip(_evaluate(dataset, 1, threads=4), expected, strict=True):
         assert one.names == other.names and torch.equal(one.image, other.image) and torch.equal(one.label, other.label)
