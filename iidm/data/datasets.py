@@ -213,7 +213,9 @@ def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
     path = Path(folder).expanduser()
     if not path.is_absolute():
         if root is None:
-            raise UserError(f"{name} needs the folder of the data set (--source-root or --target-root).")
+            raise UserError(
+                f"{name} needs the folder of the data set (--source-root or --target-root; iidm.prepare: --root)."
+            )
         path = root.expanduser() / path
     if path.is_dir():
         return path

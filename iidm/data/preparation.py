@@ -133,9 +133,10 @@ def prepare(
     if not plan.tasks and _is_complete(plan):
         return read_manifest(plan.out)
     if plan.need_bytes > plan.free_bytes:
+        smaller = ", or --format jpeg, which takes a tenth of raw" if plan.manifest.format == "raw" else ""
         raise UserError(
             f"{plan.out} needs {megabytes(plan.need_bytes)} more, but only {megabytes(plan.free_bytes)} are free there."
-            " Give another --out, or --format jpeg, which takes a tenth of raw."
+            f" Give another --out{smaller}."
         )
     plan.out.mkdir(parents=True, exist_ok=True)
     with _lock(plan.out):

@@ -1,0 +1,411 @@
+"""A prepared folder holds what the raw data set holds, exactly; it is refused, resumed and checked as it should be."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import make_datasets as make
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iidm.config import DatasetConfig
+from iidm.data import preparation
+from iidm.data.arrays import map_rows
+from iidm.data.datasets import Dataset, open_dataset, training_size
+from iidm.data.files import read_bytes
+from iidm.data.pipeline import ImageDecoder, read_image
+from iidm.data.preparation import make_plan, prepare
+from iidm.data.prepared import INDEX, MANIFEST, Entry, FileFacts, ImageFormat, read_index, read_manifest
+from iidm.data.prepared_check import check_prepared
+from iidm.data.sampling import resize_label
+from iidm.data.statistics import class_pixel_counts
+from iidm.types import UserError
+
+BOX = (22, 38)
+CAMVID_NAMES = ["0001TP_000", "0001TP_001", "0006R0_000", "0016E5_000"]
+
+
+def _write_camvid(root: Path) -> None:
+    make.write_camvid(root, CAMVID_NAMES)
+    make.write_camvid(root, ["0016E5_900", "0001TP_900"], "val")
+
+
+def _write_dusk(root: Path) -> None:
+    make.write_camvid(root, [f"0001TP_{i:03d}" for i in range(20)])
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "gta5": make.write_gta5,
+    "synthia": make.write_synthia,
+    "cityscapes": make.write_cityscapes,
+    "cityscapes-16": make.write_cityscapes,
+    "camvid": _write_camvid,
+}
+
+
+def _prepare(name: str, tmp_path: Path, image_format: ImageFormat = "raw", **options: object) -> tuple[Path, Path]:
+    """Raw and prepared folder of a tiny data set; every image is shrunk to BOX."""
+    raw, out = tmp_path / "downloaded", tmp_path / "prepared"
+    WRITERS[name](raw)
+    prepare(make_plan(DatasetConfig(spec=name, resize=BOX), raw, out, image_format=image_format), jobs=1)
+    return raw, out
+
+
+def _open(name: str, root: Path, split: str = "train", box: tuple[int, int] | None = BOX) -> Dataset:
+    return open_dataset(DatasetConfig(spec=name, resize=box), root, split)  # type: ignore[arg-type]
+
+
+def _image(dataset: Dataset, place: int) -> np.ndarray:
+    sample = dataset.samples[place]
+    if dataset.is_raw:
+        return map_rows(sample.image, (*dataset.image_size(sample), 3))
+    return read_image(sample.image)
+
+
+# ---- the same data, exactly
+
+
+@pytest.mark.parametrize("image_format", ["raw", "jpeg", "png"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_encoding_is_kept_exactly_in_every_format(tmp_path: Path, name: str, image_format: ImageFormat) -> None:
+    raw_root, out = _prepare(name, tmp_path, image_format)
+    decoder = ImageDecoder(device=torch.device("cpu"), batch_size=1, threads=1)
+    for split in read_manifest(out).splits:
+        raw, prepared = _open(name, raw_root, split), _open(name, out, split)
+        assert [s.name for s in raw.samples] == [s.name for s in prepared.samples]
+        assert raw.classes == prepared.classes
+        np.testing.assert_array_equal(class_pixel_counts(raw), class_pixel_counts(prepared))
+        for place, (before, after) in enumerate(zip(raw.samples, prepared.samples, strict=True)):
+            size = training_size(raw, raw.image_size(before))
+            assert prepared.image_size(after) == size == training_size(prepared, size)
+            label = raw.load_label(before)
+            expected = label if split == "val" else resize_label(label, size)
+            np.testing.assert_array_equal(prepared.load_label(after), expected)
+            (decoded,) = decoder([read_bytes(before.image)], [size])
+            error = np.abs(_image(prepared, place).astype(int) - decoded.numpy())
+            assert error.mean() < 3 if image_format == "jpeg" else error.max() == 0
+
+
+def test_a_toml_data_set_with_unlabeled_images_is_prepared(tmp_path: Path) -> None:
+    make.write_folder(tmp_path / "raw", [f"train/drive/{i}" for i in range(3)] + ["val/9"], (3, 7, 255))
+    (tmp_path / "raw" / "labels" / "train" / "drive" / "1.png").unlink()
+    (tmp_path / "own.toml").write_text(
+        'images = "images/{split}"\nlabels = "labels/{split}"\nresize = [22, 38]\nignore = [255]\n'
+        '[[classes]]\nname = "a"\nids = [7]\n[[classes]]\nname = "b"\nids = [3]\n'
+    )
+    config = DatasetConfig(spec=str(tmp_path / "own.toml"))
+    prepare(make_plan(config, tmp_path / "raw", tmp_path / "out"), jobs=1)
+    dataset = open_dataset(config, tmp_path / "out", "train", labels="some")
+    assert [(s.name, s.label is not None) for s in dataset.samples] == [
+        ("drive/0", True),
+        ("drive/1", False),
+        ("drive/2", True),
+    ]
+    with pytest.raises(UserError, match="1 of 3 images .* have no label"):
+        open_dataset(config, tmp_path / "out", "train")
+    assert len(open_dataset(config, tmp_path / "out", "val").samples) == 1
+
+
+def test_one_prepared_folder_serves_data_sets_of_the_same_images(tmp_path: Path) -> None:
+    """Cityscapes with 16 classes, CamVid by day, StreetScenes in CamVid's classes."""
+    for prepared_as, read_as, split, writer in (
+        ("cityscapes", "cityscapes-16", "train", make.write_cityscapes),
+        ("cityscapes", "cityscapes-16", "val", make.write_cityscapes),
+        ("camvid", "camvid-day", "train", _write_camvid),
+        ("camvid", "camvid-dusk", "train", _write_dusk),
+        (
+            "streetscenes-rendered",
+            "streetscenes-rendered-camvid",
+            "train",
+            lambda root: make.write_scene_folders(root, "rendered", "train", 3),
+        ),
+    ):
+        raw, out = tmp_path / read_as / split / "raw", tmp_path / read_as / split / "out"
+        writer(raw)
+        splits = (split,)
+        prepare(make_plan(DatasetConfig(spec=prepared_as, resize=BOX), raw, out, splits=splits), jobs=1)  # type: ignore[arg-type]
+        one, other = _open(read_as, raw, split), _open(read_as, out, split)
+        assert [s.name for s in one.samples] == [s.name for s in other.samples]
+        # Counts are rounded class by class before classes are merged.
+        np.testing.assert_allclose(class_pixel_counts(one), class_pixel_counts(other), atol=3)
+        for before, after in zip(one.samples, other.samples, strict=True):
+            label = one.load_label(before)
+            expected = label if split == "val" else resize_label(label, training_size(one, label.shape))
+            np.testing.assert_array_equal(other.load_label(after), expected)
+
+
+@pytest.mark.parametrize(
+    ("read_as", "split", "box", "message"),
+    [
+        ("cityscapes", "train", BOX, "do not tell apart all classes"),
+        ("cityscapes-16", "train", None, "prepared with the box 22x38"),
+        ("gta5", "train", BOX, "reads the images of images, which .* does not hold; it has train .leftImg8bit"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused(
+    tmp_path: Path, read_as: str, split: str, box: tuple[int, int] | None, message: str
+) -> None:
+    _, out = _prepare("cityscapes" if read_as == "gta5" else "cityscapes-16", tmp_path)
+    with pytest.raises(UserError, match=message):
+        _open(read_as, out, split, box)
+
+
+def test_validation_labels_at_training_resolution_are_refused(tmp_path: Path) -> None:
+    _write_dusk(tmp_path / "raw")
+    config = DatasetConfig(spec="camvid", resize=BOX)
+    prepare(make_plan(config, tmp_path / "raw", tmp_path / "out", splits=("train",)), jobs=1)
+    with pytest.raises(UserError, match="at training resolution only"):
+        _open("camvid-dusk", tmp_path / "out", "val")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"), [("complete", False, "is not finished"), ("format_version", 9, "in format 9")]
+)
+def test_an_unfinished_or_newer_folder_is_refused(tmp_path: Path, key: str, value: object, message: str) -> None:
+    _, out = _prepare("gta5", tmp_path)
+    manifest = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps({**manifest, key: value}))
+    with pytest.raises(UserError, match=message):
+        _open("gta5", out)
+
+
+# ---- running it again
+
+
+def _times(out: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in (out / "images").rglob("*.npy")}
+
+
+def _again(tmp_path: Path, name: str = "gta5") -> Path:
+    config = DatasetConfig(spec=name, resize=BOX)
+    prepare(make_plan(config, tmp_path / "downloaded", tmp_path / "prepared"), jobs=1)
+    return tmp_path / "prepared"
+
+
+def test_a_second_run_does_nothing(tmp_path: Path) -> None:
+    _, out = _prepare("gta5", tmp_path)
+    before, index = _times(out), (out / INDEX).stat().st_mtime_ns
+    assert not make_plan(DatasetConfig(spec="gta5", resize=BOX), tmp_path / "downloaded", out).tasks
+    _again(tmp_path)
+    assert _times(out) == before and (out / INDEX).stat().st_mtime_ns == index
+
+
+@pytest.mark.parametrize("change", ["image", "label", "output", "truncated", "added", "removed"])
+def test_only_what_changed_is_done_again(tmp_path: Path, change: str) -> None:
+    raw, out = _prepare("gta5", tmp_path)
+    before, changed = _times(out), {"00002.npy"}
+    if change == "image":
+        make.save_image(raw / "images" / "00002.png", make.SIZE, 77)
+    elif change == "label":
+        make.save_palette(raw / "labels" / "00002.png", make.random_ids(range(20), make.SIZE, 5))
+    elif change == "output":
+        (out / "images" / "train" / "00002.npy").unlink()
+    elif change == "truncated":
+        path = out / "labels" / "train" / "00002.npy"
+        path.write_bytes(path.read_bytes()[:-7])
+    elif change == "added":
+        make.save_image(raw / "images" / "00009.png", make.SIZE, 9)
+        make.save_palette(raw / "labels" / "00009.png", make.random_ids(range(20), make.SIZE, 9))
+        changed = {"00009.npy"}
+    else:
+        (raw / "images" / "00002.png").unlink()
+    _again(tmp_path)
+    after = _times(out)
+    assert {name for name in after.keys() | before.keys() if after.get(name) != before.get(name)} == changed
+    expected, got = _open("gta5", raw), _open("gta5", out)
+    assert [s.name for s in got.samples] == [s.name for s in expected.samples]
+    for one, other in zip(expected.samples, got.samples, strict=True):
+        label = expected.load_label(one)
+        np.testing.assert_array_equal(got.load_label(other), resize_label(label, training_size(expected, label.shape)))
+    assert check_prepared(out) == (len(after), [])
+
+
+# ---- refusals
+
+
+def _tree(root: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("foreign", "holds files that iidm.prepare did not write .holiday.jpg"),
+        ("format", "with another format .raw there, jpeg now"),
+        ("resize", "with another resize"),
+        ("root", "with another root"),
+        ("dataset", "with another dataset"),
+        ("file", "is no folder"),
+        ("prepared root", "is a prepared folder already"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, what: str, message: str) -> None:
+    raw, out = _prepare("gta5", tmp_path)
+    config, image_format = DatasetConfig(spec="gta5", resize=BOX), "raw"
+    if what == "foreign":
+        out = tmp_path / "photos"
+        out.mkdir()
+        (out / "holiday.jpg").write_bytes(b"sea")
+    elif what == "format":
+        image_format = "jpeg"
+    elif what == "resize":
+        config = DatasetConfig(spec="gta5")
+    elif what == "root":
+        raw = raw.rename(tmp_path / "elsewhere")
+    elif what == "dataset":
+        raw = tmp_path / "synthia"
+        make.write_synthia(raw)
+        config = DatasetConfig(spec="synthia", resize=BOX)
+    elif what == "file":
+        out = tmp_path / "file"
+        out.write_bytes(b"")
+    else:
+        raw, out = out, tmp_path / "new"
+    before = _tree(tmp_path)
+    with pytest.raises(UserError, match=message):
+        prepare(make_plan(config, raw, out, image_format=image_format), jobs=1)  # type: ignore[arg-type]
+    assert _tree(tmp_path) == before
+
+
+def test_too_little_disk_space_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.write_gta5(tmp_path / "raw")
+    monkeypatch.setattr(preparation, "_free_bytes", lambda out: 1000)
+    plan = make_plan(DatasetConfig(spec="gta5"), tmp_path / "raw", tmp_path / "out")
+    with pytest.raises(UserError, match="needs 11 MB more, but only 0 MB are free.*--format jpeg"):
+        prepare(plan, jobs=1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("image_format", ["raw", "png"])
+def test_the_disk_need_is_told_truly(tmp_path: Path, image_format: ImageFormat) -> None:
+    make.write_cityscapes(tmp_path / "raw", train=6, val=3, size=(60, 104))
+    config = DatasetConfig(spec="cityscapes", resize=BOX)
+    plan = make_plan(config, tmp_path / "raw", tmp_path / "out", image_format=image_format)
+    prepare(plan, jobs=1)
+    written = sum(p.stat().st_size for kind in ("images", "labels") for p in (tmp_path / "out" / kind).rglob("*.*"))
+    assert plan.need_bytes == (written if image_format == "raw" else pytest.approx(written, rel=0.3))
+
+
+def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
+    make.write_gta5(tmp_path / "raw")
+    plan = make_plan(DatasetConfig(spec="gta5"), tmp_path / "raw", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / preparation.LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="Another iidm.prepare is writing"):
+            prepare(plan, jobs=1)
+    prepare(plan, jobs=1)
+
+
+# ---- damaged files
+
+
+def _damage(raw: Path) -> None:
+    path = raw / "images" / "00001.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    make.save_palette(raw / "labels" / "00002.png", make.random_ids(range(20), (20, 20), 1))
+    make.save_palette(raw / "labels" / "00003.png", make.random_ids((0, 77), make.SIZE, 1))
+
+
+def test_damaged_files_are_all_named_and_the_others_stay(tmp_path: Path) -> None:
+    raw, out = tmp_path / "downloaded", tmp_path / "prepared"
+    make.write_gta5(raw, count=5)
+    _damage(raw)
+    with pytest.raises(UserError) as error:
+        _again(tmp_path)
+    for words in (
+        "3 of 5 images",
+        "00001.png",
+        "20x20",
+        "holds ids that its data set does not name: 77",
+        "--skip-damaged",
+    ):
+        assert words in str(error.value)
+    with pytest.raises(UserError, match="is not finished"):
+        _open("gta5", out)
+    kept = _times(out)
+    assert len(kept) == 2
+    make.write_gta5(raw, count=5)  # mended
+    _again(tmp_path)
+    after = _times(out)
+    assert len(after) == 5 and len(_open("gta5", out).samples) == 5
+
+
+def test_damaged_files_are_left_out_where_that_is_allowed(tmp_path: Path) -> None:
+    raw, out = tmp_path / "downloaded", tmp_path / "prepared"
+    make.write_gta5(raw, count=5)
+    _damage(raw)
+    plan = make_plan(DatasetConfig(spec="gta5", resize=BOX), raw, out)
+    manifest = prepare(plan, jobs=1, skip_damaged=True)
+    assert len(manifest.skipped) == 3 and read_manifest(out).skipped == manifest.skipped
+    assert [s.name for s in _open("gta5", out).samples] == ["00004", "00005"]
+    assert (out / "splits" / "train.txt").read_text() == "00004\n00005\n"
+    assert check_prepared(out) == (2, [])
+
+
+# ---- the check
+
+
+def _edit_index(out: Path, edit: Callable[[Entry], Entry]) -> None:
+    entries = read_index(out / INDEX)
+    (out / INDEX).write_text("".join(e.line() for e in [edit(entries[0]), *entries[1:]]))
+
+
+def _flip(path: Path) -> None:
+    body = bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.write_bytes(bytes(body))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: _flip(out / "images" / "train" / "00001.npy"), "00001.npy is damaged: its checksum"),
+        (lambda out: _flip(out / "labels" / "train" / "00002.npy"), "00002.npy is damaged: its checksum"),
+        (lambda out: (out / "images" / "train" / "00001.npy").write_bytes(b"x"), "it has 1 bytes, the index says"),
+        (lambda out: (out / "labels" / "train" / "00003.npy").unlink(), "00003.npy does not exist"),
+        (lambda out: (out / "images" / "train" / "cat.npy").write_bytes(b"x"), "cat.npy belongs to no image"),
+        (lambda out: (out / INDEX).write_text((out / INDEX).read_text()[:-9]), "damaged in line 3"),
+        (lambda out: (out / "splits" / "train.txt").write_text("00001\n"), "does not name every image"),
+        (lambda out: _edit_index(out, lambda e: e._replace(size=(9, 9))), "is no image of 9x9"),
+    ],
+)
+def test_the_check_names_what_is_wrong(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    _, out = _prepare("gta5", tmp_path)
+    assert check_prepared(out) == (3, [])
+    damage(out)
+    _, problems = check_prepared(out)
+    assert any(message in line for line in problems), problems
+
+
+def test_what_the_check_found_is_mended_by_removing_it_and_preparing_again(tmp_path: Path) -> None:
+    _, out = _prepare("gta5", tmp_path)
+    _flip(out / "images" / "train" / "00001.npy")
+    (out / "images" / "train" / "00001.npy").unlink()
+    _again(tmp_path)
+    assert check_prepared(out) == (3, [])
+
+
+def test_the_check_finds_a_label_beyond_the_classes(tmp_path: Path) -> None:
+    _, out = _prepare("gta5", tmp_path, "png")
+    path = out / "labels" / "train" / "00001.png"
+    label = np.asarray(Image.open(path)).copy()
+    label[0, 0] = 19
+    Image.fromarray(label).save(path)
+    body = path.read_bytes()
+    _edit_index(out, lambda e: e._replace(label=FileFacts(len(body), zlib.crc32(body))))
+    _, problems = check_prepared(out)
+    assert any("holds train id 19; there are 19 classes" in line for line in problems)
+
+
+def test_a_folder_that_was_not_prepared_is_no_subject_of_the_check(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no prepared folder"):
+        check_prepared(tmp_path)

@@ -1,0 +1,70 @@
+"""Training and validation images of one prepared folder stay apart, and the check before the first step knows both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import make_datasets as make
+import pytest
+
+from iidm.config import Config, DataConfig, DatasetConfig
+from iidm.data.check import check_domains
+from iidm.data.domains import open_domains
+from iidm.data.preparation import make_plan, prepare
+from iidm.types import UserError
+
+IDS = range(3)
+CONFIG = DatasetConfig(
+    images="images",
+    labels="labels",
+    val_images="images",
+    val_labels="labels",
+    class_names=tuple(f"class {k}" for k in IDS),
+    resize=(15, 26),
+)
+
+
+def _config(tmp_path: Path) -> Config:
+    """A target whose validation images lie in the training folder, downloaded; a list names four of eight."""
+    make.write_folder(tmp_path / "raw", [f"{i:03d}" for i in range(8)], IDS)
+    (tmp_path / "val.txt").write_text("".join(f"{i:03d}\n" for i in range(4)))
+    data = DataConfig(source=CONFIG, target=CONFIG, labeled_count=2, val_list=tmp_path / "val.txt")
+    return Config(source_root=tmp_path / "raw", target_root=tmp_path / "raw", data=data)
+
+
+def _prepared(config: Config, tmp_path: Path) -> Config:
+    prepare(make_plan(CONFIG, tmp_path / "raw", tmp_path / "prepared"), jobs=1)
+    return replace(config, source_root=tmp_path / "prepared", target_root=tmp_path / "prepared")
+
+
+def test_validation_images_are_kept_out_of_training_as_they_are_from_the_downloaded_folder(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    for one in (config, _prepared(config, tmp_path)):
+        domains = open_domains(one)
+        assert domains.labeled and domains.unlabeled
+        trained = {sample.name for sample in (*domains.labeled.samples, *domains.unlabeled.samples)}
+        assert trained == {"004", "005", "006", "007"}
+        assert {sample.name for sample in domains.val.samples} == {"000", "001", "002", "003"}
+        assert domains.val.load_label(domains.val.samples[0]).shape == make.SIZE
+
+
+def test_the_check_looks_at_the_lengths_of_prepared_files(tmp_path: Path) -> None:
+    config = _prepared(_config(tmp_path), tmp_path)
+    domains = open_domains(config)
+    assert domains.source
+    label = domains.source.samples[5].label
+    assert label is not None
+    label.write_bytes(label.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"1 bad file.*005\.npy is damaged: it has 517 bytes, its index says 518"):
+        check_domains(domains, (15, 26))
+    checked = check_domains(domains, (15, 26), skip_damaged=True)
+    assert checked.damaged == {label}
+    assert any("005.npy" in note for note in checked.notes) and any("1 damaged" in note for note in checked.notes)
+
+
+def test_damaged_validation_files_are_never_skipped(tmp_path: Path) -> None:
+    domains = open_domains(_prepared(_config(tmp_path), tmp_path))
+    domains.val.samples[1].image.unlink()
+    with pytest.raises(UserError, match=r"val: .*001\.npy cannot be read"):
+        check_domains(domains, (15, 26), skip_damaged=True)
