@@ -169,5 +169,5 @@ def _linked(root: Path, out: Path, count: int) -> Path:
                 os.link(old, new)
         lines.append(copy.line())
     (out / INDEX).write_text("".join(lines))
-    (out / MANIFEST).write_text(json.dumps(manifest.as_json()))
+    (out / MANIFEST).write_text(json.dumps(replace(manifest, images=count).as_json()))
     return out

@@ -305,7 +305,7 @@ def _finish(plan: Plan, entries: Sequence[Entry], problems: Sequence[str]) -> Ma
         write_list(out / "splits" / f"{split}.txt", [entry.name for entry in entries if entry.split == split])
     for path in strangers(out, plan.manifest.format, entries):
         path.unlink()
-    manifest = replace(plan.manifest, complete=True, skipped=tuple(problems))
+    manifest = replace(plan.manifest, complete=True, images=len(entries), skipped=tuple(problems))
     _write_manifest(out, manifest)
     (out / JOURNAL).unlink()
     return manifest

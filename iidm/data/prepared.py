@@ -101,6 +101,8 @@ class Manifest:
     root: str
     """The folder that was prepared."""
     complete: bool = False
+    images: int = 0
+    """How many there are, all splits together, once it is complete."""
     skipped: tuple[str, ...] = ()
     """Damaged files that were left out, as the user allowed."""
 
@@ -126,6 +128,7 @@ class Manifest:
             splits=splits,
             root=fields["root"],
             complete=fields["complete"],
+            images=fields["images"],
             skipped=tuple(fields["skipped"]),
         )
 
@@ -284,6 +287,11 @@ def open_prepared(
     relabel = _relabel(manifest, spec.encoding, spec.classes, root, name)
     found = _find_split(manifest, where, root, name, split)
     index = read_index(root / INDEX)
+    if len(index) != manifest.images:
+        raise UserError(
+            f"{root / INDEX} is damaged: {len(index)} of its {manifest.images} lines can be read. Remove it and run the"
+            " iidm.prepare command of this folder again."
+        )
     entries = {entry.name: entry for entry in index if entry.split == found}
     chosen = list(entries)
     if not manifest.splits[found].is_filtered and where.is_filtered:

@@ -53,9 +53,8 @@ def check_prepared(root: Path, *, jobs: int | None = None, progress: Progress | 
 def _check_lists(root: Path, manifest: Manifest, entries: list[Entry]) -> list[str]:
     """The index against its own lines and the lists of names."""
     problems = []
-    lines = sum(1 for _ in (root / INDEX).open(encoding="utf-8")) if (root / INDEX).exists() else 0
-    if lines != len(entries):
-        problems.append(f"{root / INDEX} is damaged in line {len(entries) + 1}")
+    if manifest.images != len(entries):
+        problems.append(f"{root / INDEX} is damaged: {len(entries)} of its {manifest.images} lines can be read")
     for split in manifest.splits:
         path = root / "splits" / f"{split}.txt"
         names = [entry.name for entry in entries if entry.split == split]

@@ -175,6 +175,18 @@ def test_an_unfinished_or_newer_folder_is_refused(tmp_path: Path, key: str, valu
         _open("gta5", out)
 
 
+def test_a_cut_off_index_never_means_fewer_images(tmp_path: Path) -> None:
+    _, out = _prepare("gta5", tmp_path)
+    lines = (out / INDEX).read_text().splitlines(keepends=True)
+    for text in ("".join(lines[:2]), "".join(lines)[:-30]):
+        (out / INDEX).write_text(text)
+        with pytest.raises(UserError, match="2 of its 3 lines can be read"):
+            _open("gta5", out)
+    (out / INDEX).unlink()
+    _again(tmp_path)
+    assert len(_open("gta5", out).samples) == 3
+
+
 # ---- running it again
 
 
@@ -373,7 +385,7 @@ def _flip(path: Path) -> None:
         (lambda out: (out / "images" / "train" / "00001.npy").write_bytes(b"x"), "it has 1 bytes, the index says"),
         (lambda out: (out / "labels" / "train" / "00003.npy").unlink(), "00003.npy does not exist"),
         (lambda out: (out / "images" / "train" / "cat.npy").write_bytes(b"x"), "cat.npy belongs to no image"),
-        (lambda out: (out / INDEX).write_text((out / INDEX).read_text()[:-9]), "damaged in line 3"),
+        (lambda out: (out / INDEX).write_text((out / INDEX).read_text()[:-9]), "2 of its 3 lines can be read"),
         (lambda out: (out / "splits" / "train.txt").write_text("00001\n"), "does not name every image"),
         (lambda out: _edit_index(out, lambda e: e._replace(size=(9, 9))), "is no image of 9x9"),
     ],

@@ -4,6 +4,7 @@ damaged files, in memory that stays level, at a cost that does not grow with the
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import multiprocessing
 import os
@@ -28,7 +29,7 @@ from iidm.data.datasets import Dataset, Domains, Split, open_dataset
 from iidm.data.eval_loader import EvalLoader
 from iidm.data.loader import TrainLoader
 from iidm.data.preparation import make_plan, prepare
-from iidm.data.prepared import INDEX, ImageFormat, entry_paths, read_index
+from iidm.data.prepared import INDEX, MANIFEST, ImageFormat, entry_paths, read_index, read_manifest
 from iidm.types import EvalBatch, TrainBatch, UserError
 
 Kind = Literal["downloaded", "raw", "jpeg", "png"]
@@ -708,6 +709,8 @@ def _prepared_folder_of(count: int, folder: Path) -> tuple[DatasetConfig, Path]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, path)
     (root / INDEX).write_text("".join(entry.line() for entry in entries))
+    manifest = replace(read_manifest(root), images=count)
+    (root / MANIFEST).write_text(json.dumps(manifest.as_json()))
     return config, root
 
 
