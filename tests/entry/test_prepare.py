@@ -13,8 +13,8 @@ from pathlib import Path
 import make_datasets as make
 import pytest
 
-IMAGES = 120
-SIZE = (360, 480)
+IMAGES = 100
+SIZE = (540, 720)
 
 
 def _command(*options: object) -> list[str]:
