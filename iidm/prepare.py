@@ -30,7 +30,7 @@ from iidm.types import UserError
 class Arguments:
     """Decode and resize a data set once, so that training reads it at full speed."""
 
-    dataset: Annotated[str, tyro.conf.Positional] = ""
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = ""
     """Name of a known data set (gta5, synthia, cityscapes, cityscapes-16, camvid, camvid-day, camvid-dusk, ...),
     `folder`, or the path of a TOML file that describes one (docs/own-data.md)."""
     root: Path | None = None

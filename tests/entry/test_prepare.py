@@ -27,7 +27,13 @@ def _run(*options: object) -> subprocess.CompletedProcess[str]:
 
 def _start(*options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        _command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        _command(*options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts its background jobs with Ctrl-C ignored, and these tests may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
