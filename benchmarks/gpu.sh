@@ -38,7 +38,7 @@ fi
 if wants sanitize; then
     # Without torch's cache of memory, in which an overrun would stay inside an allocation; the project's kernels alone.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 120 sanitizer compute-sanitizer --report-api-errors no --error-exitcode 9 \
-        --kernel-name regex='iidm|cross_entropy_kernel|pseudo_label_kernel|finish_kernel|add_planes_kernel' \
+        --kernel-name regex='iidm|cross_entropy_kernel|pseudo_label_kernel|finish_|add_planes_kernel|sums_kernel|normalize_kernel|gradient_kernel' \
         "$python" -m pytest tests/kernels/test_determinism.py -m gpu -q -k 'written and size1' -p no:cacheprovider
 fi
 if wants bench; then

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iidm.kernels.batch_norm import batch_norm
 from iidm.kernels.blur import blur
 from iidm.kernels.blur import reference as blur_reference
 from iidm.kernels.classmix import Mix, classmix, draw_classes
@@ -207,6 +208,34 @@ def confusion_matrix_case(x: Inputs, mode: str) -> Case:
     )
 
 
+def batch_norm_case(x: Inputs, mode: str) -> Case:
+    """A bottleneck's last norm layer at output stride 8: 256 channels, residual and ReLU, every image a group."""
+    shape = (x.batch, 256, x.size[0] // STRIDE, x.size[1] // STRIDE)
+    features, residual, grad = (
+        torch.randn(shape, device=x.device, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
+        for _ in range(3)
+    )
+    weight, bias, mean, var = (torch.ones(shape[1], device=x.device) for _ in range(4))
+    leaves = [t.requires_grad_(mode == "forward_backward") for t in (features, weight, bias, residual)]
+    groups = (1,) * x.batch
+
+    def run(y: Tensor) -> Tensor:
+        if y.requires_grad:
+            torch.autograd.grad(y, leaves, grad)
+        return y
+
+    def plain(features: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+        parts = [F.batch_norm(part, mean, var, weight, bias, training=True) for part in features.split(groups)]
+        return F.relu(torch.cat(parts) + residual)
+
+    def op() -> Tensor:
+        return batch_norm(features, weight, bias, mean, var, residual=residual, activation="relu", groups=groups)
+
+    compiled = torch.compile(plain, dynamic=False)
+    moved = features.numel() * x.number_bytes * (12 if mode == "forward_backward" else 4)
+    return Case(_bodies(lambda: run(op()), lambda: run(compiled(*leaves))), moved)
+
+
 CASES: dict[tuple[str, str], Callable[[Inputs, str], Case]] = {
     ("cross_entropy", "forward_backward"): cross_entropy_case,
     ("cross_entropy", "forward"): cross_entropy_case,
@@ -215,5 +244,7 @@ CASES: dict[tuple[str, str], Callable[[Inputs, str], Case]] = {
     ("jitter", "forward"): jitter_case,
     ("blur", "forward"): blur_case,
     ("confusion_matrix", "forward"): confusion_matrix_case,
+    ("batch_norm", "forward_backward"): batch_norm_case,
+    ("batch_norm", "forward"): batch_norm_case,
 }
 """(op, mode) -> what makes its case."""

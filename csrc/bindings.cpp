@@ -8,7 +8,9 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
+#include "batch_norm.h"
 #include "blur.h"
 #include "classmix.h"
 #include "confusion_matrix.h"
@@ -158,6 +160,39 @@ int cross_entropy_cpu(Address logits, Address label, Address weight, bool weight
                                  at<float>(scratch));
 }
 
+void batch_norm_cpu(const std::vector<std::int64_t>& starts, int channels, int format, int activation, Address x,
+                    Address residual, Address weight, Address bias, Address running_mean, Address running_var,
+                    float momentum, float eps, Address y, Address mean, Address rstd) {
+  const iidm::BatchNormShape shape = {starts, channels, static_cast<iidm::Format>(format),
+                                      static_cast<iidm::Activation>(activation)};
+  const iidm::BatchNormForward a = {at<const void>(x),
+                                    at<const void>(residual),
+                                    at<const float>(weight),
+                                    at<const float>(bias),
+                                    at<float>(running_mean),
+                                    at<float>(running_var),
+                                    momentum,
+                                    eps,
+                                    at<void>(y),
+                                    at<float>(mean),
+                                    at<float>(rstd)};
+  const py::gil_scoped_release release;
+  iidm::batch_norm_forward_cpu(shape, a);
+}
+
+void batch_norm_backward_cpu(const std::vector<std::int64_t>& starts, int channels, int format, int activation,
+                             Address grad, Address x, Address y, Address mean, Address rstd, Address weight,
+                             Address grad_x, Address grad_residual, Address grad_weight, Address grad_bias) {
+  const iidm::BatchNormShape shape = {starts, channels, static_cast<iidm::Format>(format),
+                                      static_cast<iidm::Activation>(activation)};
+  const iidm::BatchNormBackward a = {at<const void>(grad),  at<const void>(x),       at<const void>(y),
+                                     at<const float>(mean), at<const float>(rstd),   at<const float>(weight),
+                                     at<void>(grad_x),      at<void>(grad_residual), at<float>(grad_weight),
+                                     at<float>(grad_bias)};
+  const py::gil_scoped_release release;
+  iidm::batch_norm_backward_cpu(shape, a);
+}
+
 py::dict build_info() {
   py::dict info;
 #ifdef IIDM_WITH_CUDA
@@ -193,4 +228,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("confusion_matrix", &confusion_matrix);
   m.def("pseudo_label_cpu", &pseudo_label_cpu);
   m.def("cross_entropy_cpu", &cross_entropy_cpu);
+  m.def("batch_norm_cpu", &batch_norm_cpu);
+  m.def("batch_norm_backward_cpu", &batch_norm_backward_cpu);
 }

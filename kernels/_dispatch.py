@@ -15,7 +15,7 @@ from ._extension import extension, why_missing
 
 Choice = Literal["auto", "fused", "reference"]
 
-OPS = ("classmix", "jitter", "blur", "pseudo_label", "cross_entropy", "confusion_matrix")
+OPS = ("classmix", "jitter", "blur", "pseudo_label", "cross_entropy", "confusion_matrix", "batch_norm")
 """Every op of this package."""
 
 _choice: Choice = "auto"
@@ -27,7 +27,7 @@ def _fused_kernels(device_type: str) -> dict[str, str]:
         return dict.fromkeys(OPS, "C++")
     found = {}
     if device_type == "cuda" and importlib.util.find_spec("triton") is not None:
-        found = dict.fromkeys(("pseudo_label", "cross_entropy"), "Triton")
+        found = dict.fromkeys(("pseudo_label", "cross_entropy", "batch_norm"), "Triton")
     if device_type == "cuda" and extension is not None and extension.build_info()["cuda"]:
         found |= dict.fromkeys(("classmix", "jitter", "blur", "confusion_matrix"), "CUDA")
     return found

@@ -16,6 +16,18 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from iidm.kernels.batch_norm.fused_triton import (
+    FINISH_CHANNELS,
+    MAX_CHANNELS,
+    MAX_SPLITS,
+    TILE,
+    WARPS,
+    finish_backward_kernel,
+    finish_forward_kernel,
+    gradient_kernel,
+    normalize_kernel,
+    sums_kernel,
+)
 from iidm.kernels.cross_entropy.fused_triton import (
     ADD_BLOCK,
     FINISH_BLOCK,
@@ -33,9 +45,23 @@ POINTERS = {
     "confident": "*i32",
     "row_begin": "*i32",
     "column_begin": "*i32",
+    "starts": "*i32",
+    **dict.fromkeys(("x", "y", "residual", "grad_x", "grad_residual"), "*bf16"),
 }
 FLOATS = ("weight", "class_weight", "planes", "losses", "confidence", "loss", "scale", "grad")
-FLOATS += ("row_fraction", "column_fraction")
+FLOATS += (
+    "row_fraction",
+    "column_fraction",
+    "bias",
+    "running_mean",
+    "running_var",
+    "mean",
+    "rstd",
+    "partial",
+    "factors",
+)
+FLOATS += ("grad_weight", "grad_bias")
+SCALARS = ("threshold", "momentum", "eps")
 CELLS_OF_8 = {"SPLITS_X": 1, "SPLITS": 1, "CELLS": 2, "SIDE_Y": 8, "SIDE_X": 8}
 CELLS_OF_32 = {"SPLITS_X": 2, "SPLITS": 4, "CELLS": 1, "SIDE_Y": 32, "SIDE_X": 32}
 CASES = [
@@ -48,6 +74,17 @@ CASES = [
     (finish_kernel, {"NORMALIZER": "valid", "BLOCK": FINISH_BLOCK}, FINISH_WARPS),
     (add_planes_kernel, {"SPLITS": 1, "BLOCK": ADD_BLOCK}, 4),
 ]
+TILES = [{"ROWS": TILE // channels, "CHANNELS": channels} for channels in (16, MAX_CHANNELS)]
+ENDS = {"SPLITS": MAX_SPLITS, "CHANNELS": FINISH_CHANNELS}
+for tile in TILES:
+    CASES += [
+        (sums_kernel, {"ACTIVATION": "none", "BACKWARD": False, **tile}, WARPS),
+        (sums_kernel, {"ACTIVATION": "relu6", "BACKWARD": True, **tile}, WARPS),
+        (normalize_kernel, {"ACTIVATION": "relu", "RESIDUAL": True, **tile}, WARPS),
+        (gradient_kernel, {"ACTIVATION": "relu", "RESIDUAL": True, **tile}, WARPS),
+    ]
+CASES += [(finish_forward_kernel, {"RUNNING": True, **ENDS}, 4), (finish_backward_kernel, ENDS, 4)]
+UPSAMPLING_CASES = CASES[:8]
 # Triton makes arguments that are 1 constants: one class, one pixel, one image.
 ONES = ("classes", "low_h", "low_w", "high_h", "high_w", "stride_k", "stride_y", "stride_x")
 CASES += [
@@ -57,7 +94,7 @@ CASES += [
         | dict.fromkeys([n for n in ONES + ("batch_classes", "programs", "pixels") if n in kernel.arg_names], 1),
         warps,
     )
-    for kernel, constants, warps in CASES[1:2] + CASES[4:5] + CASES[6:]
+    for kernel, constants, warps in UPSAMPLING_CASES[1:2] + UPSAMPLING_CASES[4:5] + UPSAMPLING_CASES[6:]
 ]
 
 
@@ -65,7 +102,7 @@ def signature(kernel: triton.JITFunction, constants: dict[str, object]) -> dict[
     """Argument -> type, as a launch on float32 weights and bfloat16 logits has them."""
     types = {}
     for name in kernel.arg_names:
-        scalar = "fp32" if name == "threshold" else "i32"
+        scalar = "fp32" if name in SCALARS else "i32"
         types[name] = "constexpr" if name in constants else POINTERS.get(name, "*fp32" if name in FLOATS else scalar)
     return types
 

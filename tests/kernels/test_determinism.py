@@ -9,6 +9,7 @@ import torch
 from bodies import run_with
 from torch import Tensor
 
+from iidm.kernels.batch_norm import batch_norm
 from iidm.kernels.blur import blur
 from iidm.kernels.classmix import classmix, draw_classes
 from iidm.kernels.confusion_matrix import confusion_matrix
@@ -41,6 +42,16 @@ def calls(height: int, width: int) -> dict[str, Call]:
         assert leaf.grad is not None
         return [loss.detach(), leaf.grad]
 
+    features = torch.randn(5, 70, *(n + 1 for n in low)).contiguous(memory_format=torch.channels_last)
+    residual, gamma, beta = torch.randn_like(features), torch.randn(70), torch.randn(70)
+
+    def normalized_and_gradients() -> list[Tensor]:
+        leaves = [t.clone().requires_grad_() for t in (features, gamma, beta, residual)]
+        mean, var = torch.zeros(70), torch.ones(70)
+        y = batch_norm(*leaves[:3], mean, var, residual=leaves[3], activation="relu", groups=(2, 1, 2))
+        y.backward(residual)
+        return [y.detach(), mean, var, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
     return {
         "cross_entropy": loss_and_gradient,
         "pseudo_label": lambda: list(pseudo_label(logits, (height, width), 0.5, with_confidence=True)),
@@ -54,10 +65,11 @@ def calls(height: int, width: int) -> dict[str, Call]:
         ),
         "jitter": lambda: [jitter(images[0], params, mean=MEAN, std=STD)],
         "blur": lambda: [blur(floats, sigma, on)],
+        "batch_norm": normalized_and_gradients,
     }  # fmt: skip
 
 
-OPS = ("cross_entropy", "pseudo_label", "confusion_matrix", "draw_classes", "classmix", "jitter", "blur")
+OPS = ("cross_entropy", "pseudo_label", "confusion_matrix", "draw_classes", "classmix", "jitter", "blur", "batch_norm")
 SIZES = [(1, 1), (63, 500), (64, 128)]
 
 

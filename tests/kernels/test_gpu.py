@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from iidm import kernels
+from iidm.kernels.batch_norm import batch_norm
 from iidm.kernels.blur import MAX_RADIUS, blur
 from iidm.kernels.classmix import classmix, draw_classes
 from iidm.kernels.confusion_matrix import confusion_matrix
@@ -117,3 +118,26 @@ def test_ops_of_logits(size: tuple[int, int], dtype: torch.dtype, align_corners:
     torch.testing.assert_close(ours["quality"], plain["quality"], atol=1e-4, rtol=0)
     assert int((ours["counts"] - plain["counts"]).abs().sum()) <= 2e-4 * label.numel()
     assert int(ours["counts"].sum()) == int(plain["counts"].sum())
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("shape", [(8, 256, 64, 64), (4, 2048, 17, 19), (5, 24, 65, 33)], ids=str)
+def test_batch_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, residual, grad = (
+        (torch.randn(shape) * 2 + 1).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(3)
+    )
+    weight, bias = torch.rand(shape[1]) + 0.5, torch.randn(shape[1])
+    groups = (shape[0] - 3, 2, 1)
+
+    def call(to: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        leaves = [to(t).clone().requires_grad_() for t in (x, weight, bias, residual)]
+        mean, var = to(torch.zeros(shape[1])), to(torch.ones(shape[1]))
+        y = batch_norm(*leaves[:3], mean, var, residual=leaves[3], groups=groups)
+        y.backward(to(grad))
+        return [y.detach(), mean, var, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+    ours, truth = both(call)
+    for got, want in zip(ours, truth, strict=True):
+        scale = 1 + float(want.abs().max())
+        torch.testing.assert_close(got.cpu().float(), want.float(), rtol=0, atol=TOLERANCE[dtype] * scale)

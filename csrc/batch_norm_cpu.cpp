@@ -1,0 +1,357 @@
+// Fused batch normalization on the CPU, in both directions: sums over blocks of rows, then one pass that writes.
+//
+// Blocks do not depend on the number of threads and are added in their order, in float64: the result is the same bit
+// for bit from run to run. The forward's sums are those of x - pilot, where the pilot is the group's first row: close
+// enough to the mean that nothing cancels, and known before anything is read.
+#include "batch_norm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "color.h"
+
+namespace iidm {
+namespace {
+
+constexpr int64_t kBlock = 16384;      // numbers of a block, and at least
+constexpr int64_t kRows = 64;          // so many rows
+constexpr int kLine = 64;              // channels whose blocks one thread adds up
+constexpr int64_t kParallel = 1 << 15;  // fewer numbers are not worth a second thread
+
+struct Block {
+  int group;
+  int64_t begin, end;  // rows
+};
+
+struct Blocks {
+  std::vector<Block> all;
+  std::vector<int64_t> first;  // index of the first block of each group, and the number of all
+};
+
+Blocks blocks_of(const BatchNormShape& s) {
+  const int64_t rows = std::max(kRows, kBlock / s.channels);
+  Blocks blocks;
+  for (size_t g = 0; g + 1 < s.starts.size(); ++g) {
+    blocks.first.push_back(static_cast<int64_t>(blocks.all.size()));
+    for (int64_t begin = s.starts[g]; begin < s.starts[g + 1]; begin += rows) {
+      blocks.all.push_back({static_cast<int>(g), begin, std::min(begin + rows, s.starts[g + 1])});
+    }
+  }
+  blocks.first.push_back(static_cast<int64_t>(blocks.all.size()));
+  return blocks;
+}
+
+std::unique_ptr<float[]> floats(int64_t count) { return std::unique_ptr<float[]>(new float[count]); }
+
+IIDM_HD float load(float x) { return x; }
+IIDM_HD float load(uint16_t x) { return from_bfloat16(x); }
+IIDM_HD void store(float x, float* to) { *to = x; }
+IIDM_HD void store(float x, uint16_t* to) { *to = to_bfloat16(x); }
+
+// Comparisons are such that NaN stays NaN.
+template <Activation A>
+IIDM_HD float activated(float z) {
+  if (A == Activation::kNone) return z;
+  const float positive = z < 0.0f ? 0.0f : z;
+  return A == Activation::kRelu6 && positive > 6.0f ? 6.0f : positive;
+}
+
+// The gradient in front of the activation, by what came out of it.
+template <Activation A>
+IIDM_HD float masked(float grad, float y) {
+  if (A == Activation::kRelu) return y <= 0.0f ? 0.0f : grad;
+  return (y <= 0.0f) | (y >= 6.0f) ? 0.0f : grad;
+}
+
+template <class T>
+IIDM_HD void forward_sums_of(const T* __restrict x, int64_t rows, int channels, const float* __restrict pilot,
+                             float* __restrict sum, float* __restrict squares) {
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4, x += 4 * channels) {
+    const T *second = x + channels, *third = second + channels, *fourth = third + channels;
+    for (int c = 0; c < channels; ++c) {
+      const float p = pilot[c];
+      const float i = load(x[c]) - p, j = load(second[c]) - p, k = load(third[c]) - p, l = load(fourth[c]) - p;
+      sum[c] += (i + j) + (k + l);
+      squares[c] += (i * i + j * j) + (k * k + l * l);
+    }
+  }
+  for (; row < rows; ++row, x += channels) {
+    for (int c = 0; c < channels; ++c) {
+      const float i = load(x[c]) - pilot[c];
+      sum[c] += i;
+      squares[c] += i * i;
+    }
+  }
+}
+
+template <class T, Activation A>
+IIDM_HD void normalize_rows(const T* __restrict x, const T* __restrict residual, int64_t rows, int channels,
+                            const float* __restrict scale, const float* __restrict shift, T* __restrict y) {
+  for (int64_t row = 0; row < rows; ++row, x += channels, y += channels) {
+    if (residual == nullptr) {
+      for (int c = 0; c < channels; ++c) store(activated<A>(load(x[c]) * scale[c] + shift[c]), y + c);
+      continue;
+    }
+    for (int c = 0; c < channels; ++c) {
+      store(activated<A>(load(x[c]) * scale[c] + shift[c] + load(residual[c])), y + c);
+    }
+    residual += channels;
+  }
+}
+
+// Sums of the masked gradient and of its product with x - mean; the masked gradient is written where it is wanted.
+template <class T, Activation A>
+IIDM_HD void backward_sums_of(const T* __restrict grad, const T* __restrict x, const T* __restrict y, int64_t rows,
+                              int channels, const float* __restrict mean, float* __restrict sum,
+                              float* __restrict products, T* __restrict grad_residual) {
+  for (int64_t row = 0; row < rows; ++row, grad += channels, x += channels) {
+    if (A == Activation::kNone) {
+      for (int c = 0; c < channels; ++c) {
+        const float g = load(grad[c]);
+        sum[c] += g;
+        products[c] += g * (load(x[c]) - mean[c]);
+      }
+      continue;
+    }
+    for (int c = 0; c < channels; ++c) {
+      const float g = masked<A>(load(grad[c]), load(y[c]));
+      sum[c] += g;
+      products[c] += g * (load(x[c]) - mean[c]);
+    }
+    if (grad_residual != nullptr) {
+      for (int c = 0; c < channels; ++c) store(masked<A>(load(grad[c]), load(y[c])), grad_residual + c);
+      grad_residual += channels;
+    }
+    y += channels;
+  }
+}
+
+template <class T, Activation A>
+IIDM_HD void backward_rows(const T* __restrict grad, const T* __restrict x, const T* __restrict y, int64_t rows,
+                           int channels, const float* __restrict by_grad, const float* __restrict by_x,
+                           const float* __restrict offset, T* __restrict grad_x) {
+  for (int64_t row = 0; row < rows; ++row, grad += channels, x += channels, grad_x += channels) {
+    if (A == Activation::kNone) {
+      for (int c = 0; c < channels; ++c) {
+        store(by_grad[c] * load(grad[c]) + (by_x[c] * load(x[c]) + offset[c]), grad_x + c);
+      }
+      continue;
+    }
+    for (int c = 0; c < channels; ++c) {
+      const float g = masked<A>(load(grad[c]), load(y[c]));
+      store(by_grad[c] * g + (by_x[c] * load(x[c]) + offset[c]), grad_x + c);
+    }
+    y += channels;
+  }
+}
+
+// From here on the types and activations are chosen inside of functions that are compiled for several processors.
+#define IIDM_BY_ACTIVATION(activation, call)                       \
+  switch (activation) {                                            \
+    case Activation::kNone: call(Activation::kNone); break;        \
+    case Activation::kRelu: call(Activation::kRelu); break;        \
+    case Activation::kRelu6: call(Activation::kRelu6); break;      \
+  }
+
+IIDM_CLONES void forward_sums(const BatchNormShape& s, const BatchNormForward& a, const Block& block,
+                              const float* pilot, float* sum) {
+  const int channels = s.channels;
+  const int64_t at = block.begin * channels, rows = block.end - block.begin;
+  std::fill(sum, sum + 2 * channels, 0.0f);
+  if (s.format == Format::kFloat32) {
+    forward_sums_of(static_cast<const float*>(a.x) + at, rows, channels, pilot, sum, sum + channels);
+  } else {
+    forward_sums_of(static_cast<const uint16_t*>(a.x) + at, rows, channels, pilot, sum, sum + channels);
+  }
+}
+
+template <class T>
+IIDM_HD void normalize_block(const BatchNormShape& s, const BatchNormForward& a, const Block& block,
+                             const float* scale, const float* shift) {
+  const int64_t at = block.begin * s.channels, rows = block.end - block.begin;
+  const T* x = static_cast<const T*>(a.x) + at;
+  const T* residual = a.residual == nullptr ? nullptr : static_cast<const T*>(a.residual) + at;
+  T* y = static_cast<T*>(a.y) + at;
+#define IIDM_CALL(A) normalize_rows<T, A>(x, residual, rows, s.channels, scale, shift, y)
+  IIDM_BY_ACTIVATION(s.activation, IIDM_CALL)
+#undef IIDM_CALL
+}
+
+IIDM_CLONES void normalize(const BatchNormShape& s, const BatchNormForward& a, const Block& block, const float* scale,
+                           const float* shift) {
+  if (s.format == Format::kFloat32) {
+    normalize_block<float>(s, a, block, scale, shift);
+  } else {
+    normalize_block<uint16_t>(s, a, block, scale, shift);
+  }
+}
+
+template <class T>
+IIDM_HD void backward_sums_block(const BatchNormShape& s, const BatchNormBackward& a, const Block& block, float* sum) {
+  const int channels = s.channels;
+  const int64_t at = block.begin * channels, rows = block.end - block.begin;
+  const T* grad = static_cast<const T*>(a.grad) + at;
+  const T* x = static_cast<const T*>(a.x) + at;
+  const T* y = a.y == nullptr ? nullptr : static_cast<const T*>(a.y) + at;
+  T* residual = a.grad_residual == nullptr ? nullptr : static_cast<T*>(a.grad_residual) + at;
+  const float* mean = a.mean + static_cast<int64_t>(block.group) * channels;
+#define IIDM_CALL(A) backward_sums_of<T, A>(grad, x, y, rows, channels, mean, sum, sum + channels, residual)
+  IIDM_BY_ACTIVATION(s.activation, IIDM_CALL)
+#undef IIDM_CALL
+}
+
+IIDM_CLONES void backward_sums(const BatchNormShape& s, const BatchNormBackward& a, const Block& block, float* sum) {
+  std::fill(sum, sum + 2 * s.channels, 0.0f);
+  if (s.format == Format::kFloat32) {
+    backward_sums_block<float>(s, a, block, sum);
+  } else {
+    backward_sums_block<uint16_t>(s, a, block, sum);
+  }
+}
+
+template <class T>
+IIDM_HD void backward_block(const BatchNormShape& s, const BatchNormBackward& a, const Block& block,
+                            const float* factors) {
+  const int channels = s.channels;
+  const int64_t at = block.begin * channels, rows = block.end - block.begin;
+  const bool is_masked = a.grad_residual != nullptr;
+  const T* grad = static_cast<const T*>(is_masked ? a.grad_residual : a.grad) + at;
+  const T* x = static_cast<const T*>(a.x) + at;
+  const T* y = a.y == nullptr ? nullptr : static_cast<const T*>(a.y) + at;
+  T* grad_x = static_cast<T*>(a.grad_x) + at;
+  const float *by_grad = factors, *by_x = factors + channels, *offset = factors + 2 * channels;
+#define IIDM_CALL(A) backward_rows<T, A>(grad, x, y, rows, channels, by_grad, by_x, offset, grad_x)
+  IIDM_BY_ACTIVATION((is_masked ? Activation::kNone : s.activation), IIDM_CALL)
+#undef IIDM_CALL
+}
+
+IIDM_CLONES void backward(const BatchNormShape& s, const BatchNormBackward& a, const Block& block,
+                          const float* factors) {
+  if (s.format == Format::kFloat32) {
+    backward_block<float>(s, a, block, factors);
+  } else {
+    backward_block<uint16_t>(s, a, block, factors);
+  }
+}
+
+// float64 sums over the blocks of a group, of the channels begin..end - 1 of both kinds of sum.
+struct LineSums {
+  double first[kLine], second[kLine];
+
+  LineSums(const Blocks& blocks, size_t group, const float* sums, int channels, int begin, int end) {
+    std::fill(first, first + kLine, 0.0);
+    std::fill(second, second + kLine, 0.0);
+    for (int64_t b = blocks.first[group]; b < blocks.first[group + 1]; ++b) {
+      const float* sum = sums + b * 2 * channels;
+      for (int c = begin; c < end; ++c) {
+        first[c - begin] += sum[c];
+        second[c - begin] += sum[channels + c];
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void batch_norm_forward_cpu(const BatchNormShape& s, const BatchNormForward& a) {
+  const Blocks blocks = blocks_of(s);
+  const int channels = s.channels;
+  const auto groups = static_cast<int64_t>(s.starts.size()) - 1;
+  const auto count = static_cast<int64_t>(blocks.all.size());
+  const int lines = (channels + kLine - 1) / kLine;
+  const auto sums = floats(count * 2 * channels), pilots = floats(groups * channels);
+  const auto scales = floats(groups * channels), shifts = floats(groups * channels);
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int c = 0; c < channels; ++c) {
+      const int64_t at = s.starts[g] * channels + c;
+      pilots[g * channels + c] = s.format == Format::kFloat32 ? static_cast<const float*>(a.x)[at]
+                                                              : from_bfloat16(static_cast<const uint16_t*>(a.x)[at]);
+    }
+  }
+#pragma omp parallel if (s.starts.back() * channels > kParallel)
+  {
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < count; ++b) {
+      const Block& block = blocks.all[b];
+      forward_sums(s, a, block, pilots.get() + block.group * channels, sums.get() + b * 2 * channels);
+    }
+#pragma omp for schedule(static)
+    for (int line = 0; line < lines; ++line) {
+      const int begin = line * kLine, end = std::min(begin + kLine, channels);
+      for (int64_t g = 0; g < groups; ++g) {
+        const auto n = static_cast<double>(s.starts[g + 1] - s.starts[g]);
+        const LineSums sum(blocks, g, sums.get(), channels, begin, end);
+        for (int c = begin; c < end; ++c) {
+          const int64_t at = g * channels + c;
+          const double distance = sum.first[c - begin] / n;
+          const double square = sum.second[c - begin] / n - distance * distance;
+          const double variance = square < 0.0 ? 0.0 : square;
+          const double mean = pilots[at] + distance;
+          const double rstd = 1.0 / std::sqrt(variance + a.eps);
+          a.mean[at] = static_cast<float>(mean);
+          a.rstd[at] = static_cast<float>(rstd);
+          scales[at] = static_cast<float>(a.weight[c] * rstd);
+          shifts[at] = static_cast<float>(a.bias[c] - mean * a.weight[c] * rstd);
+          if (a.running_mean != nullptr) {
+            const float m = a.momentum;
+            const auto unbiased = static_cast<float>(variance * n / (n - 1.0));
+            a.running_mean[c] = (1.0f - m) * a.running_mean[c] + m * a.mean[at];
+            a.running_var[c] = (1.0f - m) * a.running_var[c] + m * unbiased;
+          }
+        }
+      }
+    }
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < count; ++b) {
+      const int64_t at = blocks.all[b].group * static_cast<int64_t>(channels);
+      normalize(s, a, blocks.all[b], scales.get() + at, shifts.get() + at);
+    }
+  }
+}
+
+void batch_norm_backward_cpu(const BatchNormShape& s, const BatchNormBackward& a) {
+  const Blocks blocks = blocks_of(s);
+  const int channels = s.channels;
+  const auto groups = static_cast<int64_t>(s.starts.size()) - 1;
+  const auto count = static_cast<int64_t>(blocks.all.size());
+  const int lines = (channels + kLine - 1) / kLine;
+  const auto sums = floats(count * 2 * channels), factors = floats(groups * 3 * channels);
+#pragma omp parallel if (s.starts.back() * channels > kParallel)
+  {
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < count; ++b) backward_sums(s, a, blocks.all[b], sums.get() + b * 2 * channels);
+#pragma omp for schedule(static)
+    for (int line = 0; line < lines; ++line) {
+      const int begin = line * kLine, end = std::min(begin + kLine, channels);
+      double grad_weight[kLine] = {}, grad_bias[kLine] = {};
+      for (int64_t g = 0; g < groups; ++g) {
+        const auto n = static_cast<double>(s.starts[g + 1] - s.starts[g]);
+        const LineSums sum(blocks, g, sums.get(), channels, begin, end);
+        float* factor = factors.get() + g * 3 * channels;
+        for (int c = begin; c < end; ++c) {
+          const double rstd = a.rstd[g * channels + c], total = sum.first[c - begin];
+          const double projected = sum.second[c - begin] * rstd;  // sum of gradient times normalized x
+          grad_weight[c - begin] += projected;
+          grad_bias[c - begin] += total;
+          const double by_grad = a.weight[c] * rstd;
+          const double by_x = -by_grad * rstd * projected / n;
+          factor[c] = static_cast<float>(by_grad);
+          factor[channels + c] = static_cast<float>(by_x);
+          factor[2 * channels + c] = static_cast<float>(-by_grad * total / n - by_x * a.mean[g * channels + c]);
+        }
+      }
+      for (int c = begin; c < end; ++c) {
+        a.grad_weight[c] = static_cast<float>(grad_weight[c - begin]);
+        a.grad_bias[c] = static_cast<float>(grad_bias[c - begin]);
+      }
+    }
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < count; ++b) {
+      backward(s, a, blocks.all[b], factors.get() + blocks.all[b].group * static_cast<int64_t>(3 * channels));
+    }
+  }
+}
+
+}  // namespace iidm
