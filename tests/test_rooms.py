@@ -14,7 +14,7 @@ ALLOWED = {
     "presets": {"types", "config", "recipes"},
     "method": {"types", "config", "kernels", "method"},
     "data": {"types", "config", "data"},
-    "models": {"types", "config", "models"},
+    "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},
 }
 EXTRA = {"engine/metrics.py": {"kernels"}}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, cast
@@ -10,12 +11,14 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ..types import UserError
+from . import norm
 from .deeplab import DeepLabV2Head
 from .mobilenet import MobileNetV2
+from .norm import set_recompute
 from .resnet import resnet18, resnet50, resnet101
 from .weights import load_pretrained
 
-__all__ = ["BACKBONES", "HEADS", "Network", "build_network", "load_pretrained", "parameter_groups"]
+__all__ = ["BACKBONES", "HEADS", "Network", "build_network", "load_pretrained", "parameter_groups", "set_recompute"]
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "resnet18": partial(resnet18, deep_stem=False),
@@ -38,6 +41,11 @@ class Network(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module, output_stride: int) -> None:
         super().__init__()
         self.backbone, self.head, self.output_stride = backbone, head, output_stride
+
+    def branches(self, sizes: Sequence[int]) -> AbstractContextManager[None]:
+        """A context whose training forwards see a batch of several branches of so many images each, every one of them
+        normalized by its own statistics (see iidm.models.norm.branches)."""
+        return norm.branches(self, sizes)
 
     def forward(self, image: Tensor) -> Tensor:
         """float [B,3,H,W] normalized -> logits [B,K,h,w], h = ceil(H / output_stride)."""

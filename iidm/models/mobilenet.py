@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..types import UserError
-from .norm import BatchNorm2d
+from .norm import BatchNorm2d, Stage
 from .resnet import initialize
 
 SETTINGS = (
@@ -21,7 +21,7 @@ SETTINGS = (
 
 
 class ConvNormActivation(nn.Sequential):
-    """Convolution, BatchNorm, ReLU6; torchvision's keys 0 and 1."""
+    """Convolution, BatchNorm with ReLU6; torchvision's keys 0 and 1."""
 
     def __init__(
         self, inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1
@@ -29,8 +29,7 @@ class ConvNormActivation(nn.Sequential):
         padding = (size - 1) // 2 * dilation
         super().__init__(
             nn.Conv2d(inputs, outputs, size, stride, padding, dilation=dilation, groups=groups, bias=False),
-            BatchNorm2d(outputs),
-            nn.ReLU6(inplace=True),
+            BatchNorm2d(outputs, "relu6"),
         )
 
 
@@ -46,14 +45,17 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(hidden, outputs, 1, bias=False),
             BatchNorm2d(outputs),
         ]
-        self.conv = nn.Sequential(*parts)
+        self.conv = nn.ModuleList(parts)
         self.shortcut = inputs == outputs
         # torchvision decides by the stride too; no stage here starts with a stride and equal channels.
         assert stride == 1 or not self.shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return x + out if self.shortcut else out
+        out = x
+        for part in list(self.conv)[:-1]:
+            out = part(out)
+        y: Tensor = self.conv[-1](out, x if self.shortcut else None)
+        return y
 
 
 class MobileNetV2(nn.Module):
@@ -88,7 +90,7 @@ class MobileNetV2(nn.Module):
             features.append(InvertedResidual(channels, outputs, expansion, stride, first_dilation))
             features += [InvertedResidual(outputs, outputs, expansion, 1, dilation) for _ in range(1, blocks)]
             channels = outputs
-        self.features = nn.Sequential(*features)
+        self.features = Stage(*features)
         self.channels = channels
         initialize(self)
 

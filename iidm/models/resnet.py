@@ -8,11 +8,10 @@ stride 32 are those of the undilated one.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..types import UserError
-from .norm import BatchNorm2d
+from .norm import BatchNorm2d, Stage
 
 STAGES: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
@@ -34,15 +33,14 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv3x3(inputs, planes, stride, dilation), BatchNorm2d(planes)
-        self.conv2, self.bn2 = conv3x3(planes, planes), BatchNorm2d(planes)
+        self.conv1, self.bn1 = conv3x3(inputs, planes, stride, dilation), BatchNorm2d(planes, "relu")
+        self.conv2, self.bn2 = conv3x3(planes, planes), BatchNorm2d(planes, "relu")
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = self.bn2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return F.relu(out, inplace=True)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(x))), shortcut)
+        return y
 
 
 class Bottleneck(nn.Module):
@@ -52,17 +50,16 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, planes, 1, bias=False), BatchNorm2d(planes)
-        self.conv2, self.bn2 = conv3x3(planes, planes, stride, dilation), BatchNorm2d(planes)
-        self.conv3, self.bn3 = nn.Conv2d(planes, planes * 4, 1, bias=False), BatchNorm2d(planes * 4)
+        self.conv1, self.bn1 = nn.Conv2d(inputs, planes, 1, bias=False), BatchNorm2d(planes, "relu")
+        self.conv2, self.bn2 = conv3x3(planes, planes, stride, dilation), BatchNorm2d(planes, "relu")
+        self.conv3, self.bn3 = nn.Conv2d(planes, planes * 4, 1, bias=False), BatchNorm2d(planes * 4, "relu")
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
-        out = self.bn3(self.conv3(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return F.relu(out, inplace=True)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.bn2(self.conv2(self.bn1(self.conv1(x))))
+        y: Tensor = self.bn3(self.conv3(out), shortcut)
+        return y
 
 
 class ResNet(nn.Module):
@@ -95,7 +92,7 @@ class ResNet(nn.Module):
             )
         else:
             self.stem = None
-            self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), BatchNorm2d(64)
+            self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), BatchNorm2d(64, "relu")
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         strides, dilations = STAGES[output_stride]
         self.channels = 64
@@ -107,7 +104,7 @@ class ResNet(nn.Module):
 
     def _stage(
         self, block: type[BasicBlock | Bottleneck], planes: int, depth: int, stride: int, dilation: int
-    ) -> nn.Sequential:
+    ) -> Stage:
         outputs = planes * block.expansion
         downsample = None
         if stride != 1 or self.channels != outputs:
@@ -117,18 +114,19 @@ class ResNet(nn.Module):
         blocks = [block(self.channels, planes, stride, max(dilation // 2, 1), downsample)]
         blocks += [block(outputs, planes, 1, dilation, None) for _ in range(1, depth)]
         self.channels = outputs
-        return nn.Sequential(*blocks)
+        return Stage(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """float [B,3,H,W] -> [B,channels,ceil(H/os),ceil(W/os)]."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True) if self.stem is None else self.stem(x)
+        x = self.bn1(self.conv1(x)) if self.stem is None else self.stem(x)
         x = self.maxpool(x)
         x = self.layer2(self.layer1(x))
         return self.layer4(self.layer3(x))
 
 
 def _conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    return conv3x3(inputs, outputs, stride), BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    # The third keeps OpenMMLab's numbering: its ReLU is in the norm layer.
+    return conv3x3(inputs, outputs, stride), BatchNorm2d(outputs, "relu"), nn.Identity()
 
 
 def initialize(module: nn.Module) -> None:

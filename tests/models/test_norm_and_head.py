@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iidm.kernels.batch_norm import Activation
 from iidm.models.deeplab import DeepLabV2Head
 from iidm.models.norm import BatchNorm2d
 
@@ -47,7 +48,21 @@ def test_batchnorm_equals_pytorchs(training: bool, amp: bool, channels_last: boo
         results.append(kept + [g.clone() for g in grads if g is not None])
     assert len(results[0]) == len(results[1]) == 8
     for mine, other in zip(*results, strict=True):
-        assert torch.equal(mine, other)
+        assert mine.dtype == other.dtype
+        torch.testing.assert_close(
+            mine, other, **({"rtol": 2e-2, "atol": 2e-2} if amp else {"rtol": 1e-4, "atol": 1e-5})
+        )
+
+
+@pytest.mark.parametrize("activation", ("none", "relu", "relu6"))
+@pytest.mark.parametrize("training", (False, True))
+def test_residual_and_activation_follow_it(training: bool, activation: Activation) -> None:
+    ours, theirs = pair(7)
+    ours.activation = activation
+    image, residual = torch.randn(2, 7, 6, 5) * 4, torch.randn(2, 7, 6, 5)
+    expected = theirs.train(training)(image) + residual
+    expected = {"none": expected, "relu": expected.relu(), "relu6": expected.clamp(0, 6)}[activation]
+    torch.testing.assert_close(ours.train(training)(image, residual), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_running_statistics_stay_float32_under_autocast() -> None:
