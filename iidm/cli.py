@@ -28,12 +28,17 @@ CHANGEABLE_ON_RESUME = (
     "target_root",
     "device",
     "kernels",
+    "profile",
     "quiet",
     "log",
+    "step.branches",
+    "step.graph",
+    "step.compile",
+    "step.recompute",
     "data.workers",
     "data.skip_damaged",
 )
-"""What a resumed run may be given anew: nothing that changes the mathematics or the data order."""
+"""What a resumed run may be given anew: nothing that changes the mathematics (beyond rounding) or the data order."""
 
 
 def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:

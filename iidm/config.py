@@ -280,6 +280,31 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class StepConfig:
+    """How a step is run. Only `accumulate` changes what is computed; the others move rounding, time and memory."""
+
+    branches: Literal["auto", "merged", "sequential"] = "auto"
+    """`merged`: the student sees all branches in one pass, each with BatchNorm statistics of its own; `sequential`: one
+    after the other with a backward each, so that one is in memory at a time. `auto`: merged on a GPU, sequential on a
+    CPU (caches)."""
+    accumulate: int = 1
+    """Batches whose gradients are added up to one step of the optimiser; each has BatchNorm statistics of its own."""
+    graph: Literal["auto", "on", "off"] = "auto"
+    """Capture the whole step in a CUDA graph and replay it; `auto`: on a GPU. It starts when the teacher's decay has
+    reached its end."""
+    compile: bool = False
+    """Run the networks through torch.compile; the first steps then take minutes."""
+    recompute: bool = False
+    """Compute the inner activations of the backbone's blocks again in the backward instead of keeping them: less
+    memory, more time."""
+
+    def __post_init__(self) -> None:
+        _require(self.accumulate >= 1, "step.accumulate", self.accumulate, "at least 1")
+        if self.compile and self.recompute:
+            raise UserError("--step.compile and --step.recompute do not go together; give one of them.")
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """What a run writes, and how often."""
 
@@ -327,6 +352,8 @@ class Config:
     """Mixed precision: bfloat16 where the device has it, else float16 with a GradScaler."""
     kernels: Literal["auto", "fused", "reference"] = "auto"
     """Which implementation of the ops runs: the fused one, plain PyTorch, or the fused one where it exists."""
+    profile: int = 0
+    """Record this many steps, after six that warm up: RUN/profile gets a trace and a table of where time goes."""
     quiet: bool = False
     """No progress bar and no notes; the final table stays."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -343,11 +370,14 @@ class Config:
     """The teacher."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """The strong augmentation."""
+    step: StepConfig = field(default_factory=StepConfig)
+    """How a step is run."""
     log: LogConfig = field(default_factory=LogConfig)
     """Logs, pictures and checkpoints."""
 
     def __post_init__(self) -> None:
         _require(self.max_steps >= 1, "max_steps", self.max_steps, "at least 1")
+        _require(self.profile >= 0, "profile", self.profile, ">= 0")
         for weight, batch in (("inter_weight", "source_batch"), ("intra_weight", "target_batch")):
             pairs = (getattr(self.data, batch), self.data.unlabeled_batch)
             if getattr(self.loss, weight) > 0 and pairs[0] != pairs[1]:

@@ -19,7 +19,7 @@ from iidm.engine.optim import build_optimizer
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
 from iidm.method.teacher import Teacher
-from iidm.models import Network, build_network, load_pretrained, parameter_groups
+from iidm.models import Network, build_network, load_pretrained, parameter_groups, set_recompute
 from iidm.types import UserError
 
 
@@ -44,6 +44,7 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[
     student = random_network(config, len(domains.classes))
     origin = load_pretrained(student, config.model.weights, backbone=config.model.backbone)
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_recompute(student, config.step.recompute)
     teacher = Teacher(deepcopy(student), config.teacher, labels_images=domains.unlabeled is not None)
     optim = config.optim
     groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay)

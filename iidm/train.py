@@ -27,6 +27,7 @@ from iidm.engine.curves import save_curves
 from iidm.engine.interrupt import InterruptFlag
 from iidm.engine.log import Progress, RunLog, check_finite
 from iidm.engine.optim import learning_rate_factor, set_learning_rate
+from iidm.engine.profiler import profiled
 from iidm.engine.runtime import machine_info, pick_device, seed_everything
 from iidm.evaluation import evaluate_networks, write_results
 from iidm.kernels import set_implementation
@@ -76,7 +77,7 @@ def run(config: Config, resume: Path | None = None) -> Path:
                 config.data,
                 seed=config.seed,
                 device=device,
-                start_step=start_step,
+                start_step=start_step * config.step.accumulate,
                 strategy=config.mixing.strategy,
                 damaged=checked.damaged,
             ) as loader:
@@ -129,17 +130,20 @@ def train(
 ) -> None:
     """The loop. Ctrl-C ends it after a checkpoint; a damaged image ends it after a checkpoint too."""
     config = step.config
-    with InterruptFlag() as interrupted:
-        batches = iter(loader)
+    steps_left = config.max_steps - start_step
+    profiler = profiled(config.profile, run_dir / "profile", log.note, steps_left=steps_left)
+    with InterruptFlag() as interrupted, profiler as step_is_done:
+        stream = iter(loader)
         for number in range(start_step, config.max_steps):
             try:
-                batch = next(batches)
+                batches = [next(stream) for _ in range(config.step.accumulate)]
             except UserError as error:
                 save_state(step, number, run_dir, domains, time.time() - started)
                 raise UserError(f"{error} Mend it, then go on with {resume_words(run_dir)}") from None
             factor = learning_rate_factor(number, config.optim, config.max_steps)
             set_learning_rate(step.optimizer, factor)
-            out = step(batch, number)
+            out = step(batches, number)
+            step_is_done()
             done = number + 1
             last, stop = done == config.max_steps, interrupted.set
             save = is_due(done, config.log.checkpoint_every) or last or stop
@@ -149,7 +153,7 @@ def train(
             if done % config.log.every == 0 or last:
                 log.log(number, {**values, "lr": config.optim.lr * factor}, wait_ms=loader.mean_wait_ms())
             if is_due(done, config.log.preview_every) or last:
-                save_previews(run_dir, done, batch, out, step, domains, log)
+                save_previews(run_dir, done, batches[-1], out, step, domains, log)
             if is_due(done, config.log.eval_every) and not last:
                 scores = evaluate_networks({"teacher": step.teacher.network}, domains.val, config, step.amp_dtype)
                 log.log(number, {"miou": scores["teacher"].miou})

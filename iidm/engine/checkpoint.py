@@ -138,8 +138,11 @@ def load_checkpoint(
     tensors = _load_file(checkpoint / TRAINING)
     if optimizer is not None:
         _require_same_groups(optimizer, metadata["optimizer"]["param_groups"], checkpoint)
+        own = [group["lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(_joined_optimizer(metadata["optimizer"], tensors))
         _restride(optimizer)
+        for group, lr in zip(optimizer.param_groups, own, strict=True):
+            group["lr"] = lr.fill_(group["lr"]) if isinstance(lr, Tensor) else group["lr"]
     if scaler is not None and metadata["scaler"]:
         scaler.load_state_dict(metadata["scaler"])
     for name, generator in generators.items():
@@ -175,7 +178,7 @@ def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], 
     """An optimiser's state as plain JSON numbers and named tensors."""
     state = optimizer.state_dict()
     tensors = {f"optimizer.{i}.{key}": value for i, values in state["state"].items() for key, value in values.items()}
-    groups = [dict(group) for group in state["param_groups"]]
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
     return {"param_groups": groups}, tensors
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config import OptimConfig
 
@@ -23,20 +24,24 @@ def learning_rate_factor(step: int, config: OptimConfig, max_steps: int) -> floa
 def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW over parameter groups, each with a `lr` that is remembered as its `base_lr`.
 
-    One fused launch for all parameters on a GPU; foreach on a CPU.
+    All parameters in one fused call. On a GPU the step can be captured in a CUDA graph: its learning rates lie in
+    tensors, since a number would be frozen into the graph.
     """
-    groups = [{**group, "base_lr": group["lr"]} for group in groups]
-    fused = device.type == "cuda"
+    capturable = device.type == "cuda"
+    groups = [
+        {**group, "base_lr": group["lr"], "lr": torch.tensor(group["lr"], device=device) if capturable else group["lr"]}
+        for group in groups
+    ]
     return torch.optim.AdamW(
-        groups,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=fused or None,
-        foreach=None if fused else True,
+        groups, betas=config.betas, weight_decay=config.weight_decay, fused=True, capturable=capturable
     )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's learning rate to its base times `factor`."""
+    """Set every group's learning rate to its base times `factor`; one that lies in a tensor is overwritten there."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        lr = group["base_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

@@ -4,39 +4,47 @@ One step, in the order of the code below:
  1. the teacher labels the plain unlabeled crops, with a quality per image (eq. 6);
  2. half of the classes of each source crop are pasted onto them (inter), and of each labeled target crop (intra)
     (eqs. 1-4), and both mixes are strongly augmented;
- 3. the student sees source, labeled target, inter and intra, each as a forward of its own (BatchNorm statistics are
-    those of one branch), and its four weighted losses are summed (eq. 11);
+ 3. the student sees source, labeled target, inter and intra, one after the other or in one pass, BatchNorm statistics
+    being those of one branch either way, and its four weighted losses are summed (eq. 11);
  4. AdamW, then the teacher follows the student (eq. 5).
 Nothing here reads a value on the host: what `__call__` returns lives on the device until a log point reads it.
+On a GPU all of it is captured in one CUDA graph (graph.py).
 """
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from iidm.config import Config
 from iidm.kernels.jitter import normalize
-from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Losses, Mixed, PseudoLabel, StepOutput, TrainBatch
+from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Losses, Mixed, PseudoLabel, StepOutput, TrainBatch, UserError
 
+from .graph import StepGraph
 from .losses import Branch, per_pixel, segmentation_loss, zero
 from .mixing import mix, mix_onto_one
-from .teacher import Teacher
+from .teacher import Teacher, ema_decay_at
 
 
 class TrainStep:
     """The networks, the optimiser and the randomness of a run; calling it trains one step.
 
     Args:
-        student: the network that is trained; float32 parameters, channels-last.
+        student: the network that is trained; float32 parameters, channels-last. To merge branches it needs a method
+            `branches(sizes)`, a context in which its norm layers keep their statistics apart (iidm.models.Network).
         teacher: its EMA.
-        optimizer: over the student's parameters.
+        optimizer: over the student's parameters; for a captured step with `capturable` and learning rates in tensors.
         config: the whole run's configuration.
         generator: source of every random draw of the step, on the device of the networks.
         amp_dtype: bfloat16, float16 or None (float32).
         scaler: for float16; a disabled one otherwise.
+
+    Raises:
+        UserError: a graph was asked for on a CPU.
     """
 
     def __init__(
@@ -53,24 +61,73 @@ class TrainStep:
         self.config, self.generator, self.amp_dtype = config, generator, amp_dtype
         self.device = generator.device
         self.scaler = scaler or torch.amp.GradScaler(self.device.type, enabled=False)
+        on_gpu, wish = self.device.type == "cuda", config.step
+        if wish.graph == "on" and not on_gpu:
+            raise UserError("--step.graph on needs a GPU: CUDA graphs are for its launches. Leave it at auto.")
+        self.merged = wish.branches == "merged" or (wish.branches == "auto" and on_gpu)
+        self._forward: nn.Module = student
+        if wish.compile:
+            # The networks themselves stay as they are, for evaluation at other sizes.
+            self._forward = torch.compile(student, dynamic=False)  # type: ignore[assignment]
+            teacher.compile()
+        self._graph: StepGraph[list[TrainBatch], StepOutput] | None = None
+        if on_gpu and wish.graph != "off":
+            self._graph = StepGraph(self._run_with_decay, [generator])
+        self._decay = 0.0
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """Both networks by name, for evaluation, pictures and checkpoints."""
         return {"student": self.student, "teacher": self.teacher.network}
 
-    def __call__(self, batch: TrainBatch, step: int) -> StepOutput:
-        """Train one step. `step` is 0-based; the learning rate has been set by the caller."""
+    def __call__(self, batches: list[TrainBatch], step: int) -> StepOutput:
+        """Train one step. `step` is 0-based; the learning rate has been set by the caller.
+
+        Args:
+            batches: `config.step.accumulate` of them; their gradients make one step of the optimiser.
+
+        Returns: losses and quality as means over the batches, the rest of the last one. The next call may overwrite it.
+        """
+        self._decay = ema_decay_at(step, self.config.teacher)
+        if self._graph is None:
+            return self._run_with_decay(batches)
+        try:
+            return self._graph(batches, key=self._decay)
+        except RuntimeError as error:
+            if self.config.step.graph == "on" or self._graph.captured:
+                raise
+            warnings.warn(f"The step cannot be captured in a CUDA graph and runs without: {error}", stacklevel=2)
+            self._graph = None
+            self.optimizer.zero_grad(set_to_none=True)
+            return self._run_with_decay(batches)
+
+    def _run_with_decay(self, batches: list[TrainBatch]) -> StepOutput:
         self.student.train()
-        pseudo = self.pseudo_label(batch.unlabeled)
-        inter, intra = self.mixes(batch, pseudo)
-        losses = self.forward_backward(self.branches(batch, inter, intra))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.teacher.follow(self.student, step)
+        outputs = [self.learn(batch, share=1.0 / len(batches)) for batch in batches]
+        self.update(self._decay)
+        if len(outputs) == 1:
+            return outputs[0]
+        losses = Losses(*(torch.stack(values).mean() for values in zip(*(o.losses for o in outputs), strict=True)))
+        return outputs[-1]._replace(losses=losses, quality=torch.stack([o.quality for o in outputs]).mean())
+
+    def learn(self, batch: TrainBatch, share: float = 1.0) -> StepOutput:
+        """Add a batch's gradients to those of the student; `share` is its part of the step."""
+        with record_function("iidm: pseudo-labels"):
+            pseudo = self.pseudo_label(batch.unlabeled)
+        with record_function("iidm: mixing"):
+            inter, intra = self.mixes(batch, pseudo)
+        losses = self.forward_backward(self.branches(batch, inter, intra), share)
         quality = pseudo.quality.mean() if pseudo else zero(self.device)
         return StepOutput(losses, quality, pseudo, inter, intra)
+
+    def update(self, ema_decay: float) -> None:
+        """One step of the optimiser, after which the teacher follows."""
+        with record_function("iidm: optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+        with record_function("iidm: EMA"):
+            self.teacher.follow(self.student, ema_decay)
 
     def pseudo_label(self, unlabeled: Tensor | None) -> PseudoLabel | None:
         """The teacher's view of the plain unlabeled crops, uint8 [B,H,W,3]; None where no loss needs it."""
@@ -118,17 +175,44 @@ class TrainStep:
                 found.append(Branch(name, mixed.image, mixed.label, mixed.weight, weight, loss.mixed_normalizer))
         return found
 
-    def forward_backward(self, branches: list[Branch]) -> Losses:
-        """Sum the gradients of all branches. Each is backpropagated at once, so only one is held in memory."""
+    def forward_backward(self, branches: list[Branch], share: float = 1.0) -> Losses:
+        """Add up the gradients of all branches, times `share` where the loss is a mean and not a sum over pixels."""
+        factors = [b.loss_weight * (1.0 if b.normalizer == "sum" else share) for b in branches]
+        with self._autocast():  # around all passes: weights are cast once
+            run = self._merged if self.merged else self._one_by_one
+            losses = run(branches, factors)
         values = {name: zero(self.device) for name in Losses._fields}
-        for branch in branches:
-            with self._autocast():
-                logits = self.student(branch.image)
-            loss = segmentation_loss(logits, branch, align_corners=self.config.model.align_corners)
-            self.scaler.scale(branch.loss_weight * loss).backward()
-            values[branch.name] = per_pixel(loss.detach(), branch)
+        for branch, loss in zip(branches, losses, strict=True):
+            values[branch.name] = per_pixel(loss, branch)
             values["total"] = values["total"] + branch.loss_weight * values[branch.name]
         return Losses(**values)
+
+    def _one_by_one(self, branches: list[Branch], factors: list[float]) -> list[Tensor]:
+        """A pass and a backward for each branch: one of them is held in memory."""
+        losses = []
+        for branch, factor in zip(branches, factors, strict=True):
+            with record_function("iidm: student forward"):
+                loss = self._loss(self._forward(branch.image), branch)
+            self._backward(factor * loss)
+            losses.append(loss.detach())
+        return losses
+
+    def _merged(self, branches: list[Branch], factors: list[float]) -> list[Tensor]:
+        """One pass over all branches and one backward."""
+        sizes = [len(branch.image) for branch in branches]
+        with record_function("iidm: student forward"), self.student.branches(sizes):  # type: ignore[operator]
+            logits = self._forward(torch.cat([branch.image for branch in branches]))
+        losses = [self._loss(part, branch) for part, branch in zip(logits.split(sizes), branches, strict=True)]
+        self._backward(torch.stack([factor * loss for factor, loss in zip(factors, losses, strict=True)]).sum())
+        return [loss.detach() for loss in losses]
+
+    def _loss(self, logits: Tensor, branch: Branch) -> Tensor:
+        with record_function("iidm: loss"):
+            return segmentation_loss(logits, branch, align_corners=self.config.model.align_corners)
+
+    def _backward(self, loss: Tensor) -> None:
+        with record_function("iidm: backward"), torch.autocast(self.device.type, enabled=False):
+            self.scaler.scale(loss).backward()
 
     def _mix(self, labeled: LabeledImages | None, unlabeled: Tensor, pseudo: PseudoLabel) -> Mixed | None:
         return None if labeled is None else mix(labeled, unlabeled, pseudo, self.config, self.generator)

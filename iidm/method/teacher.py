@@ -26,7 +26,12 @@ class Teacher:
         """
         self.network = network.requires_grad_(False)
         self.config = config
+        self._forward: nn.Module = network
         self.averages_buffers = config.batchnorm == "running" or not labels_images
+
+    def compile(self) -> None:
+        """Label through torch.compile from now on; the network itself stays as it is."""
+        self._forward = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
 
     @torch.no_grad()
     def pseudo_label(self, image: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> PseudoLabel:
@@ -43,7 +48,7 @@ class Teacher:
         for module in self.network.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
-        logits = self.network(image)
+        logits = self._forward(image)
         out = pseudo_label(
             logits,
             size,
@@ -55,9 +60,8 @@ class Teacher:
         return PseudoLabel(out.label, out.quality)
 
     @torch.no_grad()
-    def follow(self, student: nn.Module, step: int) -> None:
-        """phi <- alpha phi + (1 - alpha) theta, after the optimiser's step `step` (0-based)."""
-        alpha = ema_decay_at(step, self.config)
+    def follow(self, student: nn.Module, alpha: float) -> None:
+        """phi <- alpha phi + (1 - alpha) theta, after a step of the optimiser."""
         ours: list[Tensor] = list(self.network.parameters())
         theirs: list[Tensor] = list(student.parameters())
         if self.averages_buffers:

@@ -87,7 +87,7 @@ def _(
 
 def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     logits, with_grad = inputs[0], inputs[-1]
-    ctx.dtype = logits.dtype
+    ctx.like = torch.empty_like(logits, device="meta")  # dtype and memory layout
     ctx.with_grad = with_grad
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[1])
@@ -98,7 +98,10 @@ def _scale_gradient(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tup
     nothing = (None,) * 6
     if grad_loss is None or not ctx.with_grad:
         return (None, *nothing)
-    return ((grad * grad_loss).to(ctx.dtype), *nothing)
+    # Scaled, rounded and in the layout of the logits in one pass: what follows is a convolution's backward.
+    scaled = torch.empty_like(ctx.like, device=grad.device)
+    torch.mul(grad, grad_loss, out=scaled)
+    return (scaled, *nothing)
 
 
 _cross_entropy.register_autograd(_scale_gradient, setup_context=_save_gradient)

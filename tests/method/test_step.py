@@ -116,7 +116,7 @@ def test_the_gradient_is_that_of_the_papers_sum(recipe: str, weights: tuple[floa
     step, data = make_step(config), batch(config)
     before = copy.deepcopy(step.student).double().train()
     start = [p.detach().clone() for p in step.student.parameters()]
-    out = step(data, 0)
+    out = step([data], 0)
     oracle_loss(before, config, data, out).backward()
     for old, new, truth in zip(start, step.student.parameters(), before.parameters(), strict=True):
         moved = (old - new.detach()).double() / 1e-3
@@ -128,14 +128,14 @@ def test_the_logged_total_is_the_weighted_sum_in_every_strategy(strategy: str) -
     config = config_of("daformer", mixing={"strategy": strategy})
     step, data = make_step(config), batch(config)
     before = copy.deepcopy(step.student).double().train()
-    out = step(data, 0)
+    out = step([data], 0)
     assert float(out.losses.total) == pytest.approx(float(oracle_loss(before, config, data, out).detach()), rel=1e-4)
 
 
 @pytest.mark.parametrize("weights", ABLATIONS.values(), ids=ABLATIONS.keys())
 def test_a_loss_of_weight_zero_runs_no_branch_and_reads_zero(weights: tuple[float, ...]) -> None:
     config = with_weights(config_of(), weights)
-    out = make_step(config)(batch(config), 0)
+    out = make_step(config)([batch(config)], 0)
     for name, weight in zip(("source", "target", "inter", "intra"), weights, strict=True):
         assert (float(getattr(out.losses, name)) > 0) == (
             weight > 0 and (name not in ("inter", "intra") or quality(out))
@@ -153,7 +153,7 @@ def test_two_xu_gives_each_stream_unlabeled_crops_of_its_own() -> None:
     data = batch(config)
     assert data.unlabeled is not None
     data.unlabeled[:B], data.unlabeled[B:] = 0, 255
-    out = make_step(config)(data, 0)
+    out = make_step(config)([data], 0)
     assert out.inter is not None and out.intra is not None
     low, high = (torch.tensor([v, v, v]) for v in (0.0, 255.0))
     from iidm.types import MEAN_RGB, STD_RGB
@@ -169,7 +169,7 @@ def test_one_xu_two_streams_shares_image_and_pseudo_label() -> None:
     config = config_of("daformer", augment={"jitter_probability": 0.0, "blur_probability": 0.0})
     data = batch(config)
     assert data.source is not None and data.target is not None and data.unlabeled is not None
-    out = make_step(config)(data, 0)
+    out = make_step(config)([data], 0)
     assert out.inter is not None and out.intra is not None and out.pseudo_label is not None
     for mixed, labeled in ((out.inter, data.source), (out.intra, data.target)):
         own = mixed.label == out.pseudo_label.label
@@ -180,7 +180,7 @@ def test_each_branch_is_a_forward_of_its_own_in_batch_norm() -> None:
     config = config_of()
     step, data = make_step(config), batch(config)
     manual = copy.deepcopy(step.student).train()
-    out = step(data, 0)
+    out = step([data], 0)
     assert data.source is not None and data.target is not None and out.inter is not None and out.intra is not None
     from iidm.types import MEAN_RGB, STD_RGB
 
@@ -196,7 +196,7 @@ def test_the_teacher_moves_after_the_optimizer_by_the_decay() -> None:
     config = config_of(teacher={"ema_decay": 0.9})
     step = make_step(config)
     old = step.teacher.network.head.weight.clone()  # type: ignore[union-attr]
-    step(batch(config), 0)
+    step([batch(config)], 0)
     expected = 0.9 * old + 0.1 * step.student.head.weight.detach()  # type: ignore[union-attr]
     torch.testing.assert_close(step.teacher.network.head.weight, expected)  # type: ignore[union-attr]
 
@@ -206,7 +206,7 @@ def test_the_same_seed_gives_the_same_steps_bit_for_bit() -> None:
     runs = []
     for _ in range(2):
         step = make_step(config, torch.optim.AdamW)
-        runs.append([float(step(batch(config, seed=i), i).losses.total) for i in range(4)])
+        runs.append([float(step([batch(config, seed=i)], i).losses.total) for i in range(4)])
     assert runs[0] == runs[1]
 
 
@@ -221,7 +221,7 @@ def test_fused_kernels_follow_the_reference_for_50_steps(recipe: str) -> None:
             pytest.skip(str(error))
         step = make_step(config, torch.optim.AdamW)
         try:
-            losses[choice] = [step(batch(config, seed=i % 5), i).losses.total.item() for i in range(50)]
+            losses[choice] = [step([batch(config, seed=i % 5)], i).losses.total.item() for i in range(50)]
         finally:
             set_implementation("auto", "cpu")
     # Rounding of 1e-7 a step; a pixel whose best two classes tie within it, or whose confidence ties with the
@@ -236,7 +236,7 @@ def test_bf16_follows_float32() -> None:
     for dtype in (None, torch.bfloat16):
         step = make_step(config)
         step.amp_dtype = dtype
-        losses.append(float(step(batch(config), 0).losses.total))
+        losses.append(float(step([batch(config)], 0).losses.total))
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
 
 

@@ -32,7 +32,7 @@ def test_parameters_follow_the_student_by_the_decay() -> None:
     with torch.no_grad():
         student[0].weight.fill_(1.0)
         teacher.network[0].weight.fill_(3.0)
-    teacher.follow(student, step=0)
+    teacher.follow(student, teacher.config.ema_decay)
     assert torch.equal(teacher.network[0].weight, torch.full_like(student[0].weight, 0.75 * 3 + 0.25 * 1))
 
 
@@ -60,7 +60,7 @@ def test_running_statistics_are_used_and_averaged_when_asked_for() -> None:
     before = teacher.network[1].running_mean.clone()
     teacher.pseudo_label(torch.randn(2, 3, 8, 8) + 5, (8, 8))
     assert torch.equal(teacher.network[1].running_mean, before)
-    teacher.follow(student, step=0)
+    teacher.follow(student, teacher.config.ema_decay)
     assert torch.equal(teacher.network[1].running_mean, torch.full((4,), 1.0))
 
 
@@ -69,7 +69,7 @@ def test_batch_statistics_keep_running_ones_of_their_own() -> None:
     student[1].running_mean.fill_(50.0)
     teacher.pseudo_label(torch.randn(2, 3, 8, 8) + 5, (8, 8))
     own = teacher.network[1].running_mean.clone()
-    teacher.follow(student, step=0)
+    teacher.follow(student, teacher.config.ema_decay)
     assert own.abs().sum() > 0
     assert torch.equal(teacher.network[1].running_mean, own)
 
@@ -77,7 +77,7 @@ def test_batch_statistics_keep_running_ones_of_their_own() -> None:
 def test_a_teacher_that_labels_nothing_takes_the_students_statistics() -> None:
     student, teacher = network(), Teacher(network(), TeacherConfig(ema_decay=0.0), labels_images=False)
     student[1].running_mean.fill_(7.0)
-    teacher.follow(student, step=0)
+    teacher.follow(student, teacher.config.ema_decay)
     assert torch.equal(teacher.network[1].running_mean, torch.full((4,), 7.0))
 
 
