@@ -8,15 +8,14 @@ launch costs of Python are in no figure; `cold_us` is one call after the L2 cach
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from iidm import kernels
 
+from .memory import peak_bytes
 from .ops import CASES, CLASSES, Body, Inputs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -119,23 +118,3 @@ def cold_us(body: Body, repeats: int = 20) -> float:
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end) * 1e3)
     return sorted(times)[repeats // 2]
-
-
-def peak_bytes(body: Body, device: str) -> int:
-    """What torch allocates at most during a call beyond what was allocated before it."""
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        body()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        body()
-    current = peak = 0
-    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        current += event.nbytes()
-        peak = max(peak, current)
-    return peak

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from .types import UserError
 
 Normalizer = Literal["sum", "pixels", "valid"]
+PROFILE_WARMUP = 6
+"""Steps before the first that `profile` records: a CUDA graph is captured in the fourth."""
 
 
 def _require(condition: bool, name: str, value: object, need: str) -> None:
@@ -377,7 +379,9 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(self.max_steps >= 1, "max_steps", self.max_steps, "at least 1")
-        _require(self.profile >= 0, "profile", self.profile, ">= 0")
+        most = max(self.max_steps - PROFILE_WARMUP, 0)
+        need = f"0 to {most} (--max-steps {self.max_steps}, of which the first {PROFILE_WARMUP} warm up)"
+        _require(0 <= self.profile <= most, "profile", self.profile, need)
         for weight, batch in (("inter_weight", "source_batch"), ("intra_weight", "target_batch")):
             pairs = (getattr(self.data, batch), self.data.unlabeled_batch)
             if getattr(self.loss, weight) > 0 and pairs[0] != pairs[1]:

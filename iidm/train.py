@@ -28,7 +28,7 @@ from iidm.engine.interrupt import InterruptFlag
 from iidm.engine.log import Progress, RunLog, check_finite
 from iidm.engine.optim import learning_rate_factor, set_learning_rate
 from iidm.engine.profiler import profiled
-from iidm.engine.runtime import machine_info, pick_device, seed_everything
+from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
 from iidm.evaluation import evaluate_networks, write_results
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
@@ -48,6 +48,7 @@ def run(config: Config, resume: Path | None = None) -> Path:
     started = time.time()
     device = pick_device(config.device)
     seed_everything(config.seed)
+    keep_freed_memory()
     notes = [choose_kernels(config, device)]
     with Progress("drawing the built-in scenes, once", config.quiet) as progress:
         domains = open_domains(config, progress=progress)

@@ -45,3 +45,30 @@ def test_the_table_tells_times_ratios_and_the_machine(tmp_path: Path) -> None:
     assert "cuda: a GPU;" in text and "loader" not in text
     with Image.open(tmp_path / "kernels.png") as picture:
         assert min(picture.size) > 100
+
+
+def step(impl: str, seconds: float, **more: object) -> dict[str, object]:
+    info = {
+        "op": "step", "impl": impl, "device": "cpu", "model": "resnet18", "crop": [240, 320], "batch": 2,
+        "dtype": "bfloat16", "peak_bytes": 80_000_000, "floor_share": 0.25, "matmul_tflops": 1.5, "flops": 10**12,
+        "machine": {"cpu": "a processor", "cores": 2, "python": "3.11"}, "versions": {"torch": "2.13.0"},
+        "commit": "abc1234", **more,
+    }  # fmt: skip
+    return {"extra_info": info, "stats": {"median": seconds}}
+
+
+def test_the_table_of_steps_tells_times_ratios_memory_and_options(tmp_path: Path) -> None:
+    results = [step("iidm", 0.5), step("reference-best", 0.75), step("reference", 3.0, peak_bytes=200_000_000)]
+    results.append(step("iidm", 0.6, options="sequential, recompute", peak_bytes=40_000_000))
+    (tmp_path / "step.json").write_text(json.dumps({"benchmarks": results}))
+    words = [sys.executable, "-m", "benchmarks.report_step", str(tmp_path / "step.json")]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == (tmp_path / "step.md").read_text().strip()
+    assert (
+        "| resnet18 | 240x320 | 2+2+2 | bfloat16 | 500.0 ms | 750.0 ms | 3.00 s | 1.50x | 6.00x | 25 % |" in run.stdout
+    )
+    assert "| 80 | 80 | 200 |" in run.stdout
+    assert "| sequential, recompute | resnet18 | 240x320 | 2+2+2 | 600.0 ms | 40 |" in run.stdout
+    assert "at 1.50 TFLOP/s" in run.stdout and "commit abc1234" in run.stdout
+    with Image.open(tmp_path / "step.png") as picture:
+        assert min(picture.size) > 100

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from ..config import PROFILE_WARMUP
 from ..types import UserError
 
-WARMUP_STEPS = 6
-"""Steps before the first recorded one: a CUDA graph is captured in the fourth."""
 PART = "iidm: "
 """How the ranges of a step's parts begin (`record_function`)."""
 ROWS = 25
@@ -23,7 +22,7 @@ def profiled(steps: int, folder: Path, note: Callable[[str], None], *, steps_lef
     """Record `steps` training steps; 0 records nothing.
 
     Args:
-        steps: how many are recorded, after WARMUP_STEPS.
+        steps: how many are recorded, after PROFILE_WARMUP.
         folder: gets trace.json and table.txt once the last of them is done.
         note: is told where they lie.
         steps_left: how many the run has before it.
@@ -34,10 +33,10 @@ def profiled(steps: int, folder: Path, note: Callable[[str], None], *, steps_lef
     if steps == 0:
         yield lambda: None
         return
-    if WARMUP_STEPS + steps > steps_left:
+    if PROFILE_WARMUP + steps > steps_left:
         raise UserError(
-            f"--profile {steps} needs {WARMUP_STEPS + steps} steps, the first {WARMUP_STEPS} to warm up, but this run"
-            f" has {steps_left} left. Give a larger --max-steps."
+            f"--profile {steps} needs {PROFILE_WARMUP + steps} steps, the first {PROFILE_WARMUP} to warm up, but this"
+            f" run has {steps_left} left. Give a larger --max-steps."
         )
 
     def save(record: profile) -> None:
@@ -49,7 +48,7 @@ def profiled(steps: int, folder: Path, note: Callable[[str], None], *, steps_lef
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
-    plan = schedule(skip_first=WARMUP_STEPS - 1, wait=0, warmup=1, active=steps, repeat=1)
+    plan = schedule(skip_first=PROFILE_WARMUP - 1, wait=0, warmup=1, active=steps, repeat=1)
     with profile(activities=activities, schedule=plan, on_trace_ready=save) as record:
         yield record.step
 

@@ -1,0 +1,169 @@
+"""A whole training step: iidm against plain PyTorch as the public code writes it, and against that at its best.
+
+    pytest benchmarks/bench_step.py --long --benchmark-json step.json && python -m benchmarks.report_step step.json
+
+One timed unit is one step on a batch that stays: teacher, mixing, student forward and backward over four branches,
+AdamW, EMA. The three start from the same weights and make the same draws. The floor is the time that the convolutions'
+multiplications take at the rate of the fastest matrix product here, in the dtype of autocast.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from iidm.engine.runtime import keep_freed_memory, pick_amp_dtype
+from iidm.method import TrainStep
+
+from .memory import peak_bytes
+from .reference_step import ReferenceStep
+from .steps import Case, Step, flops, iidm_step, reference_step
+
+CPU_CASES = [
+    Case("mobilenet_v2", (240, 320), 2, output_stride=16),
+    Case("resnet18", (240, 320), 2),
+    pytest.param(Case("resnet18", (240, 320), 6), marks=pytest.mark.long),
+    pytest.param(Case("resnet18", (480, 640), 2), marks=pytest.mark.long),
+    pytest.param(Case("resnet101-v1c", (512, 512), 1), marks=pytest.mark.long),
+]
+GPU_CASES = [
+    Case("mobilenet_v2", (512, 512), 2, output_stride=16),
+    Case("resnet18", (512, 512), 2),
+    *(Case("resnet101-v1c", (512, 512), batch) for batch in (2, 4, 8)),
+]
+IMPLS = ("iidm", "reference-best", "reference")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "merged": {"branches": "merged"},
+    "sequential": {"branches": "sequential"},
+    "sequential, recompute": {"branches": "sequential", "recompute": True},
+    "merged, recompute": {"branches": "merged", "recompute": True},
+    "compile": {"compile": True},
+    "no graph": {"graph": "off"},
+}
+Made = tuple[TrainStep | ReferenceStep, Step]
+ROUNDS, WARMUP = {"cpu": 5, "cuda": 30}, {"cpu": 2, "cuda": 6}
+
+
+def _on(device: str, cases: list[Any]) -> list[Any]:
+    """Parameters (device, case) of a test."""
+    found = []
+    for entry in cases:
+        case = entry if isinstance(entry, Case) else entry.values[0]
+        marks = [] if isinstance(entry, Case) else list(entry.marks)
+        marks += [pytest.mark.gpu] if device == "cuda" else []
+        found.append(pytest.param(device, case, marks=marks, id=f"{device}-{case}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def matmul_tflops() -> dict[str, float]:
+    """The rate of the fastest of some square matrix products in the dtype of autocast, by device."""
+    found = {}
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        dtype = pick_amp_dtype(torch.device(device), amp=True) or torch.float32
+        found[device] = max(_rate(size, dtype, device) for size in ((2048, 3072) if device == "cpu" else (8192, 16384)))
+    return found
+
+
+def _rate(size: int, dtype: torch.dtype, device: str, repeats: int = 10) -> float:
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out, seconds = torch.empty_like(left), []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        torch.mm(left, right, out=out)
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds) / 1e12
+
+
+def synchronize(device: str) -> None:
+    """Wait for the GPU, if that is where it runs."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _measure(
+    benchmark: Any, provenance: dict[str, Any], device: str, case: Case, made: Made, tflops: float, **extra: Any
+) -> None:
+    """Time a step, measure its memory, and write down what the figures mean.
+
+    `peak_bytes` is what it needs beside weights and optimiser state; gradients count, whether they are kept or not.
+    """
+    owner, step = made
+
+    def unit() -> None:
+        step()
+        synchronize(device)
+
+    keep_freed_memory()  # as iidm.train does; here the references gain by it too
+    if benchmark.enabled:
+        for _ in range(WARMUP[device]):
+            unit()
+        kept = sum(p.grad.nbytes for p in owner.student.parameters() if p.grad is not None)
+        extra["peak_bytes"] = kept + peak_bytes(unit, device)
+    benchmark.pedantic(unit, rounds=ROUNDS[device] if benchmark.enabled else 1)
+    if benchmark.stats is not None:  # None where timing is off
+        seconds = benchmark.stats.stats.median
+        work = flops(case)
+        extra |= {"steps_per_s": 1 / seconds, "flops": work, "matmul_tflops": tflops}
+        extra["floor_share"] = work / (tflops * 1e12) / seconds
+    dtype = pick_amp_dtype(torch.device(device), amp=True) or torch.float32
+    benchmark.extra_info.update(
+        op="step", device=device, model=case.model, crop=case.crop, batch=case.batch, dtype=str(dtype)[6:],
+        output_stride=case.output_stride, **extra, **provenance,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(("device", "case"), _on("cpu", CPU_CASES) + _on("cuda", GPU_CASES))
+def bench_step(
+    benchmark: Any, provenance: dict[str, Any], matmul_tflops: dict[str, float], device: str, case: Case, impl: str
+) -> None:
+    """One step of one implementation."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    best = impl == "reference-best"
+    made: Made = iidm_step(case, device) if impl == "iidm" else reference_step(case, device, best=best)
+    _measure(benchmark, provenance, device, case, made, matmul_tflops[device], impl=impl)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("device", "case"), _on("cpu", CPU_CASES[1:2]) + _on("cuda", GPU_CASES[2:3]))
+def bench_step_options(
+    benchmark: Any, provenance: dict[str, Any], matmul_tflops: dict[str, float], device: str, case: Case, options: str
+) -> None:
+    """What each of iidm's options costs and saves."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if device == "cpu" and options == "no graph":
+        pytest.skip("a CPU has no graphs")
+    torch._dynamo.reset()
+    made = iidm_step(case, device, OPTIONS[options])
+    _measure(benchmark, provenance, device, case, made, matmul_tflops[device], impl="iidm", options=options)
+
+
+@pytest.mark.gpu
+@pytest.mark.long
+@pytest.mark.parametrize("options", ["sequential", "sequential, recompute"])
+def bench_step_on_8_gb(
+    benchmark: Any, provenance: dict[str, Any], matmul_tflops: dict[str, float], options: str
+) -> None:
+    """ResNet-101, 512x512, 2 + 2 + 2 where torch may take 8 GB of the card."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(8e9 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        case = GPU_CASES[2]
+        made = iidm_step(case, "cuda", OPTIONS[options])
+        _measure(
+            benchmark, provenance, "cuda", case, made, matmul_tflops["cuda"], impl="iidm", options=f"8 GB, {options}"
+        )
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

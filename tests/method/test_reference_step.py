@@ -1,0 +1,67 @@
+"""The reference that the benchmarks time is the same step as iidm's: same weights, same batch, same draws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.steps import Case, flops, iidm_step, network_of, random_batch, reference_step
+
+SMALL = Case("resnet18", (48, 64), 2)
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_losses_and_weights_agree(best: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.steps.pick_amp_dtype", lambda *_, **__: None)
+    ours, our_call = iidm_step(SMALL, "cpu")
+    theirs, their_call = reference_step(SMALL, "cpu", best=best)
+    for _ in range(3):
+        assert float(our_call()) == pytest.approx(float(their_call()), rel=2e-3)
+    ours_named = dict(ours.teacher.network.named_parameters())
+    for name, value in theirs.teacher.named_parameters():
+        torch.testing.assert_close(ours_named[name], value, rtol=1e-3, atol=1e-4)
+    assert set(theirs.logged) == (set() if best else {"source", "target", "inter", "intra"})
+
+
+def test_the_mixes_count_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a threshold that a random teacher passes, so that no term of the sum is zero."""
+    monkeypatch.setattr("benchmarks.steps.pick_amp_dtype", lambda *_, **__: None)
+    ours, our_call = iidm_step(SMALL, "cpu")
+    theirs, their_call = reference_step(SMALL, "cpu", best=False)
+    low = replace(ours.config.teacher, confidence_threshold=0.06)
+    ours.teacher.config = low
+    theirs.config = replace(theirs.config, teacher=low)
+    assert float(our_call()) == pytest.approx(float(their_call()), rel=2e-3)
+    assert min(theirs.logged.values()) > 0
+
+
+def test_autocast_at_its_best_is_close() -> None:
+    _, our_call = iidm_step(SMALL, "cpu")
+    _, their_call = reference_step(SMALL, "cpu", best=True)
+    assert float(our_call()) == pytest.approx(float(their_call()), rel=2e-2)
+
+
+def test_the_work_of_a_step_is_that_of_thirteen_forwards_an_image() -> None:
+    """One of the teacher, four of the student, and two more for the backward of each of these."""
+    found = []
+
+    def count(conv: nn.Conv2d, _: object, out: torch.Tensor) -> None:
+        found.append(2 * out.numel() * conv.in_channels // conv.groups * conv.kernel_size[0] * conv.kernel_size[1])
+
+    network = network_of(SMALL)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    network(torch.zeros(1, 3, *SMALL.crop))
+    assert flops(SMALL) == 13 * 2 * sum(found)
+
+
+def test_random_batches_have_labels_and_ignored_pixels() -> None:
+    batch = random_batch(SMALL, "cpu")
+    assert batch.source is not None and batch.unlabeled is not None
+    values = batch.source.label.unique()
+    assert 255 in values and len(values) > 5
+    assert batch.unlabeled.shape == (2, 48, 64, 3)
