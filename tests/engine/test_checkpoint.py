@@ -120,6 +120,25 @@ def test_training_goes_on_bit_for_bit_in_fresh_objects(tmp_path: Path) -> None:
             assert torch.equal(ours["state"][index][key], value), (index, key)
 
 
+def test_rates_in_tensors_stay_where_they_are_and_come_back(tmp_path: Path) -> None:
+    """As on a GPU, where a captured step reads them."""
+
+    def with_tensors(seed: int) -> Training:
+        run = training(seed)
+        groups = [{"params": g["params"], "lr": torch.tensor(g["lr"])} for g in run.optimizer.param_groups]
+        return run._replace(optimizer=torch.optim.AdamW(groups, fused=True))
+
+    first = with_tensors(0)
+    train(first, 3)
+    checkpoint = save(first, tmp_path, 3)
+    expected = train(first, 3)
+    second = with_tensors(1)
+    places = [group["lr"] for group in second.optimizer.param_groups]
+    load(second, checkpoint)
+    assert all(group["lr"] is place for group, place in zip(second.optimizer.param_groups, places, strict=True))
+    assert torch.equal(torch.stack(train(second, 3)), torch.stack(expected))
+
+
 def test_saving_changes_nothing_in_the_run_that_saves(tmp_path: Path) -> None:
     with_save, without = training(0), training(0)
     torch.manual_seed(5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -68,3 +70,36 @@ def test_the_first_step_of_adamw_moves_by_decay_and_rate() -> None:
     optimizer.step()
     expected = torch.tensor([2.0 * (1 - 0.05 * 0.5) - 0.05, -3.0 * (1 - 0.05 * 0.5) + 0.05])
     torch.testing.assert_close(weight.detach(), expected)
+
+
+@pytest.mark.parametrize("channels_last_gradient", [True, False])
+def test_channels_last_weights_move_as_with_the_plain_loop(channels_last_gradient: bool) -> None:
+    """The fused step goes through memory: a gradient of another layout than its weight would be applied shuffled.
+    Autograd gives each gradient the layout of its weight, whatever it comes in."""
+    torch.manual_seed(0)
+    start, factors = torch.randn(8, 6, 3, 3), torch.randn(4, 8, 6, 3, 3)
+    results = []
+    for fused in (True, False):
+        weight = nn.Parameter(start.clone().contiguous(memory_format=torch.channels_last))
+        groups: list[dict[str, Any]] = [{"params": [weight], "lr": 0.1}]
+        optimizer = build_optimizer(groups, OptimConfig(), CPU)
+        if not fused:
+            optimizer = torch.optim.AdamW([weight], lr=0.1, betas=OptimConfig().betas, foreach=False)
+        for factor in factors:
+            layout = torch.channels_last if channels_last_gradient else torch.contiguous_format
+            for share in (0.25, 0.75):  # two branches
+                (weight * (share * factor).contiguous(memory_format=layout)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        results.append(weight.detach())
+    torch.testing.assert_close(*results)
+    assert float((results[0] - start).abs().max()) > 0.1
+
+
+def test_a_rate_in_a_tensor_is_overwritten_in_place() -> None:
+    """As on a GPU, where a captured step reads it."""
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([{"params": [weight], "lr": torch.tensor(0.5), "base_lr": 0.5}], fused=True)
+    rate = optimizer.param_groups[0]["lr"]
+    set_learning_rate(optimizer, 0.25)
+    assert optimizer.param_groups[0]["lr"] is rate and float(rate) == 0.125
