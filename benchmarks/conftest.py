@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="a long case: pytest benchmarks/ --long"))
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that was measured, with a + where the working tree differs from it; outside of git IIDM_COMMIT."""
     if os.environ.get("IIDM_COMMIT"):
         return os.environ["IIDM_COMMIT"]
@@ -56,7 +56,7 @@ def provenance() -> dict[str, Any]:
         name: _version(name)
         for name in ("torch", "triton", "nvidia-dali-cuda130", "numpy", "pillow", "pytest-benchmark")
     }
-    return {"machine": machine_info(), "commit": _commit(), "versions": versions}
+    return {"machine": machine_info(), "commit": commit(), "versions": versions}
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,16 @@
 # Everything that needs a GPU, on a bare machine with torch, Triton, nvcc and pytest-benchmark, without network:
 #   bash benchmarks/gpu.sh FOLDER [STAGE...]
 # Stages: build (the extension), tests (those marked gpu), sanitize (compute-sanitizer on all ops), bench, compile (the
-# benchmarks of torch.compile, which take longest), loader (tests and benchmarks of the data path, where DALI is installed),
-# report (the tables, printed last). Without stages all of them, in about ten minutes. What each prints goes to FOLDER, and its last lines to the screen.
+# benchmarks of torch.compile, which take longest), step (tests and benchmarks of whole training steps), loader (tests and
+# benchmarks of the data path) and long (2,000 steps of gta5-cityscapes-100 on generated data), both where DALI is
+# installed, report (the tables, printed last). Without stages all of them, in about half an hour; each alone takes less
+# than nine minutes. What each prints goes to FOLDER, and its last lines to the screen.
 # IIDM_CUDA_ARCHS=90 builds for one architecture; IIDM_COMMIT names the commit where git is not at hand.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out="${1:?the folder for the results, for example benchmarks/results}"
 shift
-stages=" ${*:-build tests sanitize bench compile loader report} "
+stages=" ${*:-build tests sanitize bench compile step loader long report} "
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 python="${PYTHON:-python3}"
@@ -49,6 +51,11 @@ if wants compile; then
     limited 240 compile "$python" -m pytest benchmarks/bench_kernels.py -m gpu -q -k 'compile' \
         -p no:cacheprovider --benchmark-json "$out/gpu-kernels-compile.json"
 fi
+if wants step; then
+    limited 120 step-tests "$python" -m pytest tests/method tests/models -m gpu -q -p no:cacheprovider
+    limited 400 step "$python" -m pytest benchmarks/bench_step.py -m gpu --long -q -p no:cacheprovider \
+        --benchmark-json "$out/gpu-step.json"
+fi
 if wants loader; then
     if "$python" -c 'import nvidia.dali, tyro' 2> "$out/gpu-loader.txt"; then
         limited 60 loader-tests "$python" -m pytest tests/data -m gpu -q -p no:cacheprovider
@@ -58,8 +65,19 @@ if wants loader; then
         echo "loader: needs nvidia-dali-cuda130 and tyro: $(tail -n 1 "$out/gpu-loader.txt")"
     fi
 fi
+if wants long; then
+    if "$python" -c 'import nvidia.dali, tyro' 2> "$out/gpu-long.txt"; then
+        limited 500 long "$python" -m benchmarks.long_run "$out" --steps "${IIDM_STEPS:-2000}"
+        rm -rf "$out/run/checkpoints"
+    else
+        echo "long: needs nvidia-dali-cuda130 and tyro: $(tail -n 1 "$out/gpu-long.txt")"
+    fi
+fi
 if wants report; then
-    "$python" -m benchmarks.report "$out"/gpu-kernels*.json || failed=1
+    if compgen -G "$out/gpu-kernels*.json" > /dev/null; then
+        "$python" -m benchmarks.report "$out"/gpu-kernels*.json || failed=1
+    fi
+    if [[ -e "$out/gpu-step.json" ]]; then "$python" -m benchmarks.report_step "$out/gpu-step.json" || failed=1; fi
     if [[ -e "$out/gpu-loader.json" ]]; then "$python" -m benchmarks.report_loader "$out/gpu-loader.json" || failed=1; fi
 fi
 exit "$failed"

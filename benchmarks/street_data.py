@@ -24,10 +24,12 @@ from iidm.data.prepared import ImageFormat
 from iidm.data.scenes_draw import draw_scene
 from iidm.data.specs import CITYSCAPES_IDS
 
-VERSION = 1
+VERSION = 2
 GTA5_SIZE, CITYSCAPES_SIZE = (1052, 1914), (1024, 2048)
 COUNT = 12
-"""Images of each data set; they stay in the page cache, as the benchmarks are of the processor, not of a disk."""
+"""Training images of each data set; they stay in the page cache: the benchmarks are of the processor, not of a disk."""
+VAL_COUNT = 2
+"""Validation images of Cityscapes."""
 
 
 class Roots(NamedTuple):
@@ -45,11 +47,12 @@ def official(count: int = COUNT) -> Roots:
     for number in range(count):
         name = f"{number + 1:05d}.png"
         tasks.append(partial(_write_gta5, number, roots.gta5 / "images" / name, roots.gta5 / "labels" / name))
-        stem = f"train/generated/generated_{number:06d}_000019"
-        image = roots.cityscapes / "leftImg8bit" / f"{stem}_leftImg8bit.png"
-        tasks.append(
-            partial(_write_cityscapes, number, image, roots.cityscapes / "gtFine" / f"{stem}_gtFine_labelIds.png")
-        )
+    for split, numbers in (("train", range(count)), ("val", range(count, count + VAL_COUNT))):
+        for number in numbers:
+            stem = f"{split}/generated/generated_{number:06d}_000019"
+            image = roots.cityscapes / "leftImg8bit" / f"{stem}_leftImg8bit.png"
+            label = roots.cityscapes / "gtFine" / f"{stem}_gtFine_labelIds.png"
+            tasks.append(partial(_write_cityscapes, number, image, label))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda task: task(), tasks))
     return roots
@@ -60,11 +63,9 @@ def prepared(image_format: ImageFormat, count: int = COUNT) -> Roots:
     raw = official(count)
     root = raw.gta5.parent / image_format
     roots = Roots(root / "gta5", root / "cityscapes")
-    for name in Roots._fields:
+    for name, splits in (("gta5", ["train"]), ("cityscapes", ["train", "val"])):
         config = DatasetConfig(spec=name)
-        prepare(
-            make_plan(config, getattr(raw, name), getattr(roots, name), image_format=image_format, splits=["train"])
-        )
+        prepare(make_plan(config, getattr(raw, name), getattr(roots, name), image_format=image_format, splits=splits))
     return roots
 
 
