@@ -88,7 +88,7 @@ def picture(rows: list[Row], path: Path) -> None:
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.set_xlabel(title)
-    speed.legend(loc="lower right", fontsize=8)
+    figure.legend(*speed.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

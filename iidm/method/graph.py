@@ -10,15 +10,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 Inputs = TypeVar("Inputs")
+Frozen = TypeVar("Frozen")
 Outputs = TypeVar("Outputs")
 
 
-class StepGraph(Generic[Inputs, Outputs]):
+class CaptureError(RuntimeError):
+    """A step cannot be captured; it has not run, and can be run without a graph."""
+
+
+class StepGraph(Generic[Inputs, Frozen, Outputs]):
     """Runs a function of tensors as it is for WARMUP calls, then captures it, and replays it from then on.
 
-    What the function reads besides its tensors is frozen into the graph: Python numbers, shapes, modes. `key` stands
-    for those that may change; with another key, or tensors of another shape, it starts again. Randomness goes on in
-    replays, since the generator is registered with the graph; a learning rate does if it lies in a tensor.
+    What the function reads besides its tensors is frozen into the graph: Python numbers, shapes, modes. Those that may
+    change are its second argument; with another one, or tensors of another shape, it starts again. Randomness goes on
+    in replays, since the generator is registered with the graph; a learning rate does if it lies in a tensor.
 
     The results lie in memory that the next call overwrites: read them before it, or copy them.
     """
@@ -26,7 +31,7 @@ class StepGraph(Generic[Inputs, Outputs]):
     WARMUP = 3
     """Calls before the capture: they make the optimiser's state, compile kernels and let libraries choose theirs."""
 
-    def __init__(self, function: Callable[[Inputs], Outputs], generators: list[torch.Generator]) -> None:
+    def __init__(self, function: Callable[[Inputs, Frozen], Outputs], generators: list[torch.Generator]) -> None:
         """Args:
         function: the step; it must not wait for the device.
         generators: of the device, whose numbers the function draws.
@@ -41,23 +46,23 @@ class StepGraph(Generic[Inputs, Outputs]):
 
     @property
     def captured(self) -> bool:
-        """Whether the next call with the same key is a replay."""
+        """Whether the next call is a replay, if it is like the last one."""
         return self._graph is not None
 
-    def __call__(self, inputs: Inputs, key: object = None) -> Outputs:
-        """Run the function on `inputs`, a nest of tensors.
+    def __call__(self, inputs: Inputs, frozen: Frozen) -> Outputs:
+        """Run the function on `inputs`, a nest of tensors, and on a plain value.
 
         Raises:
-            RuntimeError: the function cannot be captured; it has not run, and can be called without a graph.
+            CaptureError: what the device said when it was to capture the function.
         """
-        key = (key, tuple((leaf.shape, leaf.dtype) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)))
+        key = (frozen, tuple((leaf.shape, leaf.dtype) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)))
         if key != self._key:
             self._key, self._calls, self._graph = key, 0, None
         self._calls += 1
         if self._calls <= self.WARMUP:
-            return self._on_the_side(inputs)
+            return self._on_the_side(inputs, frozen)
         if self._graph is None:
-            self._capture(inputs)
+            self._capture(inputs, frozen)
             assert self._graph is not None
         else:
             for kept, given in zip(tree_leaves(self._inputs), tree_leaves(inputs), strict=True):
@@ -66,19 +71,22 @@ class StepGraph(Generic[Inputs, Outputs]):
         self._graph.replay()
         return self._outputs
 
-    def _on_the_side(self, inputs: Inputs) -> Outputs:
+    def _on_the_side(self, inputs: Inputs, frozen: Frozen) -> Outputs:
         """Not on the stream of the capture's rest, as gradients remember the stream on which they were first made."""
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
-            outputs = self._function(inputs)
+            outputs = self._function(inputs, frozen)
         torch.cuda.current_stream().wait_stream(self._side)
         return outputs
 
-    def _capture(self, inputs: Inputs) -> None:
+    def _capture(self, inputs: Inputs, frozen: Frozen) -> None:
         self._inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self._side):
-            self._outputs = self._function(self._inputs)
+        try:
+            with torch.cuda.graph(graph, stream=self._side):
+                self._outputs = self._function(self._inputs, frozen)
+        except RuntimeError as error:
+            raise CaptureError(str(error)) from error
         self._graph = graph

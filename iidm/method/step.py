@@ -24,7 +24,7 @@ from iidm.config import Config
 from iidm.kernels.jitter import normalize
 from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Losses, Mixed, PseudoLabel, StepOutput, TrainBatch, UserError
 
-from .graph import StepGraph
+from .graph import CaptureError, StepGraph
 from .losses import Branch, per_pixel, segmentation_loss, zero
 from .mixing import mix, mix_onto_one
 from .teacher import Teacher, ema_decay_at
@@ -70,10 +70,9 @@ class TrainStep:
             # The networks themselves stay as they are, for evaluation at other sizes.
             self._forward = torch.compile(student, dynamic=False)  # type: ignore[assignment]
             teacher.compile()
-        self._graph: StepGraph[list[TrainBatch], StepOutput] | None = None
+        self._graph: StepGraph[list[TrainBatch], float, StepOutput] | None = None
         if on_gpu and wish.graph != "off":
-            self._graph = StepGraph(self._run_with_decay, [generator])
-        self._decay = 0.0
+            self._graph = StepGraph(self._train, [generator])
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -88,23 +87,23 @@ class TrainStep:
 
         Returns: losses and quality as means over the batches, the rest of the last one. The next call may overwrite it.
         """
-        self._decay = ema_decay_at(step, self.config.teacher)
+        decay = ema_decay_at(step, self.config.teacher)
         if self._graph is None:
-            return self._run_with_decay(batches)
+            return self._train(batches, decay)
         try:
-            return self._graph(batches, key=self._decay)
-        except RuntimeError as error:
-            if self.config.step.graph == "on" or self._graph.captured:
+            return self._graph(batches, decay)
+        except CaptureError as error:
+            if self.config.step.graph == "on":
                 raise
             warnings.warn(f"The step cannot be captured in a CUDA graph and runs without: {error}", stacklevel=2)
             self._graph = None
             self.optimizer.zero_grad(set_to_none=True)
-            return self._run_with_decay(batches)
+            return self._train(batches, decay)
 
-    def _run_with_decay(self, batches: list[TrainBatch]) -> StepOutput:
+    def _train(self, batches: list[TrainBatch], ema_decay: float) -> StepOutput:
         self.student.train()
         outputs = [self.learn(batch, share=1.0 / len(batches)) for batch in batches]
-        self.update(self._decay)
+        self.update(ema_decay)
         if len(outputs) == 1:
             return outputs[0]
         losses = Losses(*(torch.stack(values).mean() for values in zip(*(o.losses for o in outputs), strict=True)))

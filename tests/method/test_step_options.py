@@ -16,7 +16,7 @@ from iidm.config import Config
 from iidm.engine.optim import build_optimizer, set_learning_rate
 from iidm.kernels import build_info
 from iidm.method import TrainStep
-from iidm.method.graph import StepGraph
+from iidm.method.graph import CaptureError, StepGraph
 from iidm.method.teacher import Teacher
 from iidm.models import build_network, parameter_groups, set_recompute
 from iidm.recipes import with_method, with_recipe, with_values
@@ -261,7 +261,7 @@ def test_a_graph_is_captured_once_per_key_and_shape_and_fed_by_copies(fake_cuda:
     seen: list[tuple[bool, float]] = []
     out = torch.zeros(())
 
-    def function(inputs: list[TrainBatch]) -> Tensor:
+    def function(inputs: list[TrainBatch], decay: float) -> Tensor:
         graph, value = FakeGraph.current, inputs[0].unlabeled
         assert value is not None
 
@@ -275,27 +275,27 @@ def test_a_graph_is_captured_once_per_key_and_shape_and_fed_by_copies(fake_cuda:
             graph.function = run
         return out
 
-    def feed(number: float, size: int = 1, key: float = 0.99) -> float:
-        return float(graph([TrainBatch(None, None, torch.full((size,), number))], key))
+    def feed(number: float, size: int = 1, decay: float = 0.99) -> float:
+        return float(graph([TrainBatch(None, None, torch.full((size,), number))], decay))
 
     generator = torch.Generator()
-    graph: StepGraph[list[TrainBatch], Tensor] = StepGraph(function, [generator])
+    graph: StepGraph[list[TrainBatch], float, Tensor] = StepGraph(function, [generator])
     assert [feed(float(i)) for i in range(6)] == [0, 1, 2, 3, 4, 5]
     assert [captured for captured, _ in seen] == [False] * 3 + [True] * 3
     assert graph.captured
     assert feed(7.0, size=2) == 14 and not graph.captured
     assert feed(7.0) == 7 and not graph.captured  # the old one is gone
-    assert [feed(float(i), key=0.5 + i / 10) for i in range(4)] == [0, 1, 2, 3]
-    assert not graph.captured, "a key that changes with every step is never captured"
+    assert [feed(float(i), decay=0.5 + i / 10) for i in range(4)] == [0, 1, 2, 3]
+    assert not graph.captured, "what changes with every step is never captured"
 
 
 def test_the_ramp_of_the_decay_is_not_frozen_into_a_graph() -> None:
-    keys: list[float] = []
+    decays: list[float] = []
     step = make_step(config_of(recipe="daformer"))
-    step._graph = lambda batches, key: keys.append(key)  # type: ignore[assignment]
+    step._graph = lambda batches, decay: decays.append(decay)  # type: ignore[assignment]
     for number in range(120):
         step([batch()], number)
-    assert keys[:2] == pytest.approx([1 / 2, 2 / 3]) and len(set(keys[100:])) == 1
+    assert decays[:2] == pytest.approx([1 / 2, 2 / 3]) and len(set(decays[100:])) == 1
 
 
 @pytest.mark.gpu
@@ -340,14 +340,11 @@ def test_no_step_waits_for_the_gpu(graph: str, branches: str) -> None:
 
 
 def test_a_step_that_cannot_be_captured_goes_on_without() -> None:
-    class Refusing:
-        captured = False
-
-        def __call__(self, *_: object, **__: object) -> None:
-            raise RuntimeError("operation not permitted when stream is capturing")
+    def refuse(*_: object) -> None:
+        raise CaptureError("operation not permitted when stream is capturing")
 
     step = make_step(config_of())
-    step._graph = Refusing()  # type: ignore[assignment]
+    step._graph = refuse  # type: ignore[assignment]
     with pytest.warns(UserWarning, match="cannot be captured in a CUDA graph and runs without: operation not perm"):
         out = step([batch()], 0)
     assert float(out.losses.total) > 0
