@@ -44,7 +44,7 @@ class TrainStep:
         scaler: for float16; a disabled one otherwise.
 
     Raises:
-        UserError: a graph was asked for on a CPU.
+        UserError: `--step.graph on` where there is no GPU, or (from a call) where the step cannot be captured.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class TrainStep:
             return self._graph(batches, decay)
         except CaptureError as error:
             if self.config.step.graph == "on":
-                raise
+                raise UserError(f"--step.graph on: the step cannot be captured ({error}). Use auto or off.") from error
             warnings.warn(f"The step cannot be captured in a CUDA graph and runs without: {error}", stacklevel=2)
             self._graph = None
             self.optimizer.zero_grad(set_to_none=True)

@@ -181,17 +181,23 @@ def finish_backward_kernel(
 
 
 @triton.jit
-def normalize_kernel(
-    x, residual, factors, starts, y, channels,
-    RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
-    """y = activation(factor_0 x + factor_1 + residual)."""
+def tile_of(starts, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+    """(group, channel [N], exists [N], inside [M,N], at [M,N]) of this program: where its numbers lie."""
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     group = tl.program_id(2)
     exists = channel < channels
     row = tl.load(starts + group) + tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = (row < tl.load(starts + group + 1))[:, None] & exists[None, :]
-    at = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    return group, channel, exists, inside, row.to(tl.int64)[:, None] * channels + channel[None, :]
+
+
+@triton.jit
+def normalize_kernel(
+    x, residual, factors, starts, y, channels,
+    RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """y = activation(factor_0 x + factor_1 + residual)."""
+    group, channel, exists, inside, at = tile_of(starts, channels, ROWS, CHANNELS)
     scale = tl.load(factors + group * 2 * channels + channel, mask=exists, other=0.0)[None, :]
     shift = tl.load(factors + (group * 2 + 1) * channels + channel, mask=exists, other=0.0)[None, :]
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) * scale + shift
@@ -210,12 +216,7 @@ def gradient_kernel(
     RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """grad_x = factor_0 g + factor_1 x + factor_2, and grad_residual = g, where g is the masked gradient."""
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    group = tl.program_id(2)
-    exists = channel < channels
-    row = tl.load(starts + group) + tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = (row < tl.load(starts + group + 1))[:, None] & exists[None, :]
-    at = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    group, channel, exists, inside, at = tile_of(starts, channels, ROWS, CHANNELS)
     factor = factors + group * 3 * channels + channel
     by_grad = tl.load(factor, mask=exists, other=0.0)[None, :]
     by_x = tl.load(factor + channels, mask=exists, other=0.0)[None, :]

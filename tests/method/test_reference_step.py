@@ -18,11 +18,15 @@ def test_losses_and_weights_agree(best: bool, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("benchmarks.steps.pick_amp_dtype", lambda *_, **__: None)
     ours, our_call = iidm_step(SMALL, "cpu")
     theirs, their_call = reference_step(SMALL, "cpu", best=best)
+    start = torch.cat([p.detach().flatten().clone() for p in ours.student.parameters()])
     for _ in range(3):
         assert float(our_call()) == pytest.approx(float(their_call()), rel=2e-3)
-    ours_named = dict(ours.teacher.network.named_parameters())
-    for name, value in theirs.teacher.named_parameters():
-        torch.testing.assert_close(ours_named[name], value, rtol=1e-3, atol=1e-4)
+    for mine, other in ((ours.student, theirs.student), (ours.teacher.network, theirs.teacher)):
+        moved = [torch.cat([p.detach().flatten() for p in net.parameters()]) - start for net in (mine, other)]
+        # By how far, and where to. AdamW moves a weight by the rate whatever its gradient: where that is next to zero,
+        # rounding chooses the direction.
+        assert float(moved[0].norm()) == pytest.approx(float(moved[1].norm()), rel=1e-2)
+        assert float(torch.cosine_similarity(*moved, dim=0)) > 0.98
     assert set(theirs.logged) == (set() if best else {"source", "target", "inter", "intra"})
 
 

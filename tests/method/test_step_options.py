@@ -349,3 +349,7 @@ def test_a_step_that_cannot_be_captured_goes_on_without() -> None:
         out = step([batch()], 0)
     assert float(out.losses.total) > 0
     assert step._graph is None
+    insisting = make_step(config_of())
+    insisting.config, insisting._graph = config_of(graph="on"), refuse  # type: ignore[assignment]
+    with pytest.raises(UserError, match="--step.graph on: the step cannot be captured .*Use auto or off"):
+        insisting([batch()], 0)
