@@ -47,6 +47,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 Made = tuple[TrainStep | ReferenceStep, Step]
 ROUNDS, WARMUP = {"cpu": 5, "cuda": 30}, {"cpu": 2, "cuda": 6}
+SLOW_S = 10.0
+"""A step that takes longer warms up once and is timed three times: its spread is small beside it."""
 
 
 def _on(device: str, cases: list[Any]) -> list[Any]:
@@ -103,19 +105,24 @@ def _measure(
         synchronize(device)
 
     keep_freed_memory()  # as iidm.train does; here the references gain by it too
+    rounds = 1
     if benchmark.enabled:
         if device == "cuda":
             gc.collect()
             torch.cuda.reset_peak_memory_stats()
             others = torch.cuda.memory_allocated() - held_bytes(owner)
-        for _ in range(WARMUP[device]):
+        start = time.perf_counter()
+        unit()
+        slow = time.perf_counter() - start > SLOW_S
+        for _ in range(0 if slow else WARMUP[device] - 1):
             unit()
         if device == "cuda":
             extra["peak_bytes"] = torch.cuda.max_memory_allocated() - others - held_bytes(owner)
         else:
             kept = sum(p.grad.nbytes for p in owner.student.parameters() if p.grad is not None)
             extra["peak_bytes"] = kept + peak_bytes(unit, device)
-    benchmark.pedantic(unit, rounds=ROUNDS[device] if benchmark.enabled else 1)
+        rounds = 3 if slow else ROUNDS[device]
+    benchmark.pedantic(unit, rounds=rounds)
     if benchmark.stats is not None:  # None where timing is off
         seconds = benchmark.stats.stats.median
         work = flops(case)
