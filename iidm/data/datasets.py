@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -243,3 +243,5 @@ class Domains:
     labeled: Dataset | None
     unlabeled: Dataset | None
     val: Dataset
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines for the start of a run on how they were chosen."""

@@ -78,6 +78,22 @@ def class_pixel_counts(
     return counts
 
 
+def keep_counts(
+    part: Dataset, counts: NDArray[np.int64], *, skip_damaged: bool = False, cache: Path | None = None
+) -> None:
+    """Cache what was counted of some images of a data set with the others, so that no label is decoded again for them.
+
+    Nothing is kept where an image counts nothing: its label may be damaged, and is told of again.
+
+    Args:
+        part: the images.
+        counts: int64 [N,K] as `class_pixel_counts` returns them, rows as in `part.samples`.
+        skip_damaged, cache: as there.
+    """
+    if part.prepared is None and counts.any(axis=1).all():
+        _write((cache or cache_folder()) / f"class-pixels-{_key(part, skip_damaged)}.npz", counts)
+
+
 def absent_classes_note(classes: ClassSet, counts: Iterable[NDArray[np.int64]]) -> str | None:
     """One line about classes that no label holds, or None where each occurs.
 
