@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ENTRY_POINTS = ("train", "evaluate", "predict", "prepare", "evaluation", "previews", "runs", "cli")
+ENTRY_POINTS = ("train", "evaluate", "predict", "prepare", "study", "evaluation", "previews", "runs", "cli")
 ALLOWED = {
     "types": set(),
     "config": {"types"},
     "recipes": {"config"},
     "presets": {"types", "config", "recipes"},
-    "method": {"types", "config", "kernels", "method"},
+    "method": {"types", "config", "recipes", "kernels", "method"},
     "data": {"types", "config", "data"},
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},
+    "studies": {"types", "config", "data", "engine", "cli", "runs", "train", "predict", "studies"},
 }
 EXTRA = {"engine/metrics.py": {"kernels"}}
 
@@ -60,5 +61,5 @@ def test_every_room_stands_in_the_table() -> None:
 
 
 def test_entry_points_read_like_a_page() -> None:
-    for name in ("train", "evaluate", "predict", "prepare"):
+    for name in ("train", "evaluate", "predict", "prepare", "study"):
         assert len((ROOT / "iidm" / f"{name}.py").read_text().splitlines()) <= 200, name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import Config, DataConfig, DatasetConfig
+from ..config import Config, DataConfig, DatasetConfig, streams_of
 from ..types import ClassSet, UserError
 from .datasets import Dataset, Domains, fit_into, open_dataset, open_split
 from .files import Progress, cache_folder
@@ -13,6 +13,7 @@ from .folders import find_spec
 from .scenes import scenes_root, write_scenes
 from .specs import SCENES_COUNTS, SCENES_SEED, SCENES_SIZE, SPECS, SplitSpec
 from .splits import labeled_split, read_list, write_list
+from .subset import nearest_subset
 
 
 def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: Progress | None = None) -> Domains:
@@ -21,41 +22,51 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
     A stream is opened only where a loss needs it: `labeled_count` images of the target are labeled and the
     others are unlabeled whatever the losses are, so that runs with other losses see the same images. A target
     image that is also a validation image is left out of training. An unlabeled list may hold labeled images:
-    their labels are not read with it.
+    their labels are not read with it. `source_subset` reads the labels of the labeled images even where no loss
+    does: who asks for it wants that, and the images are the same whatever the losses are.
 
     Args:
         scenes_cache: where the built-in scenes are written when no root is given; default: the cache folder.
         progress: called with (scenes written, all) while a domain of them is drawn.
 
     Raises:
-        UserError: what `open_dataset` raises; class names that differ between the domains; a needed stream
-            without images.
+        UserError: what `open_dataset` and `nearest_subset` raise; class names that differ between the domains; a
+            needed stream without images; a source subset without labels of the target.
     """
-    loss, data = config.loss, config.data
+    data = config.data
     target_root = config.target_root or builtin_root(data.target, scenes_cache, progress)
     val = open_validation(config, target_root=target_root)
     source = None
-    if loss.source_weight or loss.inter_weight:
+    reads = streams_of(config)
+    if reads.source:
         source_root = config.source_root or builtin_root(data.source, scenes_cache, progress)
         source = open_dataset(data.source, source_root, "train")
         _require_same_classes(source, val)
         if data.source_list is not None:
             source = _listed(source, data.source_list)
-    needs_labeled = bool(loss.target_weight or loss.intra_weight)
-    needs_unlabeled = bool(loss.inter_weight or loss.intra_weight)
-    if needs_labeled and data.labeled_list is None and data.labeled_count == 0:
-        raise UserError(_NO_LABELED)  # before the labels are looked for
+    whole_source = source if data.source_subset is not None else None
+    needs_labeled, needs_unlabeled = reads.labeled, reads.unlabeled
+    if data.labeled_list is None and data.labeled_count == 0:  # before the labels are looked for
+        if needs_labeled:
+            raise UserError(_NO_LABELED)
+        if whole_source is not None:
+            raise UserError(_NO_LABELED_FOR_SUBSET)
     labeled = unlabeled = None
-    if needs_labeled or needs_unlabeled:
+    notes: tuple[str, ...] = ()
+    if needs_labeled or needs_unlabeled or whole_source is not None:
         target = open_dataset(data.target, target_root, "train", labels="some" if needs_labeled else "optional")
         target = _without(target, val)
         labeled, unlabeled = _divide(target, data, needs_labeled)
+        if whole_source is not None:
+            source, note = nearest_subset(whole_source, _labeled_for_subset(target, data), data)
+            notes = (note,)
     return Domains(
         classes=val.classes,
         source=source,
         labeled=_require_images(labeled, _NO_LABELED) if needs_labeled else None,
         unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
         val=val,
+        notes=notes,
     )
 
 
@@ -112,6 +123,18 @@ _NO_UNLABELED = (
     " name some with --data.unlabeled-list (labeled ones may be among them), or train without mixing:"
     " --loss.inter-weight 0 --loss.intra-weight 0."
 )
+_NO_LABELED_FOR_SUBSET = (
+    "--data.source-subset keeps the source images nearest to labeled target images, but no target image is labeled."
+    " Give labels (--data.labeled-count or --data.labeled-list), or leave it out; --data.source-list can name source"
+    " images."
+)
+
+
+def _labeled_for_subset(target: Dataset, data: DataConfig) -> Dataset:
+    """The labeled part of the target's training images, whether or not a loss reads it."""
+    if all(sample.label is None for sample in target.samples):
+        raise UserError(_NO_LABELED_FOR_SUBSET)
+    return _divide(target, data, needs_labeled=True)[0]
 
 
 def _divide(target: Dataset, data: DataConfig, needs_labeled: bool) -> tuple[Dataset, Dataset]:

@@ -1,0 +1,174 @@
+"""Make the tables of the paper, or a grid of your own, on any data set at any scale.
+
+    python -m iidm.study table4 --preset scenes --budgets 20 40 --seeds 3 --out studies/scenes -- --amp
+    python -m iidm.study my-grid.toml --out DIR --jobs 2         a grid of your own: iidm/studies/grid.py tells its form
+    python -m iidm.study table1 --out DIR -- --source-root GTA5 --target-root CITYSCAPES --amp
+    python -m iidm.study --list
+
+Every run is a process of its own. What is done is never done again, whichever table asks for it, so the same command
+goes on after Ctrl-C, a crash or a kill. DIR gets runs.jsonl (a line a run, to be kept in git) and for each study its
+.md, .csv, .json and pictures.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from iidm.cli import run_main
+from iidm.engine.log import Progress as Bar
+from iidm.studies.folder import Record, StudyFolder
+from iidm.studies.grid import describe_studies, find_study
+from iidm.studies.plan import Plan, Run, Wishes, make_plan
+from iidm.studies.preflight import check_data
+from iidm.studies.progress import Progress, counted, say
+from iidm.studies.report import Report
+from iidm.studies.runner import Failure, make_slots, remove_checkpoints, run_missing
+from iidm.types import UserError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Make the tables of the paper, or a grid of your own. Options of iidm.train for every run stand after a `--`."""
+
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")] = ""
+    """table1, table2, table4, table5, table6, table7 (--list), or the path of a TOML file."""
+    out: Path | None = None
+    """Folder of the study; several studies may share one, and then share their runs."""
+    preset: str | None = None
+    """Preset of iidm.train that every run starts from. Empty: the study's own."""
+    budgets: tuple[int, ...] = ()
+    """Labeled target images, the columns of the table. Empty: the study's; with another preset than its own, that
+    preset's number."""
+    seeds: int = 3
+    """Runs of each cell: seeds 0, 1, ..."""
+    steps: int | None = None
+    """Training steps of each run. Empty: the preset's."""
+    jobs: int = 1
+    """Runs at once: each has a GPU of its own, or on a CPU an equal share of the cores."""
+    share_gpus: bool = False
+    """Let several runs share a GPU where there are more --jobs than GPUs."""
+    strips: tuple[str, ...] = ()
+    """Names of the validation images that the pictures show. Empty: four, evenly spaced."""
+    keep_checkpoints: bool = False
+    """Keep the checkpoints of finished runs."""
+    dry_run: bool = False
+    """Say which runs there are and which are done; run nothing."""
+    report_only: bool = False
+    """Write tables and pictures of what is done; run nothing."""
+    list: bool = False
+    """Say which studies come with iidm."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point."""
+    words = list(argv)
+    cut = words.index("--") if "--" in words else len(words)
+    try:
+        arguments = tyro.cli(Arguments, prog="python -m iidm.study", args=words[:cut])
+    except SystemExit as end:
+        if end.code and cut == len(words):
+            say("iidm: options of iidm.train stand after a --, as in: python -m iidm.study table4 --out DIR -- --amp")
+        raise
+    if arguments.list:
+        print(describe_studies())
+        return
+    if not arguments.study or arguments.out is None:
+        raise UserError("Give the study and its folder: python -m iidm.study table4 --out DIR. --list tells them all.")
+    wishes = Wishes(arguments.preset, arguments.budgets, arguments.seeds, arguments.steps, tuple(words[cut + 1 :]))
+    plan = make_plan(find_study(arguments.study), wishes)
+    folder = StudyFolder(arguments.out)
+    command = shlex.join(["python", "-m", "iidm.study", *words])
+    if arguments.dry_run:
+        print(describe_runs(plan, folder.records()))
+    elif arguments.report_only:
+        records = folder.records()
+        if not records:
+            raise UserError(f"There is no finished run in {arguments.out}: nothing to report.")
+        with suppress(UserError):  # only to leave out what cannot be; the data need not be at hand
+            plan = check_data(plan, records, ())
+        finish(Report(plan, folder, command, arguments.strips), records, [])
+    else:
+        slots = make_slots(arguments.jobs, plan.cells[0].runs[0].config, share_gpus=arguments.share_gpus)
+        with Bar("drawing the built-in scenes, once", quiet=False) as bar:
+            plan = check_data(plan, folder.records(), arguments.strips, bar)
+        folder.create()
+        with folder.lock():
+            run(arguments, Report(plan, folder, command, arguments.strips), slots)
+
+
+def run(arguments: Arguments, report: Report, slots: Sequence[Mapping[str, str]]) -> None:
+    """Run what is missing, with the report as it stands after each run. Ends the process with 1 where one failed."""
+    plan, folder = report.plan, report.folder
+    records = folder.records()
+    missing = [run for run in plan.runs if run.key not in records]
+    for note in (*plan.notes, *moved_data_notes(plan, records)):
+        say(note)
+    say(f"{plan.study.title}: {len(plan.runs)} runs, {len(plan.runs) - len(missing)} are done")
+    progress = Progress(len(plan.runs), len(plan.runs) - len(missing))
+    failures: list[Failure] = []
+
+    def on_done(run: Run, record: Record) -> None:
+        records[run.key] = record
+        if not arguments.keep_checkpoints:
+            remove_checkpoints(run, folder)
+        report.write(records, failures)
+        progress.done(run, record)
+
+    def on_failure(failure: Failure) -> None:
+        failures.append(failure)
+        progress.failed(failure)
+
+    run_missing(missing, folder, slots, arguments.strips, on_done, on_failure)
+    finish(report, records, failures)
+    if failures:
+        say(f"iidm: {counted(len(failures), 'run')} failed; what was said is above. The same command tries again.")
+        sys.exit(1)
+
+
+def finish(report: Report, records: Mapping[str, Record], failures: Sequence[Failure]) -> None:
+    """Draw and write everything, and show the table."""
+    for note in report.draw(records):
+        say(note)
+    report.write(records, failures)
+    print(report.table(records))
+    print(f"everything lies in: {report.folder.root}")
+
+
+def describe_runs(plan: Plan, records: Mapping[str, Record]) -> str:
+    """A line a run, in the order in which they would be run."""
+    rows: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        for run in cell.runs:
+            rows.setdefault(run.key, []).append(cell.row.name)
+    lines = [
+        f"{'done' if run.key in records else '-':5s}{run.title} · {' = '.join(dict.fromkeys(rows[run.key]))}\n"
+        f"     {run.command}"
+        for run in plan.runs
+    ]
+    done = sum(run.key in records for run in plan.runs)
+    return "\n".join([*lines, f"{len(plan.runs)} runs of {plan.steps} steps, {done} are done"])
+
+
+def moved_data_notes(plan: Plan, records: Mapping[str, Record]) -> list[str]:
+    """A run is known wherever its data lies; that it lay elsewhere may be news, or a mistake."""
+    notes = set()
+    for run in plan.runs:
+        if run.key in records:
+            then = records[run.key]["config"]
+            for field in ("source_root", "target_root"):
+                before, now = then.get(field), getattr(run.config, field)
+                if before and now and before != str(now):
+                    notes.add(f"runs that are done had --{field.replace('_', '-')} {before}, and are not run again")
+    return sorted(notes)
+
+
+if __name__ == "__main__":
+    run_main(main)
