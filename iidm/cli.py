@@ -16,8 +16,9 @@ import tyro
 from cattrs.preconf.json import make_converter
 
 from .config import Config, unknown_name
+from .method.catalog import describe_methods, with_method
 from .presets import describe_presets, preset_config
-from .recipes import METHODS, RECIPES, with_method, with_recipe
+from .recipes import RECIPES, with_recipe
 from .types import UserError
 
 _converter = make_converter(forbid_extra_keys=True)
@@ -54,7 +55,7 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
     if known.list_presets:
         sys.exit(print(describe_presets()))
     if known.list_methods:
-        sys.exit(print("\n".join(f"{name:16s}{line}" for name, (line, _) in METHODS.items())))
+        sys.exit(print(describe_methods()))
     if known.resume is not None:
         return _resumed(known, rest)
     base = read_config(known.config) if known.config else preset_config(known.preset or "scenes")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .types import UserError
 
@@ -81,6 +81,11 @@ class DataConfig:
     """Text file with the names of the unlabeled target images. Empty: all that are not labeled."""
     source_list: Path | None = None
     """Text file with the names of the source images. Empty: all."""
+    source_subset: float | None = None
+    """Share of the source images (of `source_list`, where given) that is used: those nearest to the labeled target
+    images by the shares of their classes, with some of every class. Reads the labels of those target images
+    (`labeled_count`, `labeled_list`) even where no loss does. Empty: all (the paper). The idea is SDSS's (arXiv
+    2205.00312), the distance this project's: see data/subset.py."""
     val_list: Path | None = None
     """Text file with the names of the validation images. Empty: the spec's validation split."""
     flip_probability: float = 0.5
@@ -119,6 +124,12 @@ class DataConfig:
             self.labeled_count,
             ">= 0",
         )
+        _require(
+            self.source_subset is None or 0 < self.source_subset <= 1,
+            "data.source_subset",
+            self.source_subset,
+            "more than 0 and at most 1",
+        )
         _require(self.workers >= 0, "data.workers", self.workers, ">= 0")
         _require(self.rare_class_temperature > 0, "data.rare_class_temperature", self.rare_class_temperature, "> 0")
         _share("data.flip_probability", self.flip_probability)
@@ -133,6 +144,8 @@ class ModelConfig:
     """resnet18, resnet50, resnet101 (7x7 stem), the same with -v1c (three 3x3, as DAFormer), or mobilenet_v2."""
     output_stride: int = 8
     """Image pixels per cell of the logits: 8 (paper's DeepLabV2), 16 or 32."""
+    head: str = "deeplabv2"
+    """`deeplabv2` (the paper's), or `cosine`: a 1x1 classifier by cosine similarity (MME)."""
     dilations: tuple[int, ...] = (6, 12)
     """Dilations of the summed 3x3 convolutions of the DeepLabV2 head; DAFormer, DACS: (6, 12) in every experiment."""
     dropout: float = 0.0
@@ -192,10 +205,12 @@ class LossConfig:
     `valid` the pixels that are not ignored (DACS)."""
     mixed_normalizer: Normalizer = "sum"
     """Divisor of L_inter and L_intra: `sum` (paper eqs. 7-8), `pixels` (DAFormer, DACS)."""
+    auxiliary_weight: float = 0.0
+    """Factor of a method's further term (--list-methods says which it is); IIDM has none."""
 
     def __post_init__(self) -> None:
         weights = {n: getattr(self, n) for n in ("source_weight", "target_weight", "inter_weight", "intra_weight")}
-        for name, value in weights.items():
+        for name, value in {**weights, "auxiliary_weight": self.auxiliary_weight}.items():
             _require(value >= 0, f"loss.{name}", value, ">= 0")
         if not any(weights.values()):
             raise UserError("All four loss weights are 0: nothing would be learned. Give at least one --loss.*-weight.")
@@ -203,12 +218,25 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class MixingConfig:
-    """ClassMix of labeled images onto unlabeled ones."""
+    """What is pasted onto unlabeled images, and where."""
 
     strategy: Literal["one-xu-two-streams", "two-xu-two-streams", "one-xu-one-stream"] = "one-xu-two-streams"
     """Paper Table 5. `one-xu-two-streams`: the same unlabeled crops meet the source and the labeled target, two images;
     `two-xu-two-streams`: each stream has unlabeled crops of its own; `one-xu-one-stream`: both are pasted onto one
     image (the labeled target over the source), one branch of weight inter_weight + intra_weight."""
+    mask: Literal["classmix", "cutmix", "cowmix", "none"] = "classmix"
+    """Which pixels are pasted: `classmix` those of half of the classes (paper, DACS), `cutmix` a box (arXiv
+    1905.04899), `cowmix` irregular blobs (arXiv 1906.01916); `none` pastes nothing: the image is only augmented."""
+    mask_probability: float = 1.0
+    """Chance that anything is pasted onto an image (box and blobs); UniMatch: 0.5, all others 1."""
+    cut_area: tuple[float, float] = (0.5, 0.5)
+    """Range of the box's share of the image; French et al. and DLDM: half, UniMatch: (0.02, 0.4)."""
+    intra_from: Literal["labeled", "unlabeled"] = "labeled"
+    """What the intra-domain mix pastes: labeled target images with their labels (paper), or other unlabeled ones with
+    their pseudo-labels (CutMix, CowMix, UniMatch)."""
+    intra_views: int = 1
+    """Intra-domain mixes of each unlabeled image, each with draws of its own; their losses are averaged. UniMatch's two
+    strong views: 2."""
     classes_from: Literal["image", "batch"] = "image"
     """Half of the classes of each image (paper, DACS) or of the whole batch (DAFormer)."""
     rounding: Literal["ceil", "floor"] = "ceil"
@@ -217,6 +245,17 @@ class MixingConfig:
     """Whether 255 is a class that can be drawn (DACS, DAFormer: yes; the paper is silent)."""
     pasted_weight: Literal["quality", "one"] = "quality"
     """Loss weight of pasted ground-truth pixels: q like the rest (paper eqs. 7-8), or 1 (DACS, DAFormer)."""
+
+    def __post_init__(self) -> None:
+        _share("mixing.mask_probability", self.mask_probability)
+        low, high = self.cut_area
+        _require(0 < low <= high <= 1, "mixing.cut_area", self.cut_area, "0 < low <= high <= 1")
+        _require(self.intra_views >= 1, "mixing.intra_views", self.intra_views, "at least 1")
+        if self.strategy == "one-xu-one-stream" and (self.mask != "classmix" or self.intra_from != "labeled"):
+            raise UserError(
+                "--mixing.strategy one-xu-one-stream pastes classes of labeled images over classes of source images:"
+                " it goes with --mixing.mask classmix and --mixing.intra-from labeled alone."
+            )
 
 
 @dataclass(frozen=True)
@@ -231,6 +270,12 @@ class TeacherConfig:
     batchnorm: Literal["batch", "running"] = "batch"
     """Statistics in the teacher's BatchNorm: of its own batch (DACS, DAFormer: train mode, dropout off) or the running
     ones (averaged with the student's by EMA)."""
+    labels_by: Literal["teacher", "student"] = "teacher"
+    """Which network labels the unlabeled images: the EMA teacher (paper), or the student itself, in training mode
+    (UniMatch)."""
+    weighting: Literal["quality", "confident"] = "quality"
+    """Loss weight of a pseudo-labeled pixel: its image's quality (paper eq. 7), or 1 where its own confidence exceeds
+    the threshold and 0 elsewhere (FixMatch, UniMatch)."""
     confidence_threshold: float = 0.968
     """tau; paper, DACS, DAFormer: 0.968."""
     comparison: Literal[">", ">="] = ">"
@@ -382,13 +427,42 @@ class Config:
         most = max(self.max_steps - PROFILE_WARMUP, 0)
         need = f"0 to {most} (--max-steps {self.max_steps}, of which the first {PROFILE_WARMUP} warm up)"
         _require(0 <= self.profile <= most, "profile", self.profile, need)
-        for weight, batch in (("inter_weight", "source_batch"), ("intra_weight", "target_batch")):
+        mixes = {"inter_weight": "source_batch"}
+        if self.mixing.intra_from == "labeled":
+            mixes["intra_weight"] = "target_batch"
+        for weight, batch in mixes.items():
             pairs = (getattr(self.data, batch), self.data.unlabeled_batch)
-            if getattr(self.loss, weight) > 0 and pairs[0] != pairs[1]:
+            if self.mixing.mask != "none" and getattr(self.loss, weight) > 0 and pairs[0] != pairs[1]:
                 raise UserError(
                     f"Mixing pastes one labeled image onto each unlabeled one: --data.{batch.replace('_', '-')} is"
                     f" {pairs[0]}, --data.unlabeled-batch is {pairs[1]}; give both the same number."
                 )
+        alone = self.data.unlabeled_batch < 2 and self.mixing.intra_from == "unlabeled" and self.mixing.mask != "none"
+        if alone and self.loss.intra_weight > 0:
+            raise UserError(
+                "Unlabeled images are pasted onto each other (--mixing.intra-from unlabeled), and"
+                " --data.unlabeled-batch is 1; give 2 or more."
+            )
+
+
+class Streams(NamedTuple):
+    """Which images a run reads."""
+
+    source: bool
+    labeled: bool
+    unlabeled: bool
+
+
+def streams_of(config: Config) -> Streams:
+    """The streams that any loss of a run reads; a further term reads the unlabeled images, and no others."""
+    loss, mixing = config.loss, config.mixing
+    pastes = mixing.mask != "none"
+    inter, intra = loss.inter_weight > 0, loss.intra_weight > 0
+    return Streams(
+        source=loss.source_weight > 0 or (inter and pastes),
+        labeled=loss.target_weight > 0 or (intra and pastes and mixing.intra_from == "labeled"),
+        unlabeled=inter or intra or loss.auxiliary_weight > 0,
+    )
 
 
 def unknown_name(what: str, name: str, known: Any) -> UserError:

@@ -1,4 +1,4 @@
-"""Named sets of values: the two recipes for the points where the paper is silent, and the methods as loss weights.
+"""Named sets of values: the two recipes for the points where the paper is silent.
 
 The recipe `paper` is the equations of arXiv 2308.15855 as written, `daformer` the behaviour of the code that the paper
 builds on (lhoyer/DAFormer).
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from .config import Config, unknown_name
+from .config import Config
 
 PAPER: dict[str, dict[str, Any]] = {
     "loss": {"supervised_normalizer": "sum", "mixed_normalizer": "sum"},
@@ -46,23 +46,6 @@ DAFORMER: dict[str, dict[str, Any]] = {
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {"paper": PAPER, "daformer": DAFORMER}
 
-METHODS: dict[str, tuple[str, dict[str, float]]] = {
-    "iidm": ("inter- and intra-domain mixing, all four losses (paper eq. 11)", {}),
-    "source_only": (
-        "L_s alone: the lower bound (paper Table 4, row 1)",
-        {"target_weight": 0.0, "inter_weight": 0.0, "intra_weight": 0.0},
-    ),
-    "target_only": (
-        "L_t alone: the labeled target images (paper Table 4, row 2)",
-        {"source_weight": 0.0, "inter_weight": 0.0, "intra_weight": 0.0},
-    ),
-    "source_target": (
-        "L_s + L_t: both labeled sets, no mixing (paper Table 4, row 3)",
-        {"inter_weight": 0.0, "intra_weight": 0.0},
-    ),
-}
-"""Method name -> (one line, loss weights that it changes)."""
-
 
 def with_values(config: Config, values: dict[str, dict[str, Any]]) -> Config:
     """A copy of `config` in which the named fields of the named groups are replaced."""
@@ -73,10 +56,3 @@ def with_values(config: Config, values: dict[str, dict[str, Any]]) -> Config:
 def with_recipe(config: Config, recipe: Literal["paper", "daformer"]) -> Config:
     """A copy of `config` with every silent point set as `recipe` has it."""
     return replace(with_values(config, RECIPES[recipe]), recipe=recipe)
-
-
-def with_method(config: Config, method: str) -> Config:
-    """A copy of `config` with the losses of `method`. Raises UserError for a name that no method has."""
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    return replace(with_values(config, {"loss": METHODS[method][1]}), method=method)

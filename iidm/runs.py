@@ -18,6 +18,7 @@ from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weight
 from iidm.engine.optim import build_optimizer
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
+from iidm.method.catalog import build_method
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, load_pretrained, parameter_groups, set_recompute
 from iidm.types import UserError
@@ -45,14 +46,16 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[
     origin = load_pretrained(student, config.model.weights, backbone=config.model.backbone)
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(student, config.step.recompute)
-    teacher = Teacher(deepcopy(student), config.teacher, labels_images=domains.unlabeled is not None)
+    method = build_method(config, student, domains.classes.names)
+    teacher = Teacher(deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)
     optim = config.optim
     groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay)
+    groups += method.parameter_groups(optim)
     amp_dtype = pick_amp_dtype(device, config.amp)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     generator = torch.Generator(device).manual_seed(config.seed)
     optimizer = build_optimizer(groups, optim, device)
-    return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler), origin
+    return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler, method), origin
 
 
 def save_state(step: TrainStep, done: int, run_dir: Path, domains: Domains, seconds: float) -> None:
@@ -68,7 +71,7 @@ def save_state(step: TrainStep, done: int, run_dir: Path, domains: Domains, seco
     save_checkpoint(
         run_dir,
         done,
-        modules=step.networks,
+        modules=step.modules,
         optimizer=step.optimizer,
         scaler=step.scaler,
         generators={"step": step.generator},
@@ -84,7 +87,7 @@ def load_state(checkpoint: Path, step: TrainStep) -> tuple[int, float]:
     """
     metadata = load_checkpoint(
         checkpoint,
-        modules=step.networks,
+        modules=step.modules,
         optimizer=step.optimizer,
         scaler=step.scaler,
         generators={"step": step.generator},
@@ -117,6 +120,7 @@ def random_network(config: Config, num_classes: int) -> Network:
         model.backbone,
         num_classes,
         output_stride=model.output_stride,
+        head=model.head,
         dilations=model.dilations,
         dropout=model.dropout,
     )

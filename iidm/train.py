@@ -55,7 +55,7 @@ def run(config: Config, resume: Path | None = None) -> Path:
     checked = Checked([])
     if config.data.check:
         checked = check_domains(domains, config.data.crop_size, skip_damaged=config.data.skip_damaged)
-    notes += [*checked.notes, *slow_reading_notes(domains)]
+    notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]
     step, origin = build_step(config, domains, device)
     run_dir = prepare_run_dir(config, domains, resume)
     checkpoint = find_checkpoint(run_dir) if resume else None

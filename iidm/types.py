@@ -65,6 +65,8 @@ class PseudoLabel(NamedTuple):
     """uint8 [B,H,W] argmax of the teacher."""
     quality: Tensor
     """float32 [B], share of pixels whose confidence exceeds tau (paper eq. 6)."""
+    weight: Tensor | None = None
+    """float32 [B,H,W], the loss weight of each pixel where it is not its image's quality."""
 
 
 class Losses(NamedTuple):
@@ -75,6 +77,8 @@ class Losses(NamedTuple):
     target: Tensor
     inter: Tensor
     intra: Tensor
+    auxiliary: Tensor
+    """A method's further term."""
 
 
 class Mixed(NamedTuple):
@@ -98,6 +102,7 @@ class StepOutput(NamedTuple):
     pseudo_label: PseudoLabel | None
     inter: Mixed | None
     intra: Mixed | None
+    """With several views the first."""
 
 
 class Sample(NamedTuple):

@@ -1,45 +1,90 @@
-"""A step is a list of branches; each is one forward of the student and one weighted cross-entropy (paper eqs. 7-11)."""
+"""A step is a list of branches; each is one forward of a network and the loss of what comes out (paper eqs. 7-11)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from iidm.config import LossConfig, Normalizer
+from iidm.config import Normalizer
 from iidm.kernels.cross_entropy import cross_entropy
 
 
+class Output(NamedTuple):
+    """What a network says about a branch's images, on the grid of its output stride."""
+
+    logits: Tensor
+    """[B,K,h,w]."""
+    features: Tensor | None
+    """[B,C,h,w], what the head read; None where no term asks for it."""
+
+
+Objective = Callable[[Output], Tensor]
+"""A further term: a branch's output, float32 with features -> float32 scalar, a mean over what it counts."""
+
+
 class Branch(NamedTuple):
-    """One term of the loss."""
+    """One forward, one term of the loss or two."""
 
     name: str
-    """The field of `Losses` that it fills: source, target, inter or intra."""
+    """The field of `Losses` that its cross-entropy fills: source, target, inter or intra."""
     image: Tensor
     """float [B,3,H,W] normalized, channels-last."""
-    label: Tensor
-    """uint8 [B,H,W]."""
+    label: Tensor | None
+    """uint8 [B,H,W]; None: no cross-entropy, the objective alone."""
     weight: Tensor | None
     """float32 [B,H,W], or None for 1."""
     loss_weight: float
     normalizer: Normalizer
+    objective: Objective | None = None
+    """A further term; it is logged as `Losses.auxiliary`."""
+    objective_weight: float = 0.0
+    network: nn.Module | None = None
+    """Who sees the images, in place of the student."""
 
 
-def segmentation_loss(logits: Tensor, branch: Branch, *, align_corners: bool = False) -> Tensor:
-    """-sum w log softmax(upsampled logits)[label] over its normaliser, float32 scalar, not yet times `loss_weight`."""
-    return cross_entropy(logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners)
+class Terms(NamedTuple):
+    """The loss of a branch, not yet weighted: float32 scalars, None where there is no such term."""
+
+    cross_entropy: Tensor | None
+    auxiliary: Tensor | None
+
+    def weighted(self, branch: Branch, share: float) -> Tensor:
+        """What is minimised; `share` is the batch's part of the step, for terms that are means and not sums."""
+        total = None
+        if self.cross_entropy is not None:
+            total = branch.loss_weight * (1.0 if branch.normalizer == "sum" else share) * self.cross_entropy
+        if self.auxiliary is not None:
+            term = branch.objective_weight * share * self.auxiliary
+            total = term if total is None else total + term
+        assert total is not None, "a branch has a label or an objective"
+        return total
+
+    def detach(self) -> Terms:
+        """The values alone."""
+        return Terms(*(None if term is None else term.detach() for term in self))
+
+
+def branch_terms(out: Output, branch: Branch, *, align_corners: bool = False) -> Terms:
+    """-sum w log softmax(upsampled logits)[label] over its normaliser, and the objective."""
+    supervised = auxiliary = None
+    if branch.label is not None:
+        supervised = cross_entropy(
+            out.logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners
+        )
+    if branch.objective is not None:
+        assert out.features is not None
+        with torch.autocast(out.logits.device.type, enabled=False):
+            auxiliary = branch.objective(Output(out.logits.float(), out.features.float()))
+    return Terms(supervised, auxiliary)
 
 
 def per_pixel(loss: Tensor, branch: Branch) -> Tensor:
     """The loss as it is logged: a `sum` is divided by its pixels, so that the numbers of all recipes read alike."""
+    assert branch.label is not None
     return loss / branch.label.numel() if branch.normalizer == "sum" else loss
-
-
-def active_streams(config: LossConfig) -> tuple[bool, bool, bool]:
-    """Which of (source, labeled target, unlabeled target) any loss reads."""
-    inter, intra = config.inter_weight > 0, config.intra_weight > 0
-    return config.source_weight > 0 or inter, config.target_weight > 0 or intra, inter or intra
 
 
 def zero(device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Inter- and intra-domain ClassMix (paper eqs. 1-4) in the three strategies of the paper's Table 5."""
+"""Pasting images onto others (paper eqs. 1-4): any mask, any pair, the three strategies of the paper's Table 5."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from iidm.kernels.classmix import classmix, draw_classes
 from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Mixed, PseudoLabel
 
 from .augment import draw_strong
+from .masks import draw_region
 
 
 def select_classes(label: Tensor, config: Config, generator: torch.Generator) -> Tensor:
@@ -26,21 +27,53 @@ def select_classes(label: Tensor, config: Config, generator: torch.Generator) ->
 
 
 def mix(
-    labeled: LabeledImages, unlabeled: Tensor, pseudo: PseudoLabel, config: Config, generator: torch.Generator
+    pasted: LabeledImages,
+    base: Tensor,
+    pseudo: PseudoLabel,
+    config: Config,
+    generator: torch.Generator,
+    *,
+    pasted_weight: Tensor | None = None,
 ) -> Mixed:
-    """Paste half of the classes of each labeled image onto an unlabeled one, then augment strongly.
+    """Paste parts of each image onto another, as `mixing.mask` says which, then augment strongly.
 
     Args:
-        labeled: B images with labels (source: inter-domain; labeled target: intra-domain).
-        unlabeled: uint8 [B,H,W,3].
-        pseudo: the teacher's label and quality of `unlabeled`.
+        pasted: B images with labels (source: inter-domain; labeled target: intra-domain).
+        base: uint8 [B,H,W,3], the unlabeled images.
+        pseudo: the teacher's label and weight of `base`; true labels with a weight of 1 where `base` is labeled.
         config: mixing, teacher (margins) and augment.
         generator: of the device of the images.
+        pasted_weight: float32 [B,H,W], of pasted pixels whose label is not a true one; None: as `mixing.pasted_weight`
+            says.
 
     Returns: the mixed images, labels and loss weights.
     """
-    selected = select_classes(labeled.label, config, generator)
-    return _paste(labeled, selected, unlabeled, pseudo.label, pseudo.quality, config, generator)
+    weight = pseudo.quality if pseudo.weight is None else with_margins(pseudo, config)
+    by_class = config.mixing.mask == "classmix"
+    region = None
+    if by_class:
+        selected = select_classes(pasted.label, config, generator)
+        mixed = _paste(pasted, selected, base, pseudo.label, weight, config, generator)
+    else:
+        # The op pastes by values of a label: here the mask is the label, and 1 is the value that is pasted.
+        region = draw_region(len(base), (base.shape[1], base.shape[2]), config.mixing, generator)
+        selected = torch.zeros(len(base), 256, dtype=torch.bool, device=base.device)
+        selected[:, 1].fill_(True)
+        masked = LabeledImages(pasted.image, region.to(torch.uint8))
+        mixed = _paste(masked, selected, base, pseudo.label, weight, config, generator)
+        mixed = mixed._replace(label=torch.where(region, pasted.label, pseudo.label))
+    if pasted_weight is not None:
+        if region is None:
+            region = _looked_up(selected, pasted.label)
+        mixed = mixed._replace(weight=torch.where(region, pasted_weight, mixed.weight))
+    return mixed
+
+
+def mix_unlabeled(base: Tensor, pseudo: PseudoLabel, config: Config, generator: torch.Generator) -> Mixed:
+    """Paste the unlabeled images onto each other, each onto the next one, with their pseudo-labels and weights."""
+    pasted = LabeledImages(base.roll(1, 0), pseudo.label.roll(1, 0))
+    weight = with_margins(pseudo, config).roll(1, 0)
+    return mix(pasted, base, pseudo, config, generator, pasted_weight=weight)
 
 
 def mix_onto_one(
@@ -52,27 +85,34 @@ def mix_onto_one(
     generator: torch.Generator,
 ) -> Mixed:
     """`one-xu-one-stream`: source classes are pasted first, classes of the labeled target over them."""
-    selected = select_classes(source.label, config, generator)
-    rows = torch.arange(len(selected), device=selected.device)[:, None, None]
-    pasted = selected[rows, source.label.long()]
+    pasted = _looked_up(select_classes(source.label, config, generator), source.label)
     base_image = torch.where(pasted[..., None], source.image, unlabeled)
     base_label = torch.where(pasted, source.label, pseudo.label)
-    base_weight = _margined(pseudo, config)
+    base_weight = with_margins(pseudo, config)
     if config.mixing.pasted_weight == "one":
         base_weight = torch.where(pasted, 1.0, base_weight)
-    else:
+    elif pseudo.weight is None:
         base_weight = torch.where(pasted, pseudo.quality[:, None, None], base_weight)
+    else:
+        base_weight = torch.where(pasted, pseudo.weight, base_weight)
     selected = select_classes(target.label, config, generator)
     return _paste(target, selected, base_image, base_label, base_weight, config, generator)
 
 
-def _margined(pseudo: PseudoLabel, config: Config) -> Tensor:
-    """Quality per pixel [B,H,W], 0 in the rows of the margins."""
-    weight = pseudo.quality[:, None, None].expand(pseudo.label.shape).clone()
+def with_margins(pseudo: PseudoLabel, config: Config) -> Tensor:
+    """Loss weight of each pseudo-labeled pixel, float32 [B,H,W]: its own or its image's quality, 0 in the margins."""
+    weight = pseudo.quality[:, None, None].expand(pseudo.label.shape) if pseudo.weight is None else pseudo.weight
+    weight = weight.clone()
     height = weight.shape[1]
     weight[:, : config.teacher.ignore_top_px] = 0.0
     weight[:, max(height - config.teacher.ignore_bottom_px, 0) :] = 0.0
     return weight
+
+
+def _looked_up(selected: Tensor, label: Tensor) -> Tensor:
+    """bool [B,H,W]: whether the value of each pixel is selected."""
+    rows = torch.arange(len(selected), device=selected.device)[:, None, None]
+    return selected[rows, label.long()]
 
 
 def _paste(

@@ -9,6 +9,8 @@ from iidm.config import TeacherConfig
 from iidm.kernels.pseudo_label import pseudo_label
 from iidm.types import PseudoLabel
 
+from .losses import Output
+
 
 class Teacher:
     """The network that labels the unlabeled crops; its parameters follow the student's and never get a gradient.
@@ -17,47 +19,74 @@ class Teacher:
     its own for evaluation, as the public code does; with "running" it uses running ones that follow the student's.
     """
 
-    def __init__(self, network: nn.Module, config: TeacherConfig, *, labels_images: bool) -> None:
+    def __init__(
+        self, network: nn.Module, config: TeacherConfig, *, labels_images: bool, student: nn.Module | None = None
+    ) -> None:
         """Args:
         network: a copy of the student at its start.
         config: decay, threshold and the silent points.
-        labels_images: whether `pseudo_label` will be called. Without it the teacher never sees an image, so its
+        labels_images: whether images will be labeled. Without it the teacher never sees an image, so its
             BatchNorm buffers follow the student's whatever the config says.
+        student: labels the images in place of the teacher with `labels_by="student"`; the teacher then only follows.
         """
         self.network = network.requires_grad_(False)
         self.config = config
-        self._forward: nn.Module = network
-        self.averages_buffers = config.batchnorm == "running" or not labels_images
+        by_student = config.labels_by == "student"
+        assert student is not None or not by_student, "labels_by=student needs the student"
+        self._labeler = student if by_student and student is not None else network
+        self._forward: nn.Module = self._labeler
+        self.averages_buffers = config.batchnorm == "running" or not labels_images or by_student
 
     def compile(self) -> None:
         """Label through torch.compile from now on; the network itself stays as it is."""
-        self._forward = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
+        self._forward = torch.compile(self._labeler, dynamic=False)  # type: ignore[assignment]
 
     @torch.no_grad()
-    def pseudo_label(self, image: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> PseudoLabel:
-        """Label normalized images.
+    def look(self, image: Tensor, *, features: bool = False) -> Output:
+        """What the labeling network says of images float [B,3,H,W], normalized and not augmented; no gradient.
+
+        A student that labels is left in the mode that `batchnorm` asks for.
+        """
+        self._labeler.train(self.config.batchnorm == "batch")
+        for module in self._labeler.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.eval()
+        if not features:
+            return Output(self._forward(image), None)
+        found: Tensor = self._labeler.features(image)  # type: ignore[operator]
+        return Output(self._labeler.head(found), found)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def read(self, logits: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> PseudoLabel:
+        """Pseudo-labels from logits [B,K,h,w].
 
         Args:
-            image: float [B,3,H,W], normalized, not augmented.
             size: (H, W) of the label.
             align_corners: convention of the upsampling.
 
-        Returns: label uint8 [B,H,W] and quality float32 [B] (one value in all places with quality_per="batch").
+        Returns: label uint8 [B,H,W], quality float32 [B] (one value in all places with quality_per="batch"), and with
+            weighting="confident" a weight float32 [B,H,W] of 1 where the confidence exceeds the threshold, else 0.
         """
-        self.network.train(self.config.batchnorm == "batch")
-        for module in self.network.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.eval()
-        logits = self._forward(image)
-        out = pseudo_label(
+        config = self.config
+        by_pixel, inclusive = config.weighting == "confident", config.comparison == ">="
+        label, quality, confidence = pseudo_label(
             logits,
             size,
-            self.config.confidence_threshold,
+            config.confidence_threshold,
             align_corners=align_corners,
-            inclusive=self.config.comparison == ">=",
-            per_batch=self.config.quality_per == "batch",
+            inclusive=inclusive,
+            per_batch=config.quality_per == "batch",
+            with_confidence=by_pixel,
         )
-        return PseudoLabel(out.label, out.quality)
+        weight = None
+        if confidence is not None:
+            tau = config.confidence_threshold
+            weight = (confidence >= tau if inclusive else confidence > tau).float()
+        return PseudoLabel(label, quality, weight)
+
+    def pseudo_label(self, image: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> PseudoLabel:
+        """Look at normalized images, then read: see there."""
+        return self.read(self.look(image).logits, size, align_corners=align_corners)
 
     @torch.no_grad()
     def follow(self, student: nn.Module, alpha: float) -> None:

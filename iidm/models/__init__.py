@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..types import UserError
 from . import norm
+from .cosine import CosineHead
 from .deeplab import DeepLabV2Head
 from .mobilenet import MobileNetV2
 from .norm import set_recompute
@@ -31,7 +32,10 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
 }
 """Backbone name -> builder, called with the output stride; what it builds says its `channels`."""
 
-HEADS: dict[str, Callable[[int, int, tuple[int, ...], float], nn.Module]] = {"deeplabv2": DeepLabV2Head}
+HEADS: dict[str, Callable[[int, int, tuple[int, ...], float], nn.Module]] = {
+    "deeplabv2": DeepLabV2Head,
+    "cosine": CosineHead,
+}
 """Head name -> builder, called with channels, classes, dilations and dropout."""
 
 

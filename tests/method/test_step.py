@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from iidm.config import Config
+from iidm.config import Config, streams_of
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
-from iidm.method.losses import active_streams
+from iidm.method.catalog import with_method
 from iidm.method.teacher import Teacher
-from iidm.recipes import with_method, with_recipe, with_values
+from iidm.recipes import with_recipe, with_values
 from iidm.types import LabeledImages, StepOutput, TrainBatch
 
 B, H, W, K = 2, 16, 24, 4
@@ -38,7 +38,7 @@ def config_of(recipe: str = "paper", **groups: dict[str, object]) -> Config:
 def make_step(config: Config, optimizer: type[torch.optim.Optimizer] = torch.optim.SGD) -> TrainStep:
     torch.manual_seed(0)
     student = Net().to(memory_format=torch.channels_last)
-    unlabeled = active_streams(config.loss)[2]
+    unlabeled = streams_of(config)[2]
     teacher = Teacher(copy.deepcopy(student), config.teacher, labels_images=unlabeled)
     return TrainStep(
         student, teacher, optimizer(student.parameters(), lr=1e-3), config, torch.Generator().manual_seed(1)
@@ -57,7 +57,7 @@ def batch(config: Config, seed: int = 0) -> TrainBatch:
         label[:, :2] = 255
         return LabeledImages(image(B), label)
 
-    source, target, unlabeled = active_streams(config.loss)
+    source, target, unlabeled = streams_of(config)
     return TrainBatch(
         labeled() if source else None,
         labeled() if target else None,

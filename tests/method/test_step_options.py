@@ -2,79 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from small_steps import B, Watch, assert_close, batch, config_of, gradients, make_step
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iidm.config import Config
-from iidm.engine.optim import build_optimizer, set_learning_rate
+from iidm.engine.optim import set_learning_rate
 from iidm.kernels import build_info
-from iidm.method import TrainStep
 from iidm.method.graph import CaptureError, StepGraph
-from iidm.method.teacher import Teacher
-from iidm.models import build_network, parameter_groups, set_recompute
-from iidm.recipes import with_method, with_recipe, with_values
-from iidm.types import LabeledImages, TrainBatch, UserError
-
-B, H, W, K = 2, 32, 48, 5
-
-
-def config_of(method: str = "iidm", recipe: str = "paper", **step: object) -> Config:
-    base = with_values(Config(), {"data": {"crop_size": (H, W)}, "teacher": {"confidence_threshold": 0.3}})
-    return with_values(with_method(with_recipe(base, recipe), method), {"step": step})  # type: ignore[arg-type]
-
-
-def make_step(config: Config, backbone: str = "resnet18", device: str = "cpu", **options: Any) -> TrainStep:
-    torch.manual_seed(0)
-    student = build_network(backbone, K, output_stride=8).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    set_recompute(student, config.step.recompute)
-    teacher = Teacher(copy.deepcopy(student), config.teacher, labels_images=True)
-    optimizer = build_optimizer(parameter_groups(student, 1e-4, 10.0, 0.01), config.optim, torch.device(device))
-    generator = torch.Generator(device).manual_seed(1)
-    return TrainStep(student, teacher, optimizer, config, generator, **options)
-
-
-def batch(seed: int = 0, device: str = "cpu") -> TrainBatch:
-    generator = torch.Generator().manual_seed(seed)
-
-    def image() -> Tensor:
-        return torch.randint(0, 256, (B, H, W, 3), generator=generator, dtype=torch.uint8).to(device)
-
-    def labeled() -> LabeledImages:
-        label = torch.randint(0, K, (B, H // 8, W // 8), generator=generator, dtype=torch.uint8)
-        label[:, 0] = 255
-        return LabeledImages(image(), label.repeat_interleave(8, 1).repeat_interleave(8, 2).contiguous().to(device))
-
-    return TrainBatch(labeled(), labeled(), image())
-
-
-def gradients(step: TrainStep, batches: list[TrainBatch]) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
-    """Of one step, with the buffers behind it and the losses."""
-    found: dict[str, Tensor] = {}
-    real = step.optimizer.step
-
-    def keep(*_: Any, **__: Any) -> Any:
-        found.update({n: p.grad.clone() for n, p in step.student.named_parameters() if p.grad is not None})
-        return real()
-
-    step.optimizer.step = keep  # type: ignore[method-assign]
-    losses = [float(value) for value in step(batches, 0).losses]
-    return found, dict(step.student.named_buffers()), losses
-
-
-def assert_close(first: Any, second: Any, tolerance: float) -> None:
-    for mine, other in zip(first[:2], second[:2], strict=True):
-        assert mine.keys() == other.keys()
-        for name in mine:
-            scale = 1e-3 + float(other[name].abs().max())
-            torch.testing.assert_close(mine[name], other[name], rtol=0, atol=tolerance * scale, msg=name)
-    assert first[2] == pytest.approx(second[2], rel=tolerance)
+from iidm.types import TrainBatch, UserError
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
@@ -122,45 +63,6 @@ def test_accumulated_batches_are_one_step_over_their_sum(recipe: str) -> None:
     for name, value in both.items():
         expected = (one[name] + two[name]) * factor / 2
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=2e-4 * float(value.abs().max()), msg=name)
-
-
-class Watch(TorchDispatchMode):
-    """Every operation of a step: those that bring a value to the host, and those that change a memory layout."""
-
-    WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "is_nonzero", "equal"}
-    COPIES = {"clone", "_to_copy", "copy_", "contiguous"}
-    IMAGES = {"convolution", "convolution_backward", "batch_norm", "batch_norm_backward", "cat", "add"}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[str] = []
-        self.copies: list[str] = []
-        self.images = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        if name in self.WAITS:
-            self.waits.append(name)
-        if name in self.COPIES and isinstance(args[0], Tensor):
-            pair = (out, args[1]) if name == "copy_" else (args[0], out)
-            if is_image(pair[0]) and is_last(pair[0]) != is_last(pair[1]):
-                self.copies.append(f"{name} {tuple(out.shape)}")
-        if name in self.IMAGES:
-            for made in out if isinstance(out, (tuple, list)) else (out,):
-                if isinstance(made, Tensor) and is_image(made):
-                    self.images += 1
-                    if not is_last(made):
-                        self.copies.append(f"{name} made {tuple(made.shape)}")
-        return out
-
-
-def is_image(tensor: Tensor) -> bool:
-    return tensor.dim() == 4 and tensor.is_floating_point() and tensor.shape[1] > 1 and tensor.shape[2:].numel() > 1
-
-
-def is_last(tensor: Tensor) -> bool:
-    return tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.skipif(not build_info()["extension"], reason="the references read values and copy")

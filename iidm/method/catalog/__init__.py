@@ -1,0 +1,69 @@
+"""Every method by name. A new one is a small file that ends in an `Entry`, and a line in METHODS."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from iidm.config import Config, unknown_name
+from iidm.recipes import with_values
+
+from ..base import Method
+from . import ass, complexmix, confeti, daformer, diga, dldm, dst_cbc, iidm, mme, proda, ssl, uda
+from .entry import Entry
+
+__all__ = ["METHODS", "Entry", "build_method", "describe_methods", "with_method"]
+
+METHODS: dict[str, Entry] = {
+    "iidm": iidm.IIDM,
+    "source_only": iidm.SOURCE_ONLY,
+    "target_only": iidm.TARGET_ONLY,
+    "source_target": iidm.SOURCE_TARGET,
+    "target_intra": iidm.TARGET_INTRA,
+    "source_target_inter": iidm.SOURCE_TARGET_INTER,
+    "source_target_intra": iidm.SOURCE_TARGET_INTRA,
+    "dacs": uda.DACS,
+    "daformer": daformer.DAFORMER,
+    "proda": proda.PRODA,
+    "confeti": confeti.CONFETI,
+    "diga": diga.DIGA,
+    "cowmix": ssl.COWMIX,
+    "cutmix": ssl.CUTMIX,
+    "dusperb": ssl.DUSPERB,
+    "dst_cbc": dst_cbc.DST_CBC,
+    "mme": mme.MME,
+    "ass": ass.ASS,
+    "ass_sdss": ass.ASS_SDSS,
+    "dldm": dldm.DLDM,
+    "complexmix": complexmix.COMPLEXMIX,
+}
+"""Method name -> what it is."""
+
+
+def with_method(config: Config, method: str) -> Config:
+    """A copy of `config` with the values of `method`. Raises UserError for a name that no method has."""
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    return replace(with_values(config, METHODS[method].values_for(config)), method=method)
+
+
+def build_method(config: Config, student: nn.Module, classes: tuple[str, ...]) -> Method:
+    """What `config.method` computes in a step.
+
+    Args:
+        student: the network at its start, on its device.
+        classes: names of the classes.
+
+    Raises:
+        UserError: a name that no method has, or what the method needs and the configuration does not give.
+    """
+    if config.method not in METHODS:
+        raise unknown_name("method", config.method, METHODS)
+    return METHODS[config.method].build(config, student, classes)
+
+
+def describe_methods() -> str:
+    """A line a method, and its source below it."""
+    width = max(map(len, METHODS)) + 2
+    return "\n".join(f"{name:{width}}{entry.summary}\n{'':{width}}{entry.source}" for name, entry in METHODS.items())

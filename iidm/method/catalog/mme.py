@@ -1,0 +1,55 @@
+"""Minimax entropy (MME): the classifier spreads its prototypes, the features gather around them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..base import Method, Scene, normalized
+from ..cells import reversed_gradient
+from ..losses import Branch, Output
+from .entry import MEANS, Entry
+
+
+class MinimaxEntropy(Method):
+    """L_s + L_t, and the entropy H of the unlabeled images: the head maximises it, the backbone minimises it.
+
+    One forward does both: the objective is -H of the head on features whose gradient is reversed, as in MME's code.
+    Known: the cosine head with T = 0.05, lambda 0.1, gradient reversal. Chosen: the entropy is that of each cell at the
+    output stride (MME classifies images); the unlabeled images are plain.
+    """
+
+    def branches(self, scene: Scene) -> list[Branch]:
+        """IIDM's supervised ones, and the unlabeled images."""
+        found = super().branches(scene)
+        assert scene.batch.unlabeled is not None
+        head = scene.student.head
+
+        def negative_entropy(out: Output) -> Tensor:
+            assert out.features is not None and callable(head)
+            log_p = torch.log_softmax(head(reversed_gradient(out.features)).float(), 1)
+            return (log_p.exp() * log_p).sum(1).mean()
+
+        weight = self.config.loss.auxiliary_weight
+        image = normalized(scene.batch.unlabeled)
+        if weight > 0:
+            found.append(Branch("auxiliary", image, None, None, 0.0, "pixels", negative_entropy, weight))
+        return found
+
+
+MME = Entry(
+    "L_s + L_t + minimax entropy of the unlabeled images, cosine head, gradient reversal",
+    "MME, Saito et al., arXiv 1904.06487 (ICCV 2019); Tables 1 and 2, SSDA",
+    {
+        "loss": {
+            **MEANS,
+            "source_weight": 1.0,
+            "target_weight": 1.0,
+            "inter_weight": 0.0,
+            "intra_weight": 0.0,
+            "auxiliary_weight": 0.1,
+        },
+        "model": {"head": "cosine"},
+    },
+    MinimaxEntropy,
+)

@@ -1,0 +1,123 @@
+"""ProDA: pseudo-labels that the prototypes of the target's classes correct, and two views that agree on prototypes."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iidm.config import Config
+from iidm.types import PseudoLabel, UserError
+
+from ..base import Method, Scene, normalized
+from ..cells import Prototypes
+from ..losses import Branch, Objective, Output
+from ..teacher import Teacher
+from .entry import MEANS, WITHOUT_LABELS, Entry
+
+CROSS_ENTROPY, REVERSE = 0.1, 1.0
+"""Factors of the symmetric cross-entropy, -log p(y) and -sum p log y, of a pseudo-label y (rce_alpha, rce_beta)."""
+STRUCTURE, REGULARIZER = 10.0, 0.1
+"""gamma_1 and gamma_2 (proto_consistW, regular_w)."""
+LOG_ZERO = math.log(1e-4)
+"""Logarithm of what a pseudo-label gives to the other classes, in the reverse term."""
+MEMORY = 0.04
+"""Steps that a prototype remembers, as a share of the run: 0.9999 per image, 4 images a step, 62,400 steps."""
+
+
+class Plain(NamedTuple):
+    """What the teacher sees in the plain images: denoised label int64 [B,h,w], log of the assignment to prototypes
+    [B,K,h,w], and the unit of distances."""
+
+    label: Tensor
+    log_assignment: Tensor
+    unit: Tensor
+
+
+class ProDA(Method):
+    """L_s; on the target 0.1 CE + 1 reverse CE by denoised pseudo-labels, 10 structure, 0.1 regulariser.
+
+    Known from its code, first stage: the pseudo-label is argmax omega p, omega = softmax(-|f - prototype| / T), T = 1,
+    without a threshold; the structure term is KL(teacher's omega of the plain view || student's of the strong one), the
+    regulariser -log p, both means over cells and classes. Prototypes are means of the EMA network's target features by
+    its own argmax. EMA 0.999.
+
+    Chosen: distances are in units of the mean distance of a cell to its nearest prototype. The code takes them raw, on
+    the 256 channels of its own head; a backbone's grow with its width, and omega would be one-hot. The student sees one
+    view of the target, the strong one (no pixel moves, so cells correspond), where the code has another, weak one for
+    the pseudo-labels. All terms but the cross-entropy are computed on cells.
+
+    The paper starts from a model of adversarial warm-up, fixes p once as soft labels of that model, and then distils
+    twice into a self-supervised start. Here it is one run: p is the EMA teacher's of the moment (with a ramp),
+    prototypes start as plain means, and a pseudo-label weighs what any of this engine's does, the share of confident
+    pixels, which stands for the warm-up. Missing: the warm-up, stages 2 and 3.
+    """
+
+    def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(config, student, classes)
+        if config.mixing.mask != "none":
+            raise UserError(
+                "proda compares two views of an image cell by cell, so nothing may be pasted: --mixing.mask must be"
+                f" none, not {config.mixing.mask}."
+            )
+        channels: int = student.backbone.channels  # type: ignore[assignment,union-attr]
+        momentum = 1.0 - 1.0 / max(MEMORY * config.max_steps, 1.0)
+        self.prototypes = Prototypes(len(classes), channels, momentum, self.progress.device)
+        self._plain: Plain | None = None
+
+    @torch.no_grad()
+    def pseudo_label(self, teacher: Teacher, unlabeled: Tensor) -> PseudoLabel:
+        """The teacher's, each class weighed by how near its prototype is; prototypes move first."""
+        out = teacher.look(normalized(unlabeled), features=True)
+        assert out.features is not None
+        with torch.autocast(unlabeled.device.type, enabled=False):
+            logits, features = out.logits.float(), out.features.float()
+            self.prototypes.update(features, logits.argmax(1))
+            distance = self.prototypes.distances(features)
+            unit = distance.amin(1).mean().clamp(min=1e-6)
+            log_omega = torch.log_softmax(-distance / unit, 1)
+        denoised = logits + log_omega  # log(omega p), but for a number that all classes share
+        self._plain = Plain(denoised.argmax(1), log_omega, unit)
+        size = (unlabeled.shape[1], unlabeled.shape[2])
+        return teacher.read(denoised, size, align_corners=self.config.model.align_corners)
+
+    def branches(self, scene: Scene) -> list[Branch]:
+        """IIDM's, the strong view with the further terms."""
+        found = super().branches(scene)
+        weight = self.config.loss.auxiliary_weight / self.config.mixing.intra_views
+        for i, branch in enumerate(found):
+            if branch.name == "intra" and weight > 0:
+                found[i] = branch._replace(objective=self._terms(branch), objective_weight=weight)
+        return found
+
+    def _terms(self, branch: Branch) -> Objective:
+        plain = self._plain
+        assert plain is not None and branch.weight is not None
+        weight = F.interpolate(branch.weight[:, None], size=plain.label.shape[1:], mode="nearest-exact")[:, 0]
+
+        def terms(out: Output) -> Tensor:
+            assert out.features is not None
+            log_own = torch.log_softmax(-self.prototypes.distances(out.features) / plain.unit, 1)
+            structure = F.kl_div(log_own, plain.log_assignment, reduction="none", log_target=True).mean()
+            log_p = torch.log_softmax(out.logits, 1)
+            others = 1.0 - log_p.gather(1, plain.label[:, None])[:, 0].exp()
+            reverse = -LOG_ZERO * (weight * others).mean()
+            return STRUCTURE * structure + REVERSE * reverse - REGULARIZER * log_p.mean()
+
+        return terms
+
+
+LOSS = {"source_weight": 1.0, "inter_weight": 0.0, "intra_weight": CROSS_ENTROPY, "auxiliary_weight": 1.0}
+PRODA = Entry(
+    "L_s + symmetric cross-entropy by denoised pseudo-labels + agreement on prototypes, no target label",
+    "ProDA, Zhang et al., arXiv 2101.10979 (CVPR 2021); Tables 1 and 2, UDA",
+    {
+        "loss": {**WITHOUT_LABELS, **MEANS, **LOSS},
+        "mixing": {"mask": "none", "strategy": "one-xu-two-streams", "intra_from": "unlabeled", "intra_views": 1},
+        "teacher": {"ema_decay": 0.999, "ema_ramp": True, "weighting": "quality", "batchnorm": "batch"},
+    },
+    ProDA,
+)
