@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from iidm.config import Config, Streams, streams_of
 from iidm.kernels import build_info
 from iidm.method import TrainStep
 from iidm.method.base import normalized
-from iidm.method.catalog.dst_cbc import BINS_PER_HALVING, DECAY, EVERY, GAMMA, DynamicSelfTraining
+from iidm.method.catalog.dst_cbc import BINS_PER_HALVING, EVERY, GAMMA, DynamicSelfTraining
 from iidm.method.losses import Output
 from iidm.models import build_network
 from iidm.recipes import with_values
@@ -41,7 +42,7 @@ def blocks(values: list[Any], dtype: torch.dtype) -> Tensor:
 
 def pixels(shuffle: int = 0) -> tuple[list[int], list[int]]:
     """Classes and bins of 32 pixels: 10 of class 0, sure; 15 of class 1, unsure; 7 of class 3; none of the others."""
-    found = [(0, 200 + 3 * i) for i in range(10)] + [(1, 2 * i) for i in range(15)] + [(3, 50 + i) for i in range(7)]
+    found = [(0, 800 + 3 * i) for i in range(10)] + [(1, 2 * i) for i in range(15)] + [(3, 50 + i) for i in range(7)]
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(shuffle)).tolist()
     return [found[i][0] for i in order], [found[i][1] for i in order]
 
@@ -83,13 +84,16 @@ def test_older_counts_fade() -> None:
     method, label = method_of(progress=0.3), blocks([2] * 10, torch.uint8)
     for first in (0, 5):
         method.surest(label, blocks([in_bin(first + i) for i in range(10)], torch.float32))
-    weight = {place: DECAY * (place < 10) + (place >= 5) for place in range(15)}
+    assert method.decay == pytest.approx(0.99)  # of a run of 40,000 steps
+    weight = {place: 0.99 * (place < 10) + (place >= 5) for place in range(15)}
     total = sum(weight.values())
     for place in range(15):
         assert float(method.histogram[2, place]) == pytest.approx(weight[place])
     assert int(method.histogram.count_nonzero()) == 15
     threshold = max(p for p in weight if sum(weight[q] for q in weight if q >= p) >= 2 / 5 * total)
     assert int(method.lowest_bins()[2]) == threshold
+    for steps, decay in ((400, 0.9), (4_000, 0.9), (10_000, 0.96)):
+        assert method_of(replace(config_of("dst_cbc"), max_steps=steps)).decay == pytest.approx(decay)
 
 
 def test_confidences_of_0_and_1_have_a_bin() -> None:
@@ -231,7 +235,7 @@ def test_two_steps_train_and_the_histogram_is_in_the_checkpoint() -> None:
     assert float(out.losses.auxiliary) > 0 == float(out.losses.intra)
     state = step.modules["method"].state_dict()
     counted = B * (H // EVERY) * (W // EVERY)
-    assert list(state) == ["histogram"] and float(state["histogram"].sum()) == pytest.approx(counted * (1 + DECAY))
+    assert list(state) == ["histogram"] and float(state["histogram"].sum()) == pytest.approx(counted * 1.99)
     other.modules["method"].load_state_dict(state)
     assert isinstance(other.method, DynamicSelfTraining) and isinstance(step.method, DynamicSelfTraining)
     assert torch.equal(other.method.lowest_bins(), step.method.lowest_bins())

@@ -23,10 +23,11 @@ GAMMA = 9.0
 there, 3 on Cityscapes)."""
 EVERY = 4
 """Rows and columns between the pixels that are counted: one of 16, as in its code."""
-DECAY = 0.99
-"""What a step leaves of older counts, so that thresholds are as old as the teacher (EMA 0.99)."""
-BINS_PER_HALVING, HALVINGS = 16, 24
-"""Bins of a histogram: 16 for each halving of 1 - confidence, down to 2^-24, float32's step below 1. Bins of equal
+MEMORY, MIN_MEMORY = 1 / 400, 10
+"""What the counts remember: an 80th of a phase, 100 of 40,000 steps, but 10 steps or more. Confidence grows, so with a
+longer memory thresholds lag behind and far more than the phase's share is kept; a shorter one knows fewer images."""
+BINS_PER_HALVING, HALVINGS = 64, 24
+"""Bins of a histogram: 64 for each halving of 1 - confidence, down to 2^-24, float32's step below 1. Bins of equal
 width would hold most of a sure class in the last one."""
 BINS = BINS_PER_HALVING * HALVINGS
 
@@ -60,6 +61,7 @@ class DynamicSelfTraining(Method):
                 "The term of dst_cbc on unlabeled images is a mean, weighted by --loss.auxiliary-weight: leave"
                 " --loss.inter-weight and --loss.intra-weight at 0, and --loss.mixed-normalizer at valid or pixels."
             )
+        self.decay = 1.0 - 1.0 / max(config.max_steps * MEMORY, MIN_MEMORY)
         self.register_buffer("histogram", torch.zeros(len(classes), BINS, device=self.progress.device))
 
     @property
@@ -87,12 +89,9 @@ class DynamicSelfTraining(Method):
         halvings = -torch.log2((1.0 - confidence).clamp(min=2.0**-HALVINGS))
         place = (halvings * BINS_PER_HALVING).long().clamp(max=BINS - 1)
         counted = (label.long() * BINS + place)[:, ::EVERY, ::EVERY].reshape(-1)
-        counts = (
-            torch.zeros_like(self.histogram)
-            .view(-1)
-            .scatter_add_(0, counted, torch.ones_like(counted, dtype=torch.float32))
-        )
-        self.histogram.mul_(DECAY).add_(counts.view_as(self.histogram))
+        counts = torch.zeros_like(self.histogram).view(-1)
+        counts.scatter_add_(0, counted, torch.ones_like(counted, dtype=torch.float32))
+        self.histogram.mul_(self.decay).add_(counts.view_as(self.histogram))
         return place >= self.lowest_bins()[label.long()]
 
     def lowest_bins(self) -> Tensor:

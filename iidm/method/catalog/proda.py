@@ -46,14 +46,15 @@ class ProDA(Method):
     its own argmax. EMA 0.999.
 
     Chosen: distances are in units of the mean distance of a cell to its nearest prototype. The code takes them raw, on
-    the 256 channels of its own head; a backbone's grow with its width, and omega would be one-hot. The student sees one
-    view of the target, the strong one (no pixel moves, so cells correspond), where the code has another, weak one for
+    the 256 channels of its own head; a backbone's grow with its width, and omega would tend to one-hot. The student has
+    one view of the target, the strong one (no pixel moves: cells correspond), where the code has another, weak one for
     the pseudo-labels. All terms but the cross-entropy are computed on cells.
 
     The paper starts from a model of adversarial warm-up, fixes p once as soft labels of that model, and then distils
     twice into a self-supervised start. Here it is one run: p is the EMA teacher's of the moment (with a ramp),
     prototypes start as plain means, and a pseudo-label weighs what any of this engine's does, the share of confident
-    pixels, which stands for the warm-up. Missing: the warm-up, stages 2 and 3.
+    pixels, which stands for the warm-up. The regulariser weighs the same: alone on the target it would keep
+    confidence below the threshold (beside a source of the same features at 1 / 1.1). Missing: the warm-up, stages 2, 3.
     """
 
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
@@ -105,7 +106,8 @@ class ProDA(Method):
             log_p = torch.log_softmax(out.logits, 1)
             others = 1.0 - log_p.gather(1, plain.label[:, None])[:, 0].exp()
             reverse = -LOG_ZERO * (weight * others).mean()
-            return STRUCTURE * structure + REVERSE * reverse - REGULARIZER * log_p.mean()
+            regularizer = -(weight * log_p.mean(1)).mean()
+            return STRUCTURE * structure + REVERSE * reverse + REGULARIZER * regularizer
 
         return terms
 
