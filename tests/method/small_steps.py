@@ -85,6 +85,7 @@ def gradients(step: TrainStep, batches: list[TrainBatch]) -> tuple[dict[str, Ten
 
     step.optimizer.step = keep  # type: ignore[method-assign]
     losses = [float(value) for value in step(batches, 0).losses]
+    step.optimizer.step = real  # type: ignore[method-assign]
     return found, dict(step.student.named_buffers()), losses
 
 
