@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ PUBLISHED = set(
 )
 
 
-def read(config: Config, seed: int = 0) -> TrainBatch:
+def read(config: Config, seed: int = 0, device: str = "cpu") -> TrainBatch:
     """The streams that the losses read."""
-    whole, reads = batch(seed), streams_of(config)
+    whole, reads = batch(seed, device), streams_of(config)
     kept = (part if needed else None for part, needed in zip(whole, reads, strict=True))
     return TrainBatch(*kept)  # type: ignore[arg-type]
 
@@ -115,6 +116,34 @@ def test_a_method_computes_in_bfloat16_what_it_computes_in_float32(method: str) 
         step = make_step(config, "tiny", amp_dtype=amp_dtype)
         totals.append(float(step([read(config)], 0).losses.total))
     assert totals[1] == pytest.approx(totals[0], rel=0.1, abs=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_replays_from_a_graph_what_it_computes_without(method: str) -> None:
+    """With phases that change on the way, and without waiting for the device once it is captured."""
+    states = []
+    for graph in ("on", "off"):
+        config = with_values(
+            config_of(method, graph=graph),
+            {"model": {"weights": "given"}, "teacher": {"ema_ramp": False}, "optim": {"lr": 1e-3}},
+        )
+        config = replace(config, max_steps=12)
+        step = make_step(config, "tiny", device="cuda")
+        batches = [[read(config, number, "cuda")] for number in range(12)]
+        for number in range(11):
+            step(batches[number], number)
+        assert (step._graph is not None and step._graph.captured) == (graph == "on")
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step(batches[11], 11)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        states.append([value.detach().clone() for module in step.modules.values() for value in module.parameters()])
+    for mine, other in zip(*states, strict=True):
+        torch.testing.assert_close(mine, other, rtol=2e-2, atol=1e-3)
 
 
 def test_an_unknown_method_is_named_with_the_nearest() -> None:
