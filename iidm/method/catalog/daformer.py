@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iidm.config import Config
+from iidm.recipes import DAFORMER as RECIPE
 from iidm.types import LabeledImages, UserError
 
 from ..base import Method, Scene
@@ -87,23 +88,12 @@ def _values(config: Config) -> Values:
             "source_weight": 1.0,
             "inter_weight": 1.0,
             "auxiliary_weight": 0.005,
-            "supervised_normalizer": "pixels",
-            "mixed_normalizer": "pixels",
+            **RECIPE["loss"],
         },
-        "mixing": {
-            "mask": "classmix",
-            "strategy": "one-xu-two-streams",
-            "classes_from": "batch",
-            "rounding": "ceil",
-            "draw_ignored": True,
-            "pasted_weight": "one",
-        },
+        "mixing": {**RECIPE["mixing"], "mask": "classmix", "strategy": "one-xu-two-streams"},
         "teacher": {
+            **RECIPE["teacher"],
             "ema_decay": 0.999,
-            "ema_ramp": True,
-            "comparison": ">=",
-            "quality_per": "batch",
-            "batchnorm": "batch",
             "confidence_threshold": 0.968,
             "ignore_top_px": height * TOP // CROP,
             "ignore_bottom_px": height * BOTTOM // CROP,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from iidm.recipes import DAFORMER
+
 from .entry import WITHOUT_LABELS, Entry, Values
 
 DACS_VALUES: Values = {
@@ -13,24 +15,15 @@ DACS_VALUES: Values = {
         "mixed_normalizer": "pixels",
     },
     "mixing": {
+        **DAFORMER["mixing"],
         "mask": "classmix",
         "strategy": "one-xu-two-streams",
         "classes_from": "image",
-        "rounding": "ceil",
-        "draw_ignored": True,
-        "pasted_weight": "one",
     },
-    "teacher": {
-        "ema_decay": 0.99,
-        "ema_ramp": True,
-        "comparison": ">=",
-        "quality_per": "batch",
-        "batchnorm": "batch",
-        "confidence_threshold": 0.968,
-    },
+    "teacher": {**DAFORMER["teacher"], "confidence_threshold": 0.968},
 }
-"""As its public code has them; its jitter strength of 0.25 too, but where a preset's images are too dark for it the
-preset's own stands, as for all methods."""
+"""As its public code has them, much of which DAFormer inherited; but the jitter's strength is the preset's and not its
+0.25, since some presets' images are too dark for more."""
 
 DACS = Entry(
     "L_s + L_inter: ClassMix of the source onto unlabeled target images, no target label",
