@@ -126,9 +126,6 @@ class Method(nn.Module):
             found.append(Branch(name, view.image, view.label, view.weight, weight, loss.mixed_normalizer))
         return found
 
-    def after_update(self, student: nn.Module) -> None:
-        """Called when the optimiser has stepped and the teacher has followed."""
-
 
 def _or_blank(pasted: LabeledImages | None, base: Tensor) -> LabeledImages:
     """What is pasted; where nothing ever is (`mixing.mask none`), the images themselves stand in, for the shapes."""

@@ -143,7 +143,6 @@ class TrainStep:
             self.optimizer.zero_grad(set_to_none=True)
         with record_function("iidm: EMA"):
             self.teacher.follow(self.student, ema_decay)
-            self.method.after_update(self.student)
 
     def forward_backward(self, branches: list[Branch], share: float = 1.0) -> Losses:
         """Add up the gradients of all branches, times `share` where the loss is a mean and not a sum over pixels."""
