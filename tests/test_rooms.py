@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENTRY_POINTS = ("train", "evaluate", "predict", "prepare", "study", "evaluation", "previews", "runs", "cli")
 ALLOWED = {
     "types": set(),
-    "config": {"types"},
+    "config": {"types", "config"},
     "recipes": {"config"},
     "presets": {"types", "config", "recipes"},
     "method": {"types", "config", "recipes", "kernels", "method"},

@@ -1,0 +1,29 @@
+"""Every value of a run, each with its unit, its source and what the public code of the field does.
+
+The two recipes are in `recipes.py`, presets in `presets.py`, the command line in `cli.py`.
+"""
+
+from .checks import unknown_name
+from .data import DataConfig, DatasetConfig
+from .method import AugmentConfig, LossConfig, MixingConfig, Normalizer, TeacherConfig
+from .run import PROFILE_WARMUP, Config, Streams, streams_of
+from .training import LogConfig, ModelConfig, OptimConfig, StepConfig
+
+__all__ = [
+    "PROFILE_WARMUP",
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "DatasetConfig",
+    "LogConfig",
+    "LossConfig",
+    "MixingConfig",
+    "ModelConfig",
+    "Normalizer",
+    "OptimConfig",
+    "StepConfig",
+    "Streams",
+    "TeacherConfig",
+    "streams_of",
+    "unknown_name",
+]

@@ -1,0 +1,153 @@
+"""The method: losses, mixes, teacher, strong augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..types import UserError
+from .checks import require, share
+
+Normalizer = Literal["sum", "pixels", "valid"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """L = source_weight L_s + target_weight L_t + inter_weight L_inter + intra_weight L_intra (paper eq. 11).
+
+    A weight of 0 switches the branch off: its images are not loaded, its forward is not run. The rows of the paper's
+    Table 4 are these four numbers.
+    """
+
+    source_weight: float = 1.0
+    """Factor of L_s; paper: 1."""
+    target_weight: float = 1.0
+    """Factor of L_t; paper: 1."""
+    inter_weight: float = 1.0
+    """lambda, factor of L_inter; paper: 1.0."""
+    intra_weight: float = 2.0
+    """mu, factor of L_intra; paper: 2.0."""
+    supervised_normalizer: Normalizer = "sum"
+    """Divisor of L_s and L_t: `sum` none (paper eqs. 9-10), `pixels` all pixels with the ignored ones (DAFormer),
+    `valid` the pixels that are not ignored (DACS)."""
+    mixed_normalizer: Normalizer = "sum"
+    """Divisor of L_inter and L_intra: `sum` (paper eqs. 7-8), `pixels` (DAFormer, DACS)."""
+    auxiliary_weight: float = 0.0
+    """Factor of a method's further term (--list-methods says which it is); IIDM has none."""
+
+    def __post_init__(self) -> None:
+        weights = {n: getattr(self, n) for n in ("source_weight", "target_weight", "inter_weight", "intra_weight")}
+        for name, value in {**weights, "auxiliary_weight": self.auxiliary_weight}.items():
+            require(value >= 0, f"loss.{name}", value, ">= 0")
+        if not any(weights.values()):
+            raise UserError("All four loss weights are 0: nothing would be learned. Give at least one --loss.*-weight.")
+
+
+@dataclass(frozen=True)
+class MixingConfig:
+    """What is pasted onto unlabeled images, and where."""
+
+    strategy: Literal["one-xu-two-streams", "two-xu-two-streams", "one-xu-one-stream"] = "one-xu-two-streams"
+    """Paper Table 5. `one-xu-two-streams`: the same unlabeled crops meet the source and the labeled target, two images;
+    `two-xu-two-streams`: each stream has unlabeled crops of its own; `one-xu-one-stream`: both are pasted onto one
+    image (the labeled target over the source), one branch of weight inter_weight + intra_weight."""
+    mask: Literal["classmix", "cutmix", "cowmix", "none"] = "classmix"
+    """Which pixels are pasted: `classmix` those of half of the classes (paper, DACS), `cutmix` a box (arXiv
+    1905.04899), `cowmix` irregular blobs (arXiv 1906.01916); `none` pastes nothing: the image is only augmented."""
+    mask_probability: float = 1.0
+    """Chance that anything is pasted onto an image (box and blobs); UniMatch: 0.5, all others 1."""
+    cut_area: tuple[float, float] = (0.5, 0.5)
+    """Range of the box's share of the image; French et al. and DLDM: half, UniMatch: (0.02, 0.4)."""
+    intra_from: Literal["labeled", "unlabeled"] = "labeled"
+    """What the intra-domain mix pastes: labeled target images with their labels (paper), or other unlabeled ones with
+    their pseudo-labels (CutMix, CowMix, UniMatch)."""
+    intra_views: int = 1
+    """Intra-domain mixes of each unlabeled image, each with draws of its own; their losses are averaged. UniMatch's two
+    strong views: 2."""
+    classes_from: Literal["image", "batch"] = "image"
+    """Half of the classes of each image (paper, DACS) or of the whole batch (DAFormer)."""
+    rounding: Literal["ceil", "floor"] = "ceil"
+    """Half of n classes: ceil(n/2) in DACS and DAFormer, the paper says "half"; `floor` takes at least one."""
+    draw_ignored: bool = False
+    """Whether 255 is a class that can be drawn (DACS, DAFormer: yes; the paper is silent)."""
+    pasted_weight: Literal["quality", "one"] = "quality"
+    """Loss weight of pasted ground-truth pixels: q like the rest (paper eqs. 7-8), or 1 (DACS, DAFormer)."""
+
+    def __post_init__(self) -> None:
+        share("mixing.mask_probability", self.mask_probability)
+        low, high = self.cut_area
+        require(0 < low <= high <= 1, "mixing.cut_area", self.cut_area, "0 < low <= high <= 1")
+        require(self.intra_views >= 1, "mixing.intra_views", self.intra_views, "at least 1")
+        if self.strategy == "one-xu-one-stream" and (self.mask != "classmix" or self.intra_from != "labeled"):
+            raise UserError(
+                "--mixing.strategy one-xu-one-stream pastes classes of labeled images over classes of source images:"
+                " it goes with --mixing.mask classmix and --mixing.intra-from labeled alone."
+            )
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The EMA teacher and its pseudo-labels."""
+
+    ema_decay: float = 0.99
+    """alpha; paper and DACS: 0.99, DAFormer: 0.999."""
+    ema_ramp: bool = False
+    """min(1 - 1/(step+1), alpha) (DACS, DAFormer), so that the teacher starts as the student's running mean; the paper
+    writes alpha."""
+    batchnorm: Literal["batch", "running"] = "batch"
+    """Statistics in the teacher's BatchNorm: of its own batch (DACS, DAFormer: train mode, dropout off) or the running
+    ones (averaged with the student's by EMA)."""
+    labels_by: Literal["teacher", "student"] = "teacher"
+    """Which network labels the unlabeled images: the EMA teacher (paper), or the student itself, in training mode
+    (UniMatch)."""
+    weighting: Literal["quality", "confident"] = "quality"
+    """Loss weight of a pseudo-labeled pixel: its image's quality (paper eq. 7), or 1 where its own confidence exceeds
+    the threshold and 0 elsewhere (FixMatch, UniMatch)."""
+    confidence_threshold: float = 0.968
+    """tau; paper, DACS, DAFormer: 0.968."""
+    comparison: Literal[">", ">="] = ">"
+    """A pixel counts as confident when its confidence is > tau (paper eq. 6) or >= tau (DACS, DAFormer)."""
+    quality_per: Literal["image", "batch"] = "image"
+    """q of each image (paper eq. 6), or one of the batch (DACS, DAFormer)."""
+    ignore_top_px: int = 0
+    """Rows at the top of the crop whose pseudo-labels get weight 0; 15 in full DAFormer, 0 in its DACS."""
+    ignore_bottom_px: int = 0
+    """Rows at the bottom; 120 in full DAFormer, 0 in its DACS."""
+
+    def __post_init__(self) -> None:
+        share("teacher.ema_decay", self.ema_decay)
+        share("teacher.confidence_threshold", self.confidence_threshold)
+        require(
+            min(self.ignore_top_px, self.ignore_bottom_px) >= 0,
+            "teacher.ignore_*_px",
+            "negative",
+            ">= 0 rows",
+        )
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Strong augmentation of the mixed images: colour jitter, then Gaussian blur (kornia 0.5.8's forms)."""
+
+    jitter_probability: float = 0.8
+    """Chance of the colour jitter; DACS and DAFormer: 0.8 (DAFormer's field of 0.2 is a threshold)."""
+    jitter_strength: float = 0.2
+    """Strength s of brightness, contrast, saturation and hue; DAFormer: 0.2, DACS: 0.25."""
+    blur_probability: float = 0.5
+    """Chance of the blur; DACS and DAFormer: 0.5."""
+    blur_sigma: tuple[float, float] = (0.15, 1.15)
+    """Range of the blur's sigma in pixels; DACS and DAFormer: (0.15, 1.15)."""
+    draw_per: Literal["image", "batch"] = "batch"
+    """One on/off draw and one set of parameters a batch for on/off (DAFormer), or for each image. The parameters
+    themselves differ from image to image in both."""
+
+    def __post_init__(self) -> None:
+        share("augment.jitter_probability", self.jitter_probability)
+        share("augment.blur_probability", self.blur_probability)
+        require(0 <= self.jitter_strength <= 0.5, "augment.jitter_strength", self.jitter_strength, "0 to 0.5")
+        require(
+            0 < self.blur_sigma[0] <= self.blur_sigma[1],
+            "augment.blur_sigma",
+            self.blur_sigma,
+            "0 < low <= high",
+        )
