@@ -14,7 +14,7 @@ def require(condition: bool, name: str, value: object, need: str) -> None:
         raise UserError(f"--{name.replace('_', '-')} must be {need}, not {value!r}.")
 
 
-def share(name: str, value: float) -> None:
+def require_share(name: str, value: float) -> None:
     """Require a value between 0 and 1."""
     require(0.0 <= value <= 1.0, name, value, "between 0 and 1")
 

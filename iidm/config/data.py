@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .checks import require, share
+from .checks import require, require_share
 
 
 @dataclass(frozen=True)
@@ -116,5 +116,5 @@ class DataConfig:
         )
         require(self.workers >= 0, "data.workers", self.workers, ">= 0")
         require(self.rare_class_temperature > 0, "data.rare_class_temperature", self.rare_class_temperature, "> 0")
-        share("data.flip_probability", self.flip_probability)
-        share("data.max_class_share", self.max_class_share)
+        require_share("data.flip_probability", self.flip_probability)
+        require_share("data.max_class_share", self.max_class_share)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import UserError
-from .checks import require, share
+from .checks import require, require_share
 
 Normalizer = Literal["sum", "pixels", "valid"]
 
@@ -74,7 +74,7 @@ class MixingConfig:
     """Loss weight of pasted ground-truth pixels: q like the rest (paper eqs. 7-8), or 1 (DACS, DAFormer)."""
 
     def __post_init__(self) -> None:
-        share("mixing.mask_probability", self.mask_probability)
+        require_share("mixing.mask_probability", self.mask_probability)
         low, high = self.cut_area
         require(0 < low <= high <= 1, "mixing.cut_area", self.cut_area, "0 < low <= high <= 1")
         require(self.intra_views >= 1, "mixing.intra_views", self.intra_views, "at least 1")
@@ -115,8 +115,8 @@ class TeacherConfig:
     """Rows at the bottom; 120 in full DAFormer, 0 in its DACS."""
 
     def __post_init__(self) -> None:
-        share("teacher.ema_decay", self.ema_decay)
-        share("teacher.confidence_threshold", self.confidence_threshold)
+        require_share("teacher.ema_decay", self.ema_decay)
+        require_share("teacher.confidence_threshold", self.confidence_threshold)
         require(
             min(self.ignore_top_px, self.ignore_bottom_px) >= 0,
             "teacher.ignore_*_px",
@@ -142,8 +142,8 @@ class AugmentConfig:
     themselves differ from image to image in both."""
 
     def __post_init__(self) -> None:
-        share("augment.jitter_probability", self.jitter_probability)
-        share("augment.blur_probability", self.blur_probability)
+        require_share("augment.jitter_probability", self.jitter_probability)
+        require_share("augment.blur_probability", self.blur_probability)
         require(0 <= self.jitter_strength <= 0.5, "augment.jitter_strength", self.jitter_strength, "0 to 0.5")
         require(
             0 < self.blur_sigma[0] <= self.blur_sigma[1],

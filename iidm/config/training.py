@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..types import UserError
-from .checks import require, share
+from .checks import require, require_share
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(len(self.dilations) >= 1, "model.dilations", self.dilations, "one dilation or more")
-        share("model.dropout", self.dropout)
+        require_share("model.dropout", self.dropout)
 
 
 @dataclass(frozen=True)
