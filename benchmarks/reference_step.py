@@ -24,6 +24,7 @@ from iidm.config import Config
 from iidm.kernels.blur.reference import blur
 from iidm.kernels.jitter.reference import JitterParams, jitter
 from iidm.method.augment import draw_strong
+from iidm.models.depthwise import DepthwiseConv2d
 from iidm.models.norm import BatchNorm2d
 from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, TrainBatch
 
@@ -51,9 +52,11 @@ class PlainNorm(nn.BatchNorm2d):
 
 
 def plain_network(network: nn.Module) -> nn.Module:
-    """A copy of a network of iidm.models whose norm layers are PyTorch's."""
+    """A copy of a network of iidm.models whose norm and depthwise layers are PyTorch's."""
     plain = copy.deepcopy(network)
     for module in list(plain.modules()):
+        if isinstance(module, DepthwiseConv2d):
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
         for name, child in module.named_children():
             if isinstance(child, BatchNorm2d):
                 setattr(module, name, PlainNorm(child).to(next(child.parameters()).device))

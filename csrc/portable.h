@@ -12,7 +12,7 @@
 
 // A wheel runs on any x86-64; the inner loops are compiled for the wider registers as well and chosen at load time.
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
-#define IIDM_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define IIDM_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx512f", "avx2", "default")))
 #else
 #define IIDM_CLONES
 #endif

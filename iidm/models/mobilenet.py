@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..types import UserError
+from .depthwise import DepthwiseConv2d
 from .norm import BatchNorm2d, Stage
 from .resnet import initialize
 
@@ -23,14 +24,8 @@ SETTINGS = (
 class ConvNormActivation(nn.Sequential):
     """Convolution, BatchNorm with ReLU6; torchvision's keys 0 and 1."""
 
-    def __init__(
-        self, inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1
-    ) -> None:
-        padding = (size - 1) // 2 * dilation
-        super().__init__(
-            nn.Conv2d(inputs, outputs, size, stride, padding, dilation=dilation, groups=groups, bias=False),
-            BatchNorm2d(outputs, "relu6"),
-        )
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(convolution, BatchNorm2d(convolution.out_channels, "relu6"))
 
 
 class InvertedResidual(nn.Module):
@@ -39,9 +34,11 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        parts: list[nn.Module] = [ConvNormActivation(inputs, hidden, 1)] if expansion != 1 else []
+        parts: list[nn.Module] = []
+        if expansion != 1:
+            parts.append(ConvNormActivation(nn.Conv2d(inputs, hidden, 1, bias=False)))
         parts += [
-            ConvNormActivation(hidden, hidden, 3, stride, dilation, groups=hidden),
+            ConvNormActivation(DepthwiseConv2d(hidden, 3, stride, dilation)),
             nn.Conv2d(hidden, outputs, 1, bias=False),
             BatchNorm2d(outputs),
         ]
@@ -79,7 +76,7 @@ class MobileNetV2(nn.Module):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise UserError(f"MobileNetV2 has output stride 8, 16 or 32, not {output_stride} (--model.output-stride).")
-        features: list[nn.Module] = [ConvNormActivation(3, 32, 3, stride=2)]
+        features: list[nn.Module] = [ConvNormActivation(nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False))]
         channels, reached, dilation = 32, 2, 1
         for expansion, outputs, blocks, stride in SETTINGS:
             # The block that loses its stride still reads its neighbours at the distance of the stage before.

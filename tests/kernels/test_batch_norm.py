@@ -13,7 +13,7 @@ from iidm.kernels.batch_norm import batch_norm
 pytestmark = run_with("reference", "fused", "interpreted")
 
 ACTIVATIONS = ("none", "relu", "relu6")
-SHAPES = [(1, 1, 1, 2), (2, 3, 5, 7), (3, 65, 4, 6), (4, 16, 9, 33), (2, 130, 11, 13)]
+SHAPES = [(1, 1, 1, 2), (3, 24, 41, 33), (2, 3, 5, 7), (3, 65, 4, 6), (4, 16, 9, 33), (2, 130, 11, 13)]
 GROUPS = {1: (1,), 2: (1, 1), 3: (1, 2), 4: (1, 1, 2)}
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
