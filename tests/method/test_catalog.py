@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_steps import CLASSES, Watch, assert_close, batch, config_of, gradients, make_step
+from tape import Tape, as_on_a_gpu
 
 from iidm.config import Config, streams_of
 from iidm.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -120,6 +121,26 @@ def test_a_method_computes_in_bfloat16_what_it_computes_in_float32(method: str) 
         step = make_step(config, "tiny", amp_dtype=amp_dtype)
         totals.append(float(step([read(config)], 0).losses.total))
     assert totals[1] == pytest.approx(totals[0], rel=0.1, abs=0.02)
+
+
+@pytest.mark.skipif(not build_info()["extension"], reason="the references read values")
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_of_a_method_that_changes_with_a_step_is_on_the_host(method: str, tapes: list[Tape]) -> None:
+    """With phases that change on the way: its operations replay bit for bit as the method runs without a graph."""
+    steps, losses = [], []
+    for replays in (True, False):
+        config = with_values(
+            config_of(method),
+            {"model": {"weights": "given"}, "teacher": {"ema_ramp": False}, "optim": {"lr": 1e-3}},
+        )
+        config = replace(config, max_steps=12)
+        steps.append(as_on_a_gpu(make_step(config, "tiny"), graph=replays))
+        losses.append([[float(v) for v in steps[-1]([read(config, n)], n).losses] for n in range(12)])
+    assert tapes[-1].replays > 1
+    assert losses[0] == losses[1]
+    for mine, other in zip(*(step.modules.values() for step in steps), strict=True):
+        for name, value in mine.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
 
 
 @pytest.mark.gpu

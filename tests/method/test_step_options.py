@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from small_steps import B, Watch, assert_close, batch, config_of, gradients, make_step
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iidm.engine.optim import set_learning_rate
 from iidm.kernels import build_info
-from iidm.method.graph import CaptureError, StepGraph
-from iidm.types import TrainBatch, UserError
+from iidm.types import UserError
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
@@ -107,151 +102,8 @@ def test_weights_are_cast_once_a_step() -> None:
     assert casts.weights == 2 * len(wide), "once for the student, once for the teacher"
 
 
-def test_a_graph_needs_a_gpu() -> None:
-    with pytest.raises(UserError, match="--step.graph on needs a GPU"):
-        make_step(config_of(graph="on"))
-
-
 def test_options_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(UserError, match="do not go together"):
         config_of(compile=True, recompute=True)
     with pytest.raises(UserError, match="--step.accumulate must be at least 1"):
         config_of(accumulate=0)
-
-
-class FakeGraph:
-    """Stands in for a CUDA graph: a replay calls what was captured once more, with the inputs of the capture."""
-
-    current: FakeGraph | None = None
-
-    def __init__(self) -> None:
-        self.function: Callable[[], None] = lambda: None
-        self.replays = 0
-        self.generators: list[torch.Generator] = []
-
-    def register_generator_state(self, generator: torch.Generator) -> None:
-        self.generators.append(generator)
-
-    def replay(self) -> None:
-        self.replays += 1
-        self.function()
-
-
-@pytest.fixture
-def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stream:
-        def wait_stream(self, _: object) -> None:
-            pass
-
-    @contextmanager
-    def nothing(*_: object) -> Iterator[None]:
-        yield
-
-    @contextmanager
-    def capture(graph: FakeGraph, stream: object) -> Iterator[None]:
-        FakeGraph.current = graph
-        yield
-        FakeGraph.current = None
-
-    for name, value in {
-        "Stream": Stream, "stream": nothing, "CUDAGraph": FakeGraph, "graph": capture, "current_stream": Stream
-    }.items():  # fmt: skip
-        monkeypatch.setattr(torch.cuda, name, value)
-
-
-def test_a_graph_is_captured_once_per_key_and_shape_and_fed_by_copies(fake_cuda: None) -> None:
-    seen: list[tuple[bool, float]] = []
-    out = torch.zeros(())
-
-    def function(inputs: list[TrainBatch], decay: float) -> Tensor:
-        graph, value = FakeGraph.current, inputs[0].unlabeled
-        assert value is not None
-
-        def run() -> None:
-            seen.append((graph is not None, float(value.sum())))
-            out.copy_(value.sum())
-
-        if graph is None:
-            run()
-        else:
-            graph.function = run
-        return out
-
-    def feed(number: float, size: int = 1, decay: float = 0.99) -> float:
-        return float(graph([TrainBatch(None, None, torch.full((size,), number))], decay))
-
-    generator = torch.Generator()
-    graph: StepGraph[list[TrainBatch], float, Tensor] = StepGraph(function, [generator])
-    assert [feed(float(i)) for i in range(6)] == [0, 1, 2, 3, 4, 5]
-    assert [captured for captured, _ in seen] == [False] * 3 + [True] * 3
-    assert graph.captured
-    assert feed(7.0, size=2) == 14 and not graph.captured
-    assert feed(7.0) == 7 and not graph.captured  # the old one is gone
-    assert [feed(float(i), decay=0.5 + i / 10) for i in range(4)] == [0, 1, 2, 3]
-    assert not graph.captured, "what changes with every step is never captured"
-
-
-def test_the_ramp_of_the_decay_is_not_frozen_into_a_graph() -> None:
-    decays: list[float] = []
-    step = make_step(config_of(recipe="daformer"))
-    step._graph = lambda batches, decay: decays.append(decay)  # type: ignore[assignment]
-    for number in range(120):
-        step([batch()], number)
-    assert decays[:2] == pytest.approx([1 / 2, 2 / 3]) and len(set(decays[100:])) == 1
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("amp", [None, torch.bfloat16, torch.float16])
-def test_a_replayed_step_is_an_eager_one_with_two_learning_rates(amp: torch.dtype | None, compiled: bool) -> None:
-    """Same draws, same schedule: nothing of a step is frozen into its graph."""
-    states = []
-    for graph in ("on", "off"):
-        config = config_of(graph=graph, compile=compiled)
-        scaler = torch.amp.GradScaler("cuda", enabled=amp is torch.float16)
-        step = make_step(config, device="cuda", amp_dtype=amp, scaler=scaler)
-        losses = []
-        for number in range(10):
-            set_learning_rate(step.optimizer, 1.0 if number % 2 else 0.1)
-            losses.append(float(step([batch(number, "cuda")], number).losses.total))
-        assert (step._graph is not None and step._graph.captured) == (graph == "on")
-        states.append((losses, [p.detach().clone() for p in step.student.parameters()], step.generator.get_state()))
-    assert states[0][0] == pytest.approx(states[1][0], rel=1e-2 if amp else 1e-3)
-    for mine, other in zip(states[0][1], states[1][1], strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-2, atol=2e-4)
-    assert torch.equal(states[0][2], states[1][2]), "the generator has gone as far"
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("branches", ["merged", "sequential"])
-@pytest.mark.parametrize("graph", ["on", "off"])
-def test_no_step_waits_for_the_gpu(graph: str, branches: str) -> None:
-    step = make_step(config_of(graph=graph, branches=branches), device="cuda", amp_dtype=torch.bfloat16)
-    data = [batch(0, "cuda")]
-    for number in range(5):
-        step(data, number)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        set_learning_rate(step.optimizer, 0.5)
-        step(data, 5)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-def test_a_step_that_cannot_be_captured_goes_on_without() -> None:
-    def refuse(*_: object) -> None:
-        raise CaptureError("operation not permitted when stream is capturing")
-
-    step = make_step(config_of())
-    step._graph = refuse  # type: ignore[assignment]
-    with pytest.warns(UserWarning, match="cannot be captured in a CUDA graph and runs without: operation not perm"):
-        out = step([batch()], 0)
-    assert float(out.losses.total) > 0
-    assert step._graph is None
-    insisting = make_step(config_of())
-    insisting.config, insisting._graph = config_of(graph="on"), refuse  # type: ignore[assignment]
-    with pytest.raises(UserError, match="--step.graph on: the step cannot be captured .*Use auto or off"):
-        insisting([batch()], 0)

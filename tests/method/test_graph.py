@@ -1,0 +1,144 @@
+"""A step that replays from a graph is the step without one: on the CPU a tape of operations, on a GPU a CUDA graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_steps import batch, config_of, make_step
+from tape import Tape, as_on_a_gpu
+from torch import Tensor
+
+from iidm.engine.optim import set_learning_rate
+from iidm.kernels import build_info
+from iidm.method import TrainStep
+from iidm.method.graph import CaptureError, StepGraph
+from iidm.recipes import with_values
+from iidm.types import TrainBatch, UserError
+
+
+def test_a_graph_needs_a_gpu() -> None:
+    with pytest.raises(UserError, match="--step.graph on needs a GPU"):
+        make_step(config_of(graph="on"))
+
+
+def test_a_graph_is_captured_once_per_key_and_shape_and_fed_by_copies(tapes: list[Tape]) -> None:
+    def function(inputs: list[TrainBatch], decay: float) -> Tensor:
+        assert inputs[0].unlabeled is not None
+        return inputs[0].unlabeled.sum() * decay
+
+    def feed(number: float, size: int = 1, decay: float = 1.0) -> float:
+        return float(graph([TrainBatch(None, None, torch.full((size,), number))], decay))
+
+    graph: StepGraph[list[TrainBatch], float, Tensor] = StepGraph(function, [torch.Generator()])
+    assert [feed(float(i)) for i in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert graph.captured and [tape.replays for tape in tapes] == [3]
+    assert feed(7.0, size=2) == 14 and not graph.captured
+    assert feed(7.0) == 7 and not graph.captured  # the old one is gone
+    assert [feed(1.0, decay=0.5 + i / 4) for i in range(4)] == [0.5, 0.75, 1.0, 1.25]
+    assert not graph.captured, "what changes with every step is never captured"
+
+
+def ten_steps(step: TrainStep) -> list[list[float]]:
+    """Their losses, with two learning rates in turns."""
+    losses = []
+    for number in range(10):
+        set_learning_rate(step.optimizer, 1.0 if number % 2 else 0.1)
+        losses.append([float(value) for value in step([batch(number)], number).losses])
+    return losses
+
+
+@pytest.mark.skipif(not build_info()["extension"], reason="the references read values")
+@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+@pytest.mark.parametrize("branches", ["merged", "sequential"])
+@pytest.mark.parametrize(("backbone", "recipe"), [("resnet18", "paper"), ("mobilenet_v2", "daformer")])
+def test_nothing_that_changes_with_a_step_is_on_the_host(
+    backbone: str, recipe: str, branches: str, amp: torch.dtype | None, tapes: list[Tape]
+) -> None:
+    """Replayed, the operations of one step are bit for bit those of all: draws, schedule, learning rates, EMA."""
+    config = with_values(config_of(recipe=recipe, branches=branches), {"teacher": {"ema_ramp": False}})
+    replayed, eager = (as_on_a_gpu(make_step(config, backbone, amp_dtype=amp), graph=graph) for graph in (True, False))
+    assert ten_steps(replayed) == ten_steps(eager)
+    assert [tape.replays for tape in tapes] == [10 - StepGraph.WARMUP] and len(tapes[0].calls) > 300
+    for name, module in replayed.modules.items():
+        for mine, other in zip(module.state_dict().items(), eager.modules[name].state_dict().items(), strict=True):
+            assert torch.equal(mine[1], other[1]), mine[0]
+    assert torch.equal(replayed.generator.get_state(), eager.generator.get_state())
+
+
+def test_the_tape_freezes_what_a_graph_would(tapes: list[Tape]) -> None:
+    replayed, eager = (as_on_a_gpu(make_step(config_of(), "tiny"), graph=graph) for graph in (True, False))
+    for group in replayed.optimizer.param_groups:
+        group["lr"] = float(group["lr"])
+    assert ten_steps(replayed) != ten_steps(eager), "a learning rate that is a number is frozen"
+
+    reading: StepGraph[list[Tensor], float, Tensor] = StepGraph(lambda x, _: x[0] * float(x[0].sum()), [])
+    for _ in range(StepGraph.WARMUP):
+        reading([torch.ones(2)], 0.0)
+    with pytest.raises(CaptureError, match="not permitted when stream is capturing"):
+        reading([torch.ones(2)], 0.0)
+
+
+def test_the_ramp_of_the_decay_is_not_frozen_into_a_graph() -> None:
+    decays: list[float] = []
+    step = make_step(config_of(recipe="daformer"))
+    step._graph = lambda batches, decay: decays.append(decay)  # type: ignore[assignment]
+    for number in range(120):
+        step([batch()], number)
+    assert decays[:2] == pytest.approx([1 / 2, 2 / 3]) and len(set(decays[100:])) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("amp", [None, torch.bfloat16, torch.float16])
+def test_a_replayed_step_is_an_eager_one_with_two_learning_rates(amp: torch.dtype | None, compiled: bool) -> None:
+    """Same draws, same schedule: nothing of a step is frozen into its graph."""
+    states = []
+    for graph in ("on", "off"):
+        config = config_of(graph=graph, compile=compiled)
+        scaler = torch.amp.GradScaler("cuda", enabled=amp is torch.float16)
+        step = make_step(config, device="cuda", amp_dtype=amp, scaler=scaler)
+        losses = []
+        for number in range(10):
+            set_learning_rate(step.optimizer, 1.0 if number % 2 else 0.1)
+            losses.append(float(step([batch(number, "cuda")], number).losses.total))
+        assert (step._graph is not None and step._graph.captured) == (graph == "on")
+        states.append((losses, [p.detach().clone() for p in step.student.parameters()], step.generator.get_state()))
+    assert states[0][0] == pytest.approx(states[1][0], rel=1e-2 if amp else 1e-3)
+    for mine, other in zip(states[0][1], states[1][1], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-2, atol=2e-4)
+    assert torch.equal(states[0][2], states[1][2]), "the generator has gone as far"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("branches", ["merged", "sequential"])
+@pytest.mark.parametrize("graph", ["on", "off"])
+def test_no_step_waits_for_the_gpu(graph: str, branches: str) -> None:
+    step = make_step(config_of(graph=graph, branches=branches), device="cuda", amp_dtype=torch.bfloat16)
+    data = [batch(0, "cuda")]
+    for number in range(5):
+        step(data, number)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        set_learning_rate(step.optimizer, 0.5)
+        step(data, 5)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_step_that_cannot_be_captured_goes_on_without() -> None:
+    def refuse(*_: object) -> None:
+        raise CaptureError("operation not permitted when stream is capturing")
+
+    step = make_step(config_of())
+    step._graph = refuse  # type: ignore[assignment]
+    with pytest.warns(UserWarning, match="cannot be captured in a CUDA graph and runs without: operation not perm"):
+        out = step([batch()], 0)
+    assert float(out.losses.total) > 0
+    assert step._graph is None
+    insisting = make_step(config_of())
+    insisting.config, insisting._graph = config_of(graph="on"), refuse  # type: ignore[assignment]
+    with pytest.raises(UserError, match="--step.graph on: the step cannot be captured .*Use auto or off"):
+        insisting([batch()], 0)
