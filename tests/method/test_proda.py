@@ -13,7 +13,7 @@ from tiny_steps import (
     tiny_network,
 )
 
-from iidm.method.catalog.proda import Plain, ProDA
+from iidm.method.catalog.proda import WARM_UP, Plain, ProDA
 from iidm.method.losses import Branch, Output
 from iidm.recipes import with_values
 from iidm.types import UserError
@@ -26,7 +26,9 @@ CELLS = [(b, y, x) for b in range(B) for y in range(H) for x in range(W)]
 def method_of(**mixing: object) -> ProDA:
     torch.manual_seed(0)
     config = with_values(tiny_config("proda"), {"mixing": mixing, "teacher": {"confidence_threshold": 0.5}})
-    return ProDA(config, tiny_network(K), NAMES)
+    method = ProDA(config, tiny_network(K), NAMES)
+    method.progress.fill_(WARM_UP)
+    return method
 
 
 def seen() -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,6 +127,17 @@ def test_equal_views_have_no_structure_to_learn_and_without_confidence_nothing_e
     terms = method._terms(Branch("intra", image, nothing.byte(), nothing, 0.1, "pixels"))
     assert float(terms(Output(logits, features))) == pytest.approx(0.0, abs=1e-6)
     assert float(terms(Output(logits, features.flip(0)))) > 0.01
+
+
+def test_the_warm_up_teaches_the_source_alone_and_prototypes_begin() -> None:
+    method = method_of()
+    method.progress.fill_(WARM_UP - 0.01)
+    logits, features = seen()
+    found = method.pseudo_label(teacher_that_says(method.config, logits, features), torch.zeros(B, H, W, 3).byte())
+    assert float(found.quality.max()) == 0 and float(method.prototypes.updates.max()) == 1
+    weight, image = found.quality[:, None, None].expand(B, 8 * H, 8 * W), torch.zeros(B, 3, 8 * H, 8 * W)
+    terms = method._terms(Branch("intra", image, found.label, weight, 0.1, "pixels"))
+    assert float(terms(Output(logits, features.flip(0)))) == 0.0
 
 
 def test_what_defines_it() -> None:

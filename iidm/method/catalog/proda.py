@@ -24,6 +24,8 @@ STRUCTURE, REGULARIZER = 10.0, 0.1
 """gamma_1 and gamma_2 (proto_consistW, regular_w)."""
 LOG_ZERO = math.log(1e-4)
 """Logarithm of what a pseudo-label gives to the other classes, in the reverse term."""
+WARM_UP = 1 / 3
+"""The share of the run that teaches the source alone, before anything of the target counts."""
 MEMORY = 0.04
 """Steps that a prototype remembers, as a share of the run: 0.9999 per image, 4 images a step, 62,400 steps."""
 
@@ -51,10 +53,11 @@ class ProDA(Method):
     the pseudo-labels. All terms but the cross-entropy are computed on cells.
 
     The paper starts from a model of adversarial warm-up, fixes p once as soft labels of that model, and then distils
-    twice into a self-supervised start. Here it is one run: p is the EMA teacher's of the moment (with a ramp),
-    prototypes start as plain means, and a pseudo-label weighs what any of this engine's does, the share of confident
-    pixels, which stands for the warm-up. The regulariser weighs the same: alone on the target it would keep
-    confidence below the threshold (beside a source of the same features at 1 / 1.1). Missing: the warm-up, stages 2, 3.
+    twice into a self-supervised start. Here it is one run: its first third teaches the source alone, while prototypes
+    begin, as plain means (without it the large classes took everything: benchmarks/NOTES.md); p is the EMA teacher's of
+    the moment (with a ramp), and a pseudo-label weighs what any of this engine's does, the share of confident pixels.
+    The regulariser weighs the same: alone on the target it would keep confidence below the threshold (beside a source
+    of the same features at 1 / 1.1). Missing: the adversarial part of the warm-up, stages 2, 3.
     """
 
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
@@ -71,7 +74,8 @@ class ProDA(Method):
 
     @torch.no_grad()
     def pseudo_label(self, teacher: Teacher, unlabeled: Tensor) -> PseudoLabel:
-        """The teacher's, each class weighed by how near its prototype is; prototypes move first."""
+        """The teacher's, each class weighed by how near its prototype is; prototypes move first. In the warm-up the
+        quality is 0."""
         out = teacher.look(normalized(unlabeled), features=True)
         assert out.features is not None
         with torch.autocast(unlabeled.device.type, enabled=False):
@@ -83,7 +87,12 @@ class ProDA(Method):
         denoised = logits + log_omega  # log(omega p), but for a number that all classes share
         self._plain = Plain(denoised.argmax(1), log_omega, unit)
         size = (unlabeled.shape[1], unlabeled.shape[2])
-        return teacher.read(denoised, size, align_corners=self.config.model.align_corners)
+        found = teacher.read(denoised, size, align_corners=self.config.model.align_corners)
+        return found._replace(quality=found.quality * self._adapts())
+
+    def _adapts(self) -> Tensor:
+        """0 in the warm-up, 1 afterwards."""
+        return (self.progress >= WARM_UP).float()
 
     def branches(self, scene: Scene) -> list[Branch]:
         """IIDM's, the strong view with the further terms."""
@@ -107,7 +116,7 @@ class ProDA(Method):
             others = 1.0 - log_p.gather(1, plain.label[:, None])[:, 0].exp()
             reverse = -LOG_ZERO * (weight * others).mean()
             regularizer = -(weight * log_p.mean(1)).mean()
-            return STRUCTURE * structure + REVERSE * reverse + REGULARIZER * regularizer
+            return STRUCTURE * self._adapts() * structure + REVERSE * reverse + REGULARIZER * regularizer
 
         return terms
 
