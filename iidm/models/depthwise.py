@@ -13,8 +13,8 @@ from torch.nn import functional as F
 class DepthwiseConv2d(nn.Conv2d):
     """Convolution of each channel by itself, padded so that stride 1 keeps the size, without bias.
 
-    oneDNN has no depthwise kernel for the gradient of the input in bfloat16 with a stride and takes one that is 12 to
-    25 times slower than that of float32 (benchmarks/NOTES.md). There the gradient is computed as what it is: the
+    oneDNN has no depthwise kernel for the gradient of the input in bfloat16 with a stride and takes one that is 25 to
+    29 times slower than that of float32 (benchmarks/NOTES.md). There the gradient is computed as what it is: the
     output's gradient with zeros between its pixels, convolved with the mirrored weights.
 
     Args:

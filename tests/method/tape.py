@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from small_steps import Watch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,8 +24,6 @@ class Tape(TorchDispatchMode):
     which StepGraph asks for right behind the capture, does nothing.
     """
 
-    WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "is_nonzero", "equal"}
-
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, Any, Any, list[Tensor]]] = []
@@ -36,7 +35,7 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket.__name__ in self.WAITS:
+        if func.overloadpacket.__name__ in Watch.WAITS:
             raise RuntimeError("operation not permitted when stream is capturing")
         if kwargs.get("generator") is not None:  # another Python object at each call: told by its state
             state = kwargs["generator"].get_state()
