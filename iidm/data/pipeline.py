@@ -26,6 +26,7 @@ from nvidia.dali import fn, pipeline_def, types
 from ..types import UserError
 from .files import Encoded, read_bytes
 from .source import SampleSource
+from .worker_process import started_without_interrupts
 
 
 def train_pipeline(
@@ -60,7 +61,8 @@ def train_pipeline(
     }
     graph = _raw_graph if source.is_raw else _encoded_graph
     pipeline = pipeline_def(graph, **options)(source.crop_size, device, feed)
-    pipeline.build()
+    with started_without_interrupts():
+        pipeline.build()
     return pipeline
 
 

@@ -41,6 +41,7 @@ from .prepared import (
     write_text,
 )
 from .splits import write_list
+from .worker_process import started_without_interrupts
 
 if sys.platform != "win32":
     import fcntl
@@ -276,7 +277,8 @@ def _results(plan: Plan, jobs: int) -> Iterator[Entry | str]:
     try:
         waiting: set[Future[Entry | str]] = set()
         for task in plan.tasks:
-            waiting.add(pool.submit(prepare_in_process, task))
+            with started_without_interrupts():  # the pool starts its processes as tasks come
+                waiting.add(pool.submit(prepare_in_process, task))
             if len(waiting) >= 4 * jobs:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)

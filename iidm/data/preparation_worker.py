@@ -21,8 +21,8 @@ from .files import read_bytes
 from .pipeline import ImageDecoder
 from .prepared import Entry, FileFacts, ImageFormat, entry_paths
 from .sampling import resize_label
-from .source import follow_the_main_process
 from .statistics import count_pixels
+from .worker_process import follow_the_main_process
 
 JPEG_QUALITY = 95
 PNG_LEVEL = 1

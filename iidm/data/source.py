@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import multiprocessing
-import signal
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from ..types import IGNORE_INDEX, UserError
 from .arrays import read_crop
 from .sampling import Draw, Sampler
+from .worker_process import follow_the_main_process
 
 
 class SampleSource:
@@ -101,11 +99,3 @@ class SampleSource:
         self.__dict__.update(state)
         if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
             follow_the_main_process()
-
-
-def follow_the_main_process() -> None:
-    """In a worker: Ctrl-C is the main process's to handle, which still needs us then; when it is killed, we end too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # A main process that is killed cannot end its workers: the kernel does it (PR_SET_PDEATHSIG = 1).
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import make_datasets as make
@@ -80,11 +81,15 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def _wait_for_images(process: subprocess.Popen[str], out: Path, count: int) -> None:
+def _wait_for(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
     until = time.monotonic() + 60
-    while len(list((out / "images").rglob("*.npy"))) < count:
+    while not holds():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.005)
+
+
+def _images(out: Path) -> int:
+    return len(list((out / "images").rglob("*.npy")))
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
@@ -100,7 +105,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
         if reached > IMAGES * 3 // 4:
             break
         process = _start(*options, "--out", out)
-        _wait_for_images(process, out, max(moment, reached + 1))
+        _wait_for(process, lambda: _images(out) >= max(moment, reached + 1))  # noqa: B023
         time.sleep(rng.random() * 0.05)
         workers = _children(process.pid)
         assert len(workers) >= 2
@@ -124,13 +129,22 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert _content(out) == uninterrupted
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads Linux's /proc")
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("images", [0, 5], ids=["while-a-process-starts", "amid-the-images"])
 def test_ctrl_c_ends_it_with_one_line_and_keeps_what_is_done(
-    options: tuple[object, ...], uninterrupted: dict[str, bytes], tmp_path: Path
+    options: tuple[object, ...], uninterrupted: dict[str, bytes], tmp_path: Path, images: int
 ) -> None:
     out = tmp_path / "out"
     process = _start(*options, "--out", out)
-    _wait_for_images(process, out, 5)
+    _wait_for(process, lambda: len(_children(process.pid)) >= 2)  # one of them is multiprocessing's resource tracker
+    if images:
+        _wait_for(process, lambda: _images(out) >= images)
+    else:
+        for _ in range(10):  # as they import: at some moments a library would swallow it
+            time.sleep(0.1)
+            for worker in _children(process.pid):
+                os.kill(worker, signal.SIGINT)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 2 and "Traceback" not in said
