@@ -26,6 +26,7 @@ from iidm.kernels.jitter.reference import JitterParams, jitter
 from iidm.method.augment import draw_strong
 from iidm.models.depthwise import DepthwiseConv2d
 from iidm.models.norm import BatchNorm2d
+from iidm.models.pointwise import PointwiseConv2d
 from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, TrainBatch
 
 IGNORED = 255
@@ -52,10 +53,10 @@ class PlainNorm(nn.BatchNorm2d):
 
 
 def plain_network(network: nn.Module) -> nn.Module:
-    """A copy of a network of iidm.models whose norm and depthwise layers are PyTorch's."""
+    """A copy of a network of iidm.models whose norm layers and convolutions are PyTorch's."""
     plain = copy.deepcopy(network)
     for module in list(plain.modules()):
-        if isinstance(module, DepthwiseConv2d):
+        if isinstance(module, DepthwiseConv2d | PointwiseConv2d):
             module.__class__ = nn.Conv2d  # type: ignore[assignment]
         for name, child in module.named_children():
             if isinstance(child, BatchNorm2d):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..types import UserError
 from .norm import BatchNorm2d, Stage
+from .pointwise import PointwiseConv2d
 
 STAGES: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
@@ -50,9 +51,9 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, planes, 1, bias=False), BatchNorm2d(planes, "relu")
+        self.conv1, self.bn1 = PointwiseConv2d(inputs, planes), BatchNorm2d(planes, "relu")
         self.conv2, self.bn2 = conv3x3(planes, planes, stride, dilation), BatchNorm2d(planes, "relu")
-        self.conv3, self.bn3 = nn.Conv2d(planes, planes * 4, 1, bias=False), BatchNorm2d(planes * 4, "relu")
+        self.conv3, self.bn3 = PointwiseConv2d(planes, planes * 4), BatchNorm2d(planes * 4, "relu")
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,9 +109,7 @@ class ResNet(nn.Module):
         outputs = planes * block.expansion
         downsample = None
         if stride != 1 or self.channels != outputs:
-            downsample = nn.Sequential(
-                nn.Conv2d(self.channels, outputs, 1, stride=stride, bias=False), BatchNorm2d(outputs)
-            )
+            downsample = nn.Sequential(PointwiseConv2d(self.channels, outputs, stride), BatchNorm2d(outputs))
         blocks = [block(self.channels, planes, stride, max(dilation // 2, 1), downsample)]
         blocks += [block(outputs, planes, 1, dilation, None) for _ in range(1, depth)]
         self.channels = outputs

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_steps import B, Watch, assert_close, batch, config_of, gradients, make_step
+from small_steps import B, H, K, Watch, assert_close, batch, config_of, gradients, make_step
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iidm.kernels import build_info
@@ -63,14 +63,16 @@ def test_accumulated_batches_are_one_step_over_their_sum(recipe: str) -> None:
 @pytest.mark.skipif(not build_info()["extension"], reason="the references read values and copy")
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
 @pytest.mark.parametrize("branches", ["merged", "sequential"])
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet18-v1c", "mobilenet_v2"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet18-v1c", "resnet50", "mobilenet_v2"])
 def test_no_value_is_read_and_no_layout_is_copied(backbone: str, branches: str, amp: torch.dtype | None) -> None:
     step = make_step(config_of(branches=branches), backbone, amp_dtype=amp)
     step([batch()], 0)
     with Watch() as watch:
         step([batch()], 1)
     assert watch.waits == []
-    assert watch.copies == []
+    # Of 2048 channels the head sums over taps (deeplab.py), in planes: of the logits alone, and cast is how they end.
+    by_taps = backbone == "resnet50" and amp is not None
+    assert [copy for copy in watch.copies if not (by_taps and f", {K}, {H // 8}, " in copy)] == []
     assert watch.images > 60
 
 
@@ -82,7 +84,8 @@ def test_the_watch_sees_what_it_is_there_for() -> None:
     assert watch.waits == ["_local_scalar_dense"] and watch.copies == ["clone (2, 3, 4, 4)"]
 
 
-def test_weights_are_cast_once_a_step() -> None:
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_weights_are_cast_once_a_step(backbone: str) -> None:
     class Casts(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
@@ -94,7 +97,7 @@ def test_weights_are_cast_once_a_step() -> None:
                 self.weights += args[0].shape[2:].numel() in (1, 9, 49) and args[0].shape[0] > B * 4
             return out
 
-    step = make_step(config_of(branches="sequential"), amp_dtype=torch.bfloat16)
+    step = make_step(config_of(branches="sequential"), backbone, amp_dtype=torch.bfloat16)
     step([batch()], 0)
     with Casts() as casts:
         step([batch()], 1)
