@@ -39,8 +39,8 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        # Autocast keeps the weights that it casts here for whoever asks next, in PyTorch 2.9 without a way back to their
-        # gradient if they were cast without.
+        # Autocast keeps the weights that it casts here for whoever asks next: PyTorch 2.9 without a way back to their
+        # gradient, if cast without.
         with torch.enable_grad():
             y = F.conv2d(x.detach(), weight)
         return y.detach()
