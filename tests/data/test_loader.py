@@ -9,14 +9,16 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import make_coordinates as make
 import numpy as np
 import pytest
 import torch
+from coordinate_folders import DATA
+from loaders import CPU, batches_of, equal, resident_mib, tensors
 
 from iidm.config import DataConfig
 from iidm.data import eval_loader
@@ -24,10 +26,7 @@ from iidm.data.datasets import Dataset, Domains
 from iidm.data.eval_loader import EvalLoader
 from iidm.data.loader import TrainLoader
 from iidm.data.statistics import class_pixel_counts
-from iidm.types import EvalBatch, TrainBatch, UserError
-
-CPU = torch.device("cpu")
-DATA = DataConfig(crop_size=(32, 48), rare_class_sampling=False)
+from iidm.types import EvalBatch, UserError
 
 
 @pytest.fixture
@@ -45,35 +44,17 @@ def _threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "iidm-loader"]
 
 
-def _batches(domains: Domains, count: int, data: DataConfig = DATA, **more: Any) -> list[TrainBatch]:
-    with TrainLoader(domains, data, **{"seed": 0, "device": CPU, "threads": 1, **more}) as loader:
-        return list(islice(loader, count))
-
-
-def _tensors(batch: TrainBatch) -> list[torch.Tensor]:
-    assert batch.source and batch.target and batch.unlabeled is not None
-    return [*batch.source, *batch.target, batch.unlabeled]
-
-
-def _equal(one: list[TrainBatch], other: list[TrainBatch]) -> bool:
-    return len(one) == len(other) and all(
-        torch.equal(a, b)
-        for x, y in zip(one, other, strict=True)
-        for a, b in zip(_tensors(x), _tensors(y), strict=True)
-    )
-
-
 # ---- what a batch is
 
 
 def test_a_batch_holds_every_stream_paired_and_padded(dataset: Dataset) -> None:
     data = DataConfig(crop_size=(32, 48), source_batch=3, target_batch=1, unlabeled_batch=2, rare_class_sampling=False)
-    for batch in _batches(make.domains_of(dataset), 8, data):
+    for batch in batches_of(make.domains_of(dataset), 8, data):
         assert batch.source and batch.target and batch.unlabeled is not None
         assert batch.source.image.shape == (3, 32, 48, 3) and batch.source.label.shape == (3, 32, 48)
         assert batch.target.image.shape == (1, 32, 48, 3) and batch.target.label.shape == (1, 32, 48)
         assert batch.unlabeled.shape == (2, 32, 48, 3)
-        assert {tensor.dtype for tensor in _tensors(batch)} == {torch.uint8}
+        assert {tensor.dtype for tensor in tensors(batch)} == {torch.uint8}
         for image, label in (batch.source, batch.target):
             inside = image.numpy()[..., 2] > 0
             np.testing.assert_array_equal(label.numpy()[inside], make.label_of(image.numpy())[inside])
@@ -83,14 +64,14 @@ def test_a_batch_holds_every_stream_paired_and_padded(dataset: Dataset) -> None:
 def test_a_stream_without_domain_is_none_and_never_read(dataset: Dataset) -> None:
     without_labels = dataset.with_samples(sample._replace(label=None) for sample in dataset.samples)
     domains = Domains(make.CLASS_SET, None, None, without_labels, dataset)
-    (batch,) = _batches(domains, 1)
+    (batch,) = batches_of(domains, 1)
     assert batch.source is None and batch.target is None and batch.unlabeled is not None
-    (batch,) = _batches(make.domains_of(dataset, labeled=False, unlabeled=False), 1)
+    (batch,) = batches_of(make.domains_of(dataset, labeled=False, unlabeled=False), 1)
     assert batch.source is not None and batch.target is None and batch.unlabeled is None
 
 
 def test_two_streams_of_unlabeled_images_are_twice_as_many_and_differ(dataset: Dataset) -> None:
-    batches = _batches(make.domains_of(dataset), 3, strategy="two-xu-two-streams", start_step=6)
+    batches = batches_of(make.domains_of(dataset), 3, strategy="two-xu-two-streams", start_step=6)
     images = torch.cat([batch.unlabeled for batch in batches if batch.unlabeled is not None])
     assert images.shape[0] == 12
     numbers = [image[..., 2].max().item() for image in images]  # two epochs of the six images
@@ -98,7 +79,7 @@ def test_two_streams_of_unlabeled_images_are_twice_as_many_and_differ(dataset: D
 
 
 def test_streams_of_one_data_set_draw_apart(dataset: Dataset) -> None:
-    batches = _batches(make.domains_of(dataset), 4)
+    batches = batches_of(make.domains_of(dataset), 4)
     assert any(not torch.equal(b.source.image, b.target.image) for b in batches if b.source and b.target)
 
 
@@ -109,29 +90,29 @@ def test_a_resumed_loader_gives_the_tail_of_the_first_one_bit_for_bit(dataset: D
     domains = make.domains_of(dataset)
     data = DataConfig(crop_size=(32, 48), rare_class_min_px=5, rare_class_min_crop_px=3, rare_class_target=True)
     assert data.rare_class_sampling
-    whole = _batches(domains, 9, data)
-    assert _equal(_batches(domains, 4, data, start_step=5), whole[5:])
-    assert not _equal(_batches(domains, 4, data, start_step=4), whole[5:])
+    whole = batches_of(domains, 9, data)
+    assert equal(batches_of(domains, 4, data, start_step=5), whole[5:])
+    assert not equal(batches_of(domains, 4, data, start_step=4), whole[5:])
 
 
 def test_seeds_give_other_batches(dataset: Dataset) -> None:
     domains = make.domains_of(dataset)
-    one, same, other = (_batches(domains, 3, seed=seed) for seed in (0, 0, 1))
-    assert _equal(one, same)
-    assert not _equal(one, other)
+    one, same, other = (batches_of(domains, 3, seed=seed) for seed in (0, 0, 1))
+    assert equal(one, same)
+    assert not equal(one, other)
 
 
 def test_threads_and_prefetch_change_nothing(dataset: Dataset) -> None:
     domains = make.domains_of(dataset)
-    other = DataConfig(crop_size=(32, 48), rare_class_sampling=False, prefetch=4)
-    assert _equal(_batches(domains, 5), _batches(domains, 5, other, threads=3))
+    other = replace(DATA, prefetch=4)
+    assert equal(batches_of(domains, 5), batches_of(domains, 5, other, threads=3))
 
 
 def test_workers_change_nothing_outlive_ctrl_c_name_bad_files_and_end(dataset: Dataset) -> None:
     """One test: processes start slowly. Ctrl-C reaches them too; the run's last step still needs a batch."""
     domains = make.domains_of(dataset)
-    expected = _batches(domains, 25, start_step=2)
-    data = DataConfig(crop_size=(32, 48), rare_class_sampling=False, workers=2)
+    expected = batches_of(domains, 25, start_step=2)
+    data = replace(DATA, workers=2)
     with TrainLoader(domains, data, seed=0, device=CPU, start_step=2, threads=1) as loader:
         got = list(islice(loader, 2))
         workers = multiprocessing.active_children()
@@ -140,7 +121,7 @@ def test_workers_change_nothing_outlive_ctrl_c_name_bad_files_and_end(dataset: D
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGINT)
         got += list(islice(loader, 23))
-        assert _equal(got, expected)
+        assert equal(got, expected)
         dataset.samples[4].image.unlink()
         with pytest.raises(UserError, match=r"005\.png does not exist"):
             list(islice(loader, 50))
@@ -157,16 +138,12 @@ def test_workers_change_nothing_outlive_ctrl_c_name_bad_files_and_end(dataset: D
 def test_a_batch_never_changes_after_it_was_given(dataset: Dataset) -> None:
     with TrainLoader(make.domains_of(dataset), DATA, seed=0, device=CPU, threads=1) as loader:
         first = next(loader)
-        kept = [tensor.clone() for tensor in _tensors(first)]
-        for tensor in _tensors(next(loader)):
+        kept = [tensor.clone() for tensor in tensors(first)]
+        for tensor in tensors(next(loader)):
             tensor.zero_()  # writing is the caller's right too
         for _ in range(20):
             next(loader)
-        assert all(torch.equal(a, b) for a, b in zip(_tensors(first), kept, strict=True))
-
-
-def _resident_mib() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        assert all(torch.equal(a, b) for a, b in zip(tensors(first), kept, strict=True))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
@@ -176,12 +153,10 @@ def test_memory_stays_level_over_hundreds_of_batches(dataset: Dataset) -> None:
     with TrainLoader(make.domains_of(dataset), data, seed=0, device=CPU, threads=1) as loader:
         for _ in islice(loader, 150):
             pass
-        gc.collect()
-        before = _resident_mib()
+        before = resident_mib()
         for _ in islice(loader, 400):
             pass
-        gc.collect()
-        assert _resident_mib() - before < 6
+        assert resident_mib() - before < 6
 
 
 def test_the_wait_for_a_batch_is_told(dataset: Dataset) -> None:
@@ -220,13 +195,13 @@ def test_rare_classes_are_drawn_from_counts_or_counted(dataset: Dataset) -> None
     )
     counts = np.zeros((6, make.CLASSES), np.int64)
     counts[:, 0], counts[3, 1] = 100, 1
-    (batch,) = _batches(make.domains_of(dataset), 1, data, counts={"source": counts})
+    (batch,) = batches_of(make.domains_of(dataset), 1, data, counts={"source": counts})
     assert batch.source is not None and set(batch.source.image[..., 2].unique().tolist()) == {0, 4}
     found = class_pixel_counts(dataset)
     totals = found.sum(axis=0)
     holders = set((1 + np.flatnonzero(found[:, totals == totals[totals > 0].min()].any(axis=1))).tolist())
     assert len(holders) < len(dataset.samples)
-    (batch,) = _batches(make.domains_of(dataset), 1, data)
+    (batch,) = batches_of(make.domains_of(dataset), 1, data)
     assert batch.source is not None and set(batch.source.image[..., 2].unique().tolist()) - {0} <= holders
 
 
@@ -245,19 +220,19 @@ def test_a_bad_image_is_named(dataset: Dataset, kind: str, match: str) -> None:
     path = dataset.samples[2].image
     {"missing": path.unlink, "damaged": lambda: _damage(path), "empty": lambda: path.write_bytes(b"")}[kind]()
     with pytest.raises(UserError, match=match):
-        _batches(make.domains_of(dataset), 10)
+        batches_of(make.domains_of(dataset), 10)
 
 
 def test_a_bad_label_is_named(dataset: Dataset) -> None:
     assert dataset.samples[2].label is not None
     _damage(dataset.samples[2].label)
     with pytest.raises(UserError, match=r"labels.003\.png"):
-        _batches(make.domains_of(dataset), 10)
+        batches_of(make.domains_of(dataset), 10)
 
 
 def test_batches_before_a_damaged_image_are_given(dataset: Dataset) -> None:
     """The error comes with the step that needs the file (or up to a few before), not at the start."""
-    expected = _batches(make.domains_of(dataset, source=False, labeled=False), 3, start_step=0)
+    expected = batches_of(make.domains_of(dataset, source=False, labeled=False), 3, start_step=0)
     numbers = [{int(image[..., 2].max()) for image in b.unlabeled} for b in expected if b.unlabeled is not None]
     third = min(numbers[2])
     _damage(dataset.samples[third - 1].image)
