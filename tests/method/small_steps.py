@@ -18,7 +18,7 @@ from iidm.method.teacher import Teacher
 from iidm.models import HEADS, Network, build_network, parameter_groups, set_recompute
 from iidm.models.norm import BatchNorm2d
 from iidm.recipes import with_recipe, with_values
-from iidm.types import LabeledImages, TrainBatch
+from iidm.types import LabeledImages, StepOutput, TrainBatch
 
 B, H, W, K = 2, 32, 48, 5
 CLASSES = ("road", "sky", "car", "person", "wall")
@@ -74,19 +74,26 @@ def batch(seed: int = 0, device: str = "cpu") -> TrainBatch:
     return TrainBatch(labeled(), labeled(), image())
 
 
-def gradients(step: TrainStep, batches: list[TrainBatch]) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
-    """Of one step, with the buffers behind it and the losses."""
+def trained(step: TrainStep, batches: list[TrainBatch], number: int = 0) -> tuple[dict[str, Tensor], StepOutput]:
+    """Trains one step; the gradients of the student and of what the method learns, and what the step returned."""
     found: dict[str, Tensor] = {}
     real = step.optimizer.step
 
     def keep(*_: Any, **__: Any) -> Any:
-        found.update({n: p.grad.clone() for n, p in step.student.named_parameters() if p.grad is not None})
+        for module in (step.student, step.method):
+            found.update({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
         return real()
 
     step.optimizer.step = keep  # type: ignore[method-assign]
-    losses = [float(value) for value in step(batches, 0).losses]
+    output = step(batches, number)
     step.optimizer.step = real  # type: ignore[method-assign]
-    return found, dict(step.student.named_buffers()), losses
+    return found, output
+
+
+def gradients(step: TrainStep, batches: list[TrainBatch]) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
+    """Of one step, with the student's buffers behind it and the losses."""
+    found, output = trained(step, batches)
+    return found, dict(step.student.named_buffers()), [float(value) for value in output.losses]
 
 
 def assert_close(first: Any, second: Any, tolerance: float) -> None:

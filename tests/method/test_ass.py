@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_steps import CLASSES, B, H, K, W, Watch, batch, config_of, make_step
+from small_steps import CLASSES, B, H, K, W, Watch, batch, config_of, make_step, trained
 from torch import Tensor, nn
 
 from iidm.config import Config, Streams, streams_of
@@ -157,20 +157,6 @@ def test_outputs_are_told_of_source_and_unlabeled_images_and_classes_of_labeled_
     assert not found
 
 
-def all_gradients(step: TrainStep) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    real = step.optimizer.step
-
-    def keep(*_: Any, **__: Any) -> Any:
-        for module in (step.student, step.method):
-            found.update({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
-        return real()
-
-    step.optimizer.step = keep  # type: ignore[method-assign]
-    step([batch()], 0)
-    return found
-
-
 @pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16])
 def test_merged_branches_give_network_and_discriminators_the_gradients_of_sequential_ones(
     amp_dtype: torch.dtype | None,
@@ -178,7 +164,7 @@ def test_merged_branches_give_network_and_discriminators_the_gradients_of_sequen
     # A lambda that shows in the network's gradient.
     config = with_values(config_of("ass"), {"loss": {"auxiliary_weight": 1.0}})
     merged, sequential = (
-        all_gradients(make_step(with_values(config, {"step": {"branches": b}}), "tiny", amp_dtype=amp_dtype))
+        trained(make_step(with_values(config, {"step": {"branches": b}}), "tiny", amp_dtype=amp_dtype), [batch()])[0]
         for b in ("merged", "sequential")
     )
     assert merged.keys() == sequential.keys() and any("of_classes" in name for name in merged)
@@ -191,7 +177,7 @@ def test_lambda_scales_the_networks_part_and_leaves_the_discriminators_theirs() 
     """The gradient of the whole step is g + lambda a in the network, and the same for every lambda in the others."""
     config = config_of("ass")
     with_lambda = {
-        value: all_gradients(make_step(with_values(config, {"loss": {"auxiliary_weight": value}}), "tiny"))
+        value: trained(make_step(with_values(config, {"loss": {"auxiliary_weight": value}}), "tiny"), [batch()])[0]
         for value in (0.0, 0.5, 1.0)
     }
     moved = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_steps import B, H, K, W, batch, config_of, make_step
+from small_steps import B, H, K, W, batch, config_of, make_step, trained
 from torch import Tensor, nn
 
 from iidm.config import Config, Streams, streams_of
@@ -182,22 +182,8 @@ def networks_after(step: TrainStep, numbers: tuple[int, ...]) -> dict[str, Tenso
     return {name: value.detach().clone() for name, value in both.items()}
 
 
-def gradients_of_all(step: TrainStep, data: TrainBatch, number: int) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    real = step.optimizer.step
-
-    def keep(*_: Any, **__: Any) -> Any:
-        for module in (step.student, step.method):
-            found.update({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
-        return real()
-
-    step.optimizer.step = keep  # type: ignore[method-assign]
-    step([data], number)
-    return found
-
-
 def test_merged_branches_give_all_three_networks_the_gradients_of_sequential_ones() -> None:
-    merged, sequential = (gradients_of_all(step_of(b), batch(), LATE) for b in ("merged", "sequential"))
+    merged, sequential = (trained(step_of(b), [batch()], LATE)[0] for b in ("merged", "sequential"))
     assert merged.keys() == sequential.keys() and len(merged) == 3 * 10
     for name, value in merged.items():
         scale = 1e-3 + float(value.abs().max())

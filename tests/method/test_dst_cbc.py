@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_steps import CLASSES, B, H, K, W, Watch, batch, config_of, make_step
+from small_steps import CLASSES, B, H, K, W, Watch, batch, config_of, make_step, trained
 from torch import Tensor
 
 from iidm.config import Config, Streams, streams_of
@@ -179,24 +179,13 @@ def read(seed: int = 0) -> TrainBatch:
     return batch(seed)._replace(source=None)
 
 
-def gradients(step: TrainStep, number: int = 20_000) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    real = step.optimizer.step
-
-    def keep(*_: Any, **__: Any) -> Any:
-        found.update({n: p.grad.clone() for n, p in step.student.named_parameters() if p.grad is not None})
-        return real()
-
-    step.optimizer.step = keep  # type: ignore[method-assign]
-    step([read()], number)
-    return found
-
-
 def test_merged_branches_have_the_gradients_of_sequential_ones_and_the_dynamic_loss_has_a_part_in_them() -> None:
-    merged, sequential = (gradients(sure_step(branches=branches)) for branches in ("merged", "sequential"))
+    merged, sequential = (
+        trained(sure_step(branches=branches), [read()], 20_000)[0] for branches in ("merged", "sequential")
+    )
     without = sure_step()
     without.method.config = with_values(without.config, {"loss": {"auxiliary_weight": 0.0}})
-    alone = gradients(without)
+    alone = trained(without, [read()], 20_000)[0]
     assert merged.keys() == sequential.keys()
     for name, value in merged.items():
         scale = float(value.abs().max())
