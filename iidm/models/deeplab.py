@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDE = 1024
-"""Channels from which on few outputs are faster by taps, in bfloat16 on a CPU (benchmarks/NOTES.md)."""
+WIDE, FEW = 1024, 32
+"""From so many channels to fewer classes the head is faster by taps, in bfloat16 on a CPU (benchmarks/NOTES.md)."""
 
 
 class DeepLabV2Head(nn.Module):
@@ -25,6 +25,7 @@ class DeepLabV2Head(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, dilations: tuple[int, ...], dropout: float) -> None:
         super().__init__()
+        self.wide_to_few = channels >= WIDE and num_classes < FEW
         self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
         self.convs = nn.ModuleList(
             nn.Conv2d(channels, num_classes, 3, padding=dilation, dilation=dilation) for dilation in dilations
@@ -37,7 +38,7 @@ class DeepLabV2Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """float [B,C,h,w] -> logits [B,K,h,w]."""
         features = self.dropout(features)
-        if features.device.type == "cpu" and features.dtype is torch.bfloat16 and features.shape[1] >= WIDE:
+        if self.wide_to_few and features.device.type == "cpu" and features.dtype is torch.bfloat16:
             return self._by_taps(features)
         logits: Tensor = self.convs[0](features)
         for conv in self.convs[1:]:

@@ -11,7 +11,6 @@ from convolutions import gradients, images
 from torch import Tensor, nn
 
 from iidm.kernels.batch_norm import Activation
-from iidm.models import deeplab
 from iidm.models.deeplab import DeepLabV2Head
 from iidm.models.norm import BatchNorm2d
 
@@ -135,14 +134,21 @@ def test_wide_features_are_convolved_by_taps(monkeypatch: pytest.MonkeyPatch) ->
     for name in (weight, bias):
         truth = gradients(exact, exact.get_parameter(name), x.double(), grad.double())
         found = []
-        for wide in (65, 64):
-            monkeypatch.setattr(deeplab, "WIDE", wide)
+        for by_taps in (False, True):
+            monkeypatch.setattr(head, "wide_to_few", by_taps)
             found.append(gradients(head, head.get_parameter(name), x, grad))
         assert not torch.equal(found[0].y, found[1].y), "both are the convolutions"
         assert found[1].y.is_contiguous(memory_format=torch.channels_last) and found[1].y.dtype is torch.bfloat16
         for usual, ours, true in zip(*found, truth, strict=True):
             error, allowed = ((of.double() - true).pow(2).mean().sqrt() for of in (ours, usual))
             assert error <= 1.2 * allowed + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("channels", "classes", "by_taps"), [(2048, 19, True), (1024, 31, True), (512, 19, False), (2048, 32, False)]
+)
+def test_taps_are_taken_from_many_channels_to_few_classes(channels: int, classes: int, by_taps: bool) -> None:
+    assert DeepLabV2Head(channels, classes, (6,), dropout=0.0).wide_to_few == by_taps
 
 
 def test_the_head_starts_small_and_without_bias() -> None:
