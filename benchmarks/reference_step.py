@@ -24,6 +24,7 @@ from iidm.config import Config
 from iidm.kernels.blur.reference import blur
 from iidm.kernels.jitter.reference import JitterParams, jitter
 from iidm.method.augment import draw_strong
+from iidm.models.deeplab import DeepLabV2Head
 from iidm.models.depthwise import DepthwiseConv2d
 from iidm.models.norm import BatchNorm2d
 from iidm.models.pointwise import PointwiseConv2d
@@ -53,11 +54,13 @@ class PlainNorm(nn.BatchNorm2d):
 
 
 def plain_network(network: nn.Module) -> nn.Module:
-    """A copy of a network of iidm.models whose norm layers and convolutions are PyTorch's."""
+    """A copy of a network of iidm.models whose norm layers and convolutions, the head's too, are PyTorch's."""
     plain = copy.deepcopy(network)
     for module in list(plain.modules()):
         if isinstance(module, DepthwiseConv2d | PointwiseConv2d):
             module.__class__ = nn.Conv2d  # type: ignore[assignment]
+        if isinstance(module, DeepLabV2Head):
+            module.wide_to_few = False
         for name, child in module.named_children():
             if isinstance(child, BatchNorm2d):
                 setattr(module, name, PlainNorm(child).to(next(child.parameters()).device))
