@@ -51,10 +51,10 @@ class DeepLabV2Head(nn.Module):
         convs = [conv for conv in self.convs if isinstance(conv, nn.Conv2d)]
         taps = torch.cat([conv.weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) for conv in convs])
         added = torch.matmul(taps.to(features.dtype), features.flatten(2)).float()  # [B, convolutions*K*9, h*w]
+        height, width = features.shape[2:]
         logits = torch.zeros((), device=features.device)
         for conv, part in zip(convs, added.chunk(len(convs), 1), strict=True):
             assert conv.bias is not None
-            height, width = features.shape[2:]
             summed = F.fold(part, (height, width), 3, conv.dilation, conv.padding)  # type: ignore[arg-type]
             logits = logits + summed + conv.bias[:, None, None]
         return logits.to(features.dtype, memory_format=torch.channels_last)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.reference_step import plain_network
 from benchmarks.steps import Case, flops, iidm_step, network_of, random_batch, reference_step
+from iidm.models.norm import BatchNorm2d
 
 SMALL = Case("resnet18", (48, 64), 2)
 
@@ -46,6 +48,21 @@ def test_autocast_at_its_best_is_close() -> None:
     _, our_call = iidm_step(SMALL, "cpu")
     _, their_call = reference_step(SMALL, "cpu", best=True)
     assert float(our_call()) == pytest.approx(float(their_call()), rel=2e-2)
+
+
+@pytest.mark.parametrize("model", ["resnet50", "mobilenet_v2"])
+def test_its_layers_are_pytorchs(model: str) -> None:
+    """In bfloat16 too, where iidm computes some of them in ways of its own."""
+    plain = plain_network(network_of(Case(model, (32, 48), 1)))
+    convs = [module for module in plain.modules() if isinstance(module, nn.Conv2d)]
+    assert {type(conv) for conv in convs} == {nn.Conv2d}
+    assert not any(isinstance(module, BatchNorm2d) for module in plain.modules())
+    called: list[object] = []
+    for conv in convs:
+        conv.register_forward_hook(lambda conv, *_: called.append(conv))
+    with torch.autocast("cpu", torch.bfloat16):
+        plain(torch.randn(2, 3, 32, 48))
+    assert called and len(called) == len(convs)
 
 
 def test_the_work_of_a_step_is_that_of_thirteen_forwards_an_image() -> None:
