@@ -3,6 +3,7 @@
 python -m iidm.evaluate RUN                                    its own validation images
 python -m iidm.evaluate RUN --images DIR --labels DIR          any labeled folder in the run's raw label ids
 python -m iidm.evaluate RUN --network student --json           one network, as JSON on stdout
+python -m iidm.evaluate RUN --statistics target                as a network for the target, if it was not saved so
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Annotated, Literal
 import tyro
 
 from iidm.cli import run_main
-from iidm.data import open_folder, open_validation
+from iidm.data import open_folder, open_plain_target, open_validation
+from iidm.engine.checkpoint import read_metadata
 from iidm.engine.metrics import score_table
+from iidm.engine.norm_statistics import NormStatistics
 from iidm.engine.runtime import pick_device
-from iidm.evaluation import evaluate_networks, results_json
+from iidm.evaluation import evaluate_networks, normalize_image, results_json, target_statistics
+from iidm.recipes import with_values
 from iidm.runs import load_network, open_run, run_precision
 from iidm.types import UserError
 
@@ -36,6 +40,9 @@ class Arguments:
     """Folder of their labels, matched by file stem, in the raw ids of the run's target data set."""
     network: Literal["student", "teacher", "both"] = "both"
     """Which network."""
+    statistics: Literal["saved", "target"] = "saved"
+    """BatchNorm statistics: as saved, or those of plain target images, for runs that were saved with their training's
+    (--eval.statistics running, and all before iidm had that option)."""
     json: bool = False
     """Print JSON in place of the table."""
     target_root: Path | None = None
@@ -59,11 +66,21 @@ def main(argv: Sequence[str]) -> None:
         dataset = open_validation(config, target_root=arguments.target_root)
     names = ["student", "teacher"] if arguments.network == "both" else [arguments.network]
     networks = {name: load_network(config, checkpoint, name, len(dataset.classes), device) for name in names}
-    scores = evaluate_networks(networks, dataset, config, run_precision(config, arguments.precision, device))
+    amp_dtype = run_precision(config, arguments.precision, device)
+    if arguments.statistics == "target":
+        config = with_values(config, {"eval": {"statistics": "target"}})
+        plain_target = open_plain_target(config, target_root=arguments.target_root)
+        statistics, note = target_statistics(config, plain_target, networks, amp_dtype)
+    else:
+        saved = read_metadata(checkpoint).get("statistics", "running")
+        statistics, note = NormStatistics([], normalize_image, amp_dtype), f"BatchNorm statistics as saved: {saved}"
+    with statistics.applied(networks):
+        scores = evaluate_networks(networks, dataset, config, amp_dtype)
     if arguments.json:
         print(json.dumps(results_json(scores, len(dataset.samples)), indent=2))
     else:
         print(f"{arguments.run} · {checkpoint.name} · {len(dataset.samples)} images of {dataset.name}")
+        print(note)
         print(score_table(scores))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from iidm.config import Config
-from iidm.data import Dataset, EvalLoader
+from iidm.data import Dataset, EvalLoader, plain_crops
 from iidm.engine.metrics import Scores, evaluate, score_table
+from iidm.engine.norm_statistics import NormStatistics, running_statistics
 from iidm.kernels.jitter import normalize
 from iidm.types import MEAN_RGB, STD_RGB
 
@@ -36,6 +37,38 @@ def evaluate_networks(
             align_corners=config.model.align_corners,
             normalize=normalize_image,
         )
+
+
+def target_statistics(
+    config: Config,
+    plain_target: Dataset | None,
+    networks: Mapping[str, nn.Module],
+    amp_dtype: torch.dtype | None,
+    damaged: Collection[Path] = (),
+) -> tuple[NormStatistics, str]:
+    """The BatchNorm statistics that a run's saved networks have, and a line that says so.
+
+    Args:
+        plain_target: labeled and unlabeled target images; None where there are none.
+        networks: without BatchNorm layers no image is read.
+        damaged: files that are known to be damaged, which `data.skip_damaged` leaves out.
+
+    Returns: statistics of the same crops for the same configuration and images; with `eval.statistics running`, or
+        without images, some that change nothing.
+    """
+    crops: list[torch.Tensor] = []
+    if not any(running_statistics(network) for network in networks.values()):
+        note = "none, the network has no such layers"
+    elif config.eval.statistics == "running":
+        note = "those of training, a mixture of all branches (--eval.statistics running)"
+    elif plain_target is None:
+        note = "those of training, as there is no target image to take others from"
+    else:
+        count, images = config.eval.statistics_crops, len(plain_target.samples)
+        device = next(next(iter(networks.values())).parameters()).device
+        crops = plain_crops(plain_target, config.data, count, seed=config.seed, device=device, damaged=damaged)
+        note = f"those of the target, from {count} plain crops of its {images} images"
+    return NormStatistics(crops, normalize_image, amp_dtype), f"BatchNorm statistics: {note}"
 
 
 def results_json(scores: Mapping[str, Scores], images: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config
 from iidm.data import Domains, write_splits
 from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from iidm.engine.norm_statistics import Buffers
 from iidm.engine.optim import build_optimizer
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
@@ -58,14 +59,20 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[
     return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler, method), origin
 
 
-def save_state(step: TrainStep, done: int, run_dir: Path, domains: Domains, seconds: float) -> None:
-    """Everything that step `done` (0-based, the next to run) depends on, and the seconds that the run took so far."""
+def save_state(
+    step: TrainStep, done: int, run_dir: Path, domains: Domains, seconds: float, training_statistics: Buffers
+) -> None:
+    """Everything that step `done` (0-based, the next to run) depends on, and the seconds that the run took so far.
+
+    `training_statistics` are the networks' own where they have others now (NormStatistics.applied).
+    """
     config = step.config
     metadata: dict[str, Any] = {
         "seconds": round(seconds, 1),
         "iidm": iidm.__version__,
         "backbone": config.model.backbone,
         "classes": list(domains.classes.names),
+        "statistics": "target" if training_statistics else "running",
         "config": config_as_dict(config),
     }
     save_checkpoint(
@@ -77,6 +84,7 @@ def save_state(step: TrainStep, done: int, run_dir: Path, domains: Domains, seco
         generators={"step": step.generator},
         metadata=metadata,
         keep=config.log.keep_checkpoints,
+        buffers=training_statistics,
     )
 
 

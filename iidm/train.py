@@ -26,10 +26,11 @@ from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.curves import save_curves
 from iidm.engine.interrupt import InterruptFlag
 from iidm.engine.log import Progress, RunLog, check_finite
+from iidm.engine.norm_statistics import NormStatistics
 from iidm.engine.optim import learning_rate_factor, set_learning_rate
 from iidm.engine.profiler import profiled
 from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
-from iidm.evaluation import evaluate_networks, write_results
+from iidm.evaluation import evaluate_networks, target_statistics, write_results
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
 from iidm.previews import save_previews
@@ -57,6 +58,7 @@ def run(config: Config, resume: Path | None = None) -> Path:
         checked = check_domains(domains, config.data.crop_size, skip_damaged=config.data.skip_damaged)
     notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]
     step, origin = build_step(config, domains, device)
+    statistics, note = target_statistics(config, domains.plain_target, step.networks, step.amp_dtype, checked.damaged)
     run_dir = prepare_run_dir(config, domains, resume)
     checkpoint = find_checkpoint(run_dir) if resume else None
     start_step, seconds_before = load_state(checkpoint, step) if checkpoint else (0, 0.0)
@@ -68,7 +70,7 @@ def run(config: Config, resume: Path | None = None) -> Path:
         quiet=config.quiet,
         tensorboard=config.log.tensorboard,
     ) as log:
-        for line in [*describe(config, domains, step, run_dir), origin, *notes]:
+        for line in [*describe(config, domains, step, run_dir), origin, note, *notes]:
             log.note(line)
         if resume:
             log.note(f"resumed {checkpoint} at step {start_step}" if checkpoint else "no checkpoint yet: step 0")
@@ -82,10 +84,11 @@ def run(config: Config, resume: Path | None = None) -> Path:
                 strategy=config.mixing.strategy,
                 damaged=checked.damaged,
             ) as loader:
-                train(step, loader, log, run_dir, domains, start_step, started)
+                train(step, loader, log, run_dir, domains, statistics, start_step, started)
         else:
             log.note(f"all {config.max_steps} steps are done; its scores are computed again")
-    scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype)
+    with statistics.applied(step.networks):
+        scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype)
     save_curves(run_dir)
     seconds = time.time() - started
     facts = {"seconds": round(seconds, 1), "steps": config.max_steps, "machine": machine_info()}
@@ -126,6 +129,7 @@ def train(
     log: RunLog,
     run_dir: Path,
     domains: Domains,
+    statistics: NormStatistics,
     start_step: int,
     started: float,
 ) -> None:
@@ -139,7 +143,8 @@ def train(
             try:
                 batches = [next(stream) for _ in range(config.step.accumulate)]
             except UserError as error:
-                save_state(step, number, run_dir, domains, time.time() - started)
+                with statistics.applied(step.networks) as own:
+                    save_state(step, number, run_dir, domains, time.time() - started, own)
                 raise UserError(f"{error} Mend it, then go on with {resume_words(run_dir)}") from None
             factor = learning_rate_factor(number, config.optim, config.max_steps)
             set_learning_rate(step.optimizer, factor)
@@ -153,13 +158,18 @@ def train(
                 values = read_values(out, number, run_dir)
             if done % config.log.every == 0 or last:
                 log.log(number, {**values, "lr": config.optim.lr * factor}, wait_ms=loader.mean_wait_ms())
-            if is_due(done, config.log.preview_every) or last:
-                save_previews(run_dir, done, batches[-1], out, step, domains, log)
-            if is_due(done, config.log.eval_every) and not last:
-                scores = evaluate_networks({"teacher": step.teacher.network}, domains.val, config, step.amp_dtype)
-                log.log(number, {"miou": scores["teacher"].miou})
-            if save:
-                save_state(step, done, run_dir, domains, time.time() - started)
+            draw = is_due(done, config.log.preview_every) or last
+            score = is_due(done, config.log.eval_every) and not last
+            if draw or score or save:
+                with statistics.applied(step.networks) as own:
+                    if draw:
+                        save_previews(run_dir, done, batches[-1], out, step, domains, log)
+                    if score:
+                        networks = {"teacher": step.teacher.network}
+                        scores = evaluate_networks(networks, domains.val, config, step.amp_dtype)
+                        log.log(number, {"miou": scores["teacher"].miou})
+                    if save:
+                        save_state(step, done, run_dir, domains, time.time() - started, own)
             if stop:
                 raise UserError(f"Stopped after step {done}; everything is saved. Go on with {resume_words(run_dir)}")
 

@@ -26,18 +26,20 @@ def all_groups(value: Any, path: str = "") -> list[tuple[str, Any]]:
 
 def test_every_field_is_documented() -> None:
     import ast
-    import inspect
 
-    import iidm.config as module
+    import iidm.config as package
 
-    for node in ast.parse(inspect.getsource(module)).body:
-        if not isinstance(node, ast.ClassDef) or not node.name.endswith("Config"):
-            continue
-        body = node.body
-        for statement, after in zip(body, [*body[1:], None], strict=True):
-            if isinstance(statement, ast.AnnAssign):
-                documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                assert documented, f"{node.name}.{ast.unparse(statement.target)} has no docstring"
+    seen = set()
+    for file in sorted(Path(package.__file__).parent.glob("*.py")):
+        for node in ast.parse(file.read_text()).body:
+            if not isinstance(node, ast.ClassDef) or not node.name.endswith("Config"):
+                continue
+            seen.add(node.name)
+            for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
+                if isinstance(statement, ast.AnnAssign):
+                    documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                    assert documented, f"{node.name}.{ast.unparse(statement.target)} has no docstring"
+    assert {type(value).__name__ for _, value in all_groups(Config())} <= seen
 
 
 def test_the_papers_preset_holds_the_papers_values() -> None:
@@ -65,6 +67,12 @@ def test_every_preset_builds_and_survives_its_file(name: str, tmp_path: Path) ->
     assert config.preset == name
     write_config(config, tmp_path / "config.json")
     assert read_config(tmp_path / "config.json") == config
+
+
+def test_the_papers_presets_are_scored_as_the_paper_is_and_the_others_for_the_target() -> None:
+    for name in PRESETS:
+        paper = name.startswith(("gta5", "synthia"))
+        assert preset_config(name).eval.statistics == ("running" if paper else "target")
 
 
 def test_a_budget_of_zero_labels_switches_the_labeled_target_losses_off() -> None:

@@ -7,7 +7,7 @@ from .checks import unknown_name
 from .data import DataConfig, DatasetConfig
 from .method import AugmentConfig, LossConfig, MixingConfig, Normalizer, TeacherConfig
 from .run import PROFILE_WARMUP, Config, Streams, streams_of
-from .training import LogConfig, ModelConfig, OptimConfig, StepConfig
+from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, StepConfig
 
 __all__ = [
     "PROFILE_WARMUP",
@@ -15,6 +15,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "DatasetConfig",
+    "EvalConfig",
     "LogConfig",
     "LossConfig",
     "MixingConfig",

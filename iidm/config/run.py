@@ -10,7 +10,7 @@ from ..types import UserError
 from .checks import require
 from .data import DataConfig
 from .method import AugmentConfig, LossConfig, MixingConfig, TeacherConfig
-from .training import LogConfig, ModelConfig, OptimConfig, StepConfig
+from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, StepConfig
 
 PROFILE_WARMUP = 6
 """Steps before the first that `profile` records: a CUDA graph is captured in the fourth."""
@@ -62,6 +62,8 @@ class Config:
     """The strong augmentation."""
     step: StepConfig = field(default_factory=StepConfig)
     """How a step is run."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """Which network is saved and scored."""
     log: LogConfig = field(default_factory=LogConfig)
     """Logs, pictures and checkpoints."""
 

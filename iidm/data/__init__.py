@@ -7,13 +7,14 @@ from .domains import (
     builtin_root,
     open_domains,
     open_folder,
+    open_plain_target,
     open_validation,
     target_classes,
     training_size_for,
     write_splits,
 )
 from .eval_loader import EvalLoader
-from .loader import TrainLoader
+from .loader import TrainLoader, plain_crops
 from .pipeline import read_image
 from .preparation import make_plan, megabytes, prepare
 from .prepared_check import check_prepared
@@ -31,7 +32,9 @@ __all__ = [
     "megabytes",
     "open_domains",
     "open_folder",
+    "open_plain_target",
     "open_validation",
+    "plain_crops",
     "prepare",
     "read_image",
     "slow_reading_notes",

@@ -243,5 +243,8 @@ class Domains:
     labeled: Dataset | None
     unlabeled: Dataset | None
     val: Dataset
+    plain_target: Dataset | None = None
+    """The labeled and the unlabeled target images together, without labels, whichever of them a loss reads: what the
+    statistics of a saved network are estimated on. None where they are not wanted or there are no such images."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Lines for the start of a run on how they were chosen."""

@@ -51,23 +51,43 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
             raise UserError(_NO_LABELED)
         if whole_source is not None:
             raise UserError(_NO_LABELED_FOR_SUBSET)
-    labeled = unlabeled = None
+    labeled = unlabeled = plain_target = None
     notes: tuple[str, ...] = ()
     if needs_labeled or needs_unlabeled or whole_source is not None:
         target = open_dataset(data.target, target_root, "train", labels="some" if needs_labeled else "optional")
         target = _without(target, val)
         labeled, unlabeled = _divide(target, data, needs_labeled)
+        plain_target = _together(labeled, unlabeled)
         if whole_source is not None:
             source, note = nearest_subset(whole_source, _labeled_for_subset(target, data), data)
             notes = (note,)
+    elif config.eval.statistics == "target":
+        plain_target = open_plain_target(config, target_root=target_root)
     return Domains(
         classes=val.classes,
         source=source,
         labeled=_require_images(labeled, _NO_LABELED) if needs_labeled else None,
         unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
         val=val,
+        plain_target=plain_target if config.eval.statistics == "target" else None,
         notes=notes,
     )
+
+
+def open_plain_target(config: Config, *, target_root: Path | None = None) -> Dataset | None:
+    """The labeled and the unlabeled target images of a run, without labels and without those that validate; None where
+    there are none.
+
+    Args:
+        target_root: where the target lies, in place of the configured folder.
+    """
+    root = target_root or config.target_root or builtin_root(config.data.target)
+    try:
+        target = open_dataset(config.data.target, root, "train", labels="optional")
+    except UserError:  # a target that only validates need not have a training split
+        return None
+    target = _without(target, open_validation(config, target_root=target_root))
+    return _together(*_divide(target, config.data, needs_labeled=False))
 
 
 def open_validation(config: Config, *, target_root: Path | None = None) -> Dataset:
@@ -155,6 +175,12 @@ def _divide(target: Dataset, data: DataConfig, needs_labeled: bool) -> tuple[Dat
         unlabeled = [n for n in by_name if n not in taken]
     without_labels = [by_name[n]._replace(label=None) for n in unlabeled]
     return target.with_samples(by_name[n] for n in labeled), target.with_samples(without_labels)
+
+
+def _together(labeled: Dataset, unlabeled: Dataset) -> Dataset | None:
+    """The images of both, sorted by name, without labels."""
+    by_name = {sample.name: sample._replace(label=None) for sample in (*labeled.samples, *unlabeled.samples)}
+    return labeled.with_samples(by_name[n] for n in sorted(by_name)) if by_name else None
 
 
 def _listed(dataset: Dataset, path: Path) -> Dataset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..config import DataConfig
 from ..types import LabeledImages, TrainBatch, UserError
-from .datasets import Domains
+from .datasets import Dataset, Domains
 from .pipeline import decoding_threads, own, read_image, train_pipeline
 from .readahead import ReadAhead
 from .sampling import CropRules, RareClasses, Sampler
@@ -28,6 +29,8 @@ from .statistics import class_pixel_counts
 
 LABEL_CACHE_BYTES = 512 * 2**20
 """For decoded labels, all streams and worker processes together."""
+PLAIN_BATCH = 8
+"""Most crops of a batch of `plain_crops`."""
 _DALI_DEPTH = 2
 """Batches inside DALI: one is read and sampled while the one before is decoded."""
 
@@ -110,6 +113,31 @@ class TrainLoader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def plain_crops(
+    dataset: Dataset,
+    data: DataConfig,
+    count: int,
+    *,
+    seed: int,
+    device: torch.device,
+    damaged: Collection[Path] = (),
+) -> list[torch.Tensor]:
+    """`count` crops of a data set as training draws its unlabeled ones, without augmentation but the flip.
+
+    Args:
+        damaged: files that are known to be damaged, which `data.skip_damaged` leaves out.
+
+    Returns: uint8 [b,h,w,3] of `data.crop_size`, b at most PLAIN_BATCH; the same ones for the same seed.
+    Raises: UserError for a missing or damaged file; the message names it.
+    """
+    domains = Domains(dataset.classes, None, None, dataset, dataset)
+    batches = -(-count // PLAIN_BATCH)
+    data = replace(data, unlabeled_batch=-(-count // batches), workers=0)
+    with TrainLoader(domains, data, seed=seed, device=device, damaged=damaged) as loader:
+        found = [next(loader).unlabeled for _ in range(batches)]
+    return [crops for crops in found if crops is not None]
 
 
 class _Group:

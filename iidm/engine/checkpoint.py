@@ -1,7 +1,8 @@
 """Checkpoints: RUN/checkpoints/step-<n>/ with weights and training state as safetensors and the rest as JSON.
 
     student.safetensors, teacher.safetensors    float32 weights in their state-dict names
-    training.safetensors                        optimiser tensors, states of the random generators
+    training.safetensors                        optimiser tensors, states of the random generators, BatchNorm
+                                                statistics of training where the saved networks have others
     metadata.json                               step, configuration, classes, versions, the optimiser's plain numbers
 
 Nothing in it can execute code when it is read. A checkpoint is written beside its place, synced to the disk and
@@ -39,6 +40,7 @@ def save_checkpoint(
     generators: Mapping[str, torch.Generator],
     metadata: Mapping[str, Any],
     keep: int,
+    buffers: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Path:
     """Write everything that the next step depends on, then remove all but the `keep` newest checkpoints.
 
@@ -49,6 +51,8 @@ def save_checkpoint(
         optimizer, scaler, generators: their state; torch's global generators are saved too.
         metadata: what a person or a program wants to know of it.
         keep: how many stay.
+        buffers: by module, what its buffers hold in training where they are saved with other values; `load_checkpoint`
+            puts it back.
 
     Returns: the checkpoint's folder.
     Raises: UserError when it cannot be written (a full disk); earlier checkpoints stay as they are.
@@ -59,6 +63,7 @@ def save_checkpoint(
     numbers, tensors = _split_optimizer(optimizer)
     tensors |= {f"rng.{name}": generator.get_state() for name, generator in generators.items()}
     tensors |= {f"rng.global.{name}": state for name, state in _global_rng().items()}
+    tensors |= {f"buffers.{name}.{key}": value for name, own in (buffers or {}).items() for key, value in own.items()}
     facts = {
         "format": FORMAT,
         "step": step,
@@ -136,6 +141,10 @@ def load_checkpoint(
     for name, module in modules.items():
         load_weights(checkpoint, name, module)
     tensors = _load_file(checkpoint / TRAINING)
+    for name, module in modules.items():
+        start = f"buffers.{name}."
+        kept = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+        module.load_state_dict({**module.state_dict(), **kept})
     if optimizer is not None:
         _require_same_groups(optimizer, metadata["optimizer"]["param_groups"], checkpoint)
         own = [group["lr"] for group in optimizer.param_groups]

@@ -1,0 +1,106 @@
+"""BatchNorm statistics of the images that a network is for.
+
+In training BatchNorm normalizes each branch by its own batch, and its running statistics, which evaluation uses, become
+a mixture of all branches in which the last one counts most. Where the branches are different domains, no image looks
+like the mixture. So they are estimated anew, on plain images of the one domain that matters (AdaBN, Li et al., arXiv
+1603.04779; "precise" statistics, Wu and Johnson, arXiv 2105.07576).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Buffers = dict[str, dict[str, Tensor]]
+"""By network, tensors by their names in its state dict."""
+
+
+class NormStatistics:
+    """Puts the BatchNorm statistics of given images into networks, for a while.
+
+    Args:
+        batches: images uint8 [B,H,W,3], all of one size, plain. None: nothing is ever changed.
+        normalize: uint8 [B,H,W,3] -> float [B,3,H,W].
+        amp_dtype: of autocast; None: float32.
+    """
+
+    def __init__(
+        self, batches: Sequence[Tensor], normalize: Callable[[Tensor], Tensor], amp_dtype: torch.dtype | None
+    ) -> None:
+        self.batches, self.normalize, self.amp_dtype = batches, normalize, amp_dtype
+
+    @contextmanager
+    def applied(self, networks: Mapping[str, nn.Module]) -> Iterator[Buffers]:
+        """Inside, the running statistics of the networks are those of the images.
+
+        They are put back in place afterwards, bit for bit, so that nothing which reads them in training (a captured
+        graph, a teacher with running statistics) sees the difference.
+
+        Yields: what was there before, as copies; empty where nothing is changed.
+        """
+        before: Buffers = {}
+        if self.batches:
+            for name, network in networks.items():
+                before[name] = {key: value.clone() for key, value in running_statistics(network).items()}
+        try:
+            for name, network in networks.items():
+                if before.get(name):
+                    self._estimate(network)
+            yield {name: values for name, values in before.items() if values}
+        finally:
+            for name, network in networks.items():
+                for key, value in running_statistics(network).items() if name in before else ():
+                    value.copy_(before[name][key])
+
+    @torch.no_grad()
+    def _estimate(self, network: nn.Module) -> None:
+        """Mean and variance over all batches: a batch's own variance, and that of the batches' means."""
+        norms = _norms(network)
+        modes = [(module, module.training) for module in network.modules()]
+        momenta = [norm.momentum for norm in norms]
+        network.eval()  # dropout stays off
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0  # what is kept is the newest batch's
+        found: list[list[tuple[Tensor, Tensor]]] = []
+        try:
+            for batch in self.batches:
+                image = self.normalize(batch)
+                with torch.autocast(image.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                    network(image)
+                found.append([(mean.clone(), variance.clone()) for mean, variance in map(_running, norms)])
+        finally:
+            for module, training in modes:
+                module.training = training
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+        for norm, batches in zip(norms, zip(*found, strict=True), strict=True):
+            means, variances = (torch.stack(values) for values in zip(*batches, strict=True))
+            running_mean, running_var = _running(norm)
+            running_mean.copy_(means.mean(0))
+            running_var.copy_(variances.mean(0) + means.var(0, correction=0))
+
+
+def running_statistics(network: nn.Module) -> dict[str, Tensor]:
+    """The buffers of every BatchNorm layer that keeps running statistics, by their names in the state dict."""
+    layers = {id(norm) for norm in _norms(network)}
+    return {
+        f"{prefix}.{name}" if prefix else name: buffer
+        for prefix, module in network.named_modules()
+        if id(module) in layers
+        for name, buffer in module.named_buffers(recurse=False)
+    }
+
+
+def _norms(network: nn.Module) -> list[_BatchNorm]:
+    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def _running(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Running mean and variance [C] of a layer that keeps them."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var
