@@ -32,12 +32,16 @@ class LossConfig:
     `valid` the pixels that are not ignored (DACS)."""
     mixed_normalizer: Normalizer = "sum"
     """Divisor of L_inter and L_intra: `sum` (paper eqs. 7-8), `pixels` (DAFormer, DACS)."""
+    class_balance: float = 0.0
+    """Strength of the logit adjustment (balance.py): 0 none, 1 as if all classes were equally common. The paper, DACS
+    and DAFormer have none."""
     auxiliary_weight: float = 0.0
     """Factor of a method's further term (--list-methods says which it is); IIDM has none."""
 
     def __post_init__(self) -> None:
         weights = {n: getattr(self, n) for n in ("source_weight", "target_weight", "inter_weight", "intra_weight")}
-        for name, value in {**weights, "auxiliary_weight": self.auxiliary_weight}.items():
+        others = {"class_balance": self.class_balance, "auxiliary_weight": self.auxiliary_weight}
+        for name, value in {**weights, **others}.items():
             require(value >= 0, f"loss.{name}", value, ">= 0")
         if not any(weights.values()):
             raise UserError("All four loss weights are 0: nothing would be learned. Give at least one --loss.*-weight.")

@@ -15,6 +15,7 @@ from iidm.config import Config, OptimConfig
 from iidm.kernels.jitter import normalize
 from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Mixed, PseudoLabel, TrainBatch
 
+from .balance import ClassBalance
 from .losses import Branch
 from .mixing import mix, mix_onto_one, mix_unlabeled
 from .teacher import Teacher
@@ -63,6 +64,8 @@ class Method(nn.Module):
         self.config, self.classes = config, classes
         device = next(student.parameters()).device
         self.register_buffer("progress", torch.zeros((), device=device), persistent=False)
+        strength = config.loss.class_balance
+        self.balance = ClassBalance(strength, device) if strength > 0 else None
 
     @property
     def labels_images(self) -> bool:

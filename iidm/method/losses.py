@@ -43,6 +43,8 @@ class Branch(NamedTuple):
     objective_weight: float = 0.0
     network: nn.Module | None = None
     """Who sees the images, in place of the student."""
+    logit_bias: Tensor | None = None
+    """float32 [K or more], added to the logits of each class in the cross-entropy alone (balance.py)."""
 
 
 class Terms(NamedTuple):
@@ -71,8 +73,11 @@ def branch_terms(out: Output, branch: Branch, *, align_corners: bool = False) ->
     """-sum w log softmax(upsampled logits)[label] over its normaliser, and the objective."""
     supervised = auxiliary = None
     if branch.label is not None:
+        logits = out.logits
+        if branch.logit_bias is not None:  # before the upsampling, which leaves what is the same everywhere as it is
+            logits = logits + branch.logit_bias[: logits.shape[1], None, None].to(logits.dtype)
         supervised = cross_entropy(
-            out.logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners
+            logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners
         )
     if branch.objective is not None:
         assert out.features is not None

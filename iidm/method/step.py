@@ -131,7 +131,10 @@ class TrainStep:
             mixes = self.method.mixes(batch, pseudo, self.generator)
         scene = Scene(batch, pseudo, mixes, self.student, self.teacher, self.generator)
         with self._autocast():  # around all passes: weights are cast once
-            losses = self.forward_backward(self.method.branches(scene), share)
+            branches = self.method.branches(scene)
+            if self.method.balance is not None:
+                branches = self.method.balance(branches)
+            losses = self.forward_backward(branches, share)
         quality = pseudo.quality.mean() if pseudo else zero(self.device)
         return StepOutput(losses, quality, pseudo, mixes.inter, mixes.intra[0] if mixes.intra else None)
 

@@ -1,0 +1,70 @@
+"""Logit adjustment: the network learns what an image shows apart from how common each class is (Menon et al., arXiv
+2007.07314).
+
+A few labeled images hold few pixels of thin and rare things, and cross-entropy learns that rarity: a network that was
+trained on twenty street images finds less than half of the pedestrians' pixels. Its pseudo-labels lack the others, and
+the mixes teach that on. With strength * log(share of the class) added to the logits in the loss alone, the rarity lies
+in what is added, and the network's own logits, which label images, are free of it. Each branch has shares of its own,
+so that a source with other shares than the target, or a class that is sampled often, leaves no trace either.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from iidm.types import IGNORE_INDEX
+
+from .losses import Branch
+
+BRANCHES = ("source", "target", "inter", "intra")
+DECAY = 0.99
+"""Of the counts, a step: shares are those of about the last hundred steps."""
+LEAST_SHARE = 1e-4
+"""Share of a class that a branch has not shown yet."""
+STRIDE = 4
+"""Every so many pixels in both directions are counted."""
+_WEIGHT_UNITS = 256
+"""A pixel's loss weight is counted in such parts of 1: sums of integers are the same in any order."""
+
+
+class ClassBalance(nn.Module):
+    """Follows the shares of the classes in the labels of each branch, by their loss weights, and adjusts its logits.
+
+    Args:
+        strength: 0 is none; 1 teaches the network as if all classes were equally common.
+        device: of the labels.
+    """
+
+    counts: Tensor
+    """float32 [len(BRANCHES), 256]: weighted pixels of each label value."""
+
+    def __init__(self, strength: float, device: torch.device) -> None:
+        super().__init__()
+        self.strength = strength
+        self.register_buffer("counts", torch.zeros(len(BRANCHES), 256, device=device))
+
+    @torch.no_grad()
+    def forward(self, branches: list[Branch]) -> list[Branch]:
+        """The branches with their `logit_bias`; those without a label or with another network stay as they are."""
+        ours = [b for b in branches if b.label is not None and b.name in BRANCHES and b.network is None]
+        seen = torch.zeros_like(self.counts)
+        for branch in ours:
+            seen[BRANCHES.index(branch.name)] += self._count(branch)
+        self.counts.mul_(DECAY).add_(seen)
+        shares = self.counts / self.counts.sum(1, keepdim=True).clamp(min=1e-12)
+        biases = self.strength * shares.clamp(min=LEAST_SHARE).log()
+        known = {id(b) for b in ours}
+        return [b._replace(logit_bias=biases[BRANCHES.index(b.name)]) if id(b) in known else b for b in branches]
+
+    def _count(self, branch: Branch) -> Tensor:
+        """float32 [256]: pixels by label value, each by its loss weight; ignored ones are none."""
+        assert branch.label is not None
+        label = branch.label[:, ::STRIDE, ::STRIDE].reshape(-1).long()
+        if branch.weight is None:
+            parts = torch.full_like(label, _WEIGHT_UNITS)
+        else:
+            parts = (branch.weight[:, ::STRIDE, ::STRIDE].reshape(-1) * _WEIGHT_UNITS).long()
+        counts = torch.zeros(256, dtype=torch.int64, device=label.device).scatter_add_(0, label, parts)
+        counts[IGNORE_INDEX].fill_(0)
+        return counts / _WEIGHT_UNITS
