@@ -74,6 +74,10 @@ class DataConfig:
     """Text file with the names of the validation images. Empty: the spec's validation split."""
     flip_probability: float = 0.5
     """Chance of a horizontal flip; DAFormer: 0.5."""
+    scale_range: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor by which each training image and its label are resized before the crop, log-uniform; never
+    so small that the crop would reach beyond the image. Paper, DACS, DAFormer: none; mmsegmentation, UniMatch: 0.5 to
+    2."""
     rare_class_sampling: bool = True
     """Draw source images by rare class: p(c) = softmax((1 - f_c) / temperature). Source: DAFormer section 3.2."""
     rare_class_target: bool = False
@@ -114,6 +118,8 @@ class DataConfig:
             self.source_subset,
             "more than 0 and at most 1",
         )
+        low, high = self.scale_range
+        require(0.1 <= low <= high <= 10, "data.scale_range", self.scale_range, "0.1 <= low <= high <= 10")
         require(self.workers >= 0, "data.workers", self.workers, ">= 0")
         require(self.rare_class_temperature > 0, "data.rare_class_temperature", self.rare_class_temperature, "> 0")
         require_share("data.flip_probability", self.flip_probability)

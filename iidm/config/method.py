@@ -104,9 +104,9 @@ class TeacherConfig:
     labels_by: Literal["teacher", "student"] = "teacher"
     """Which network labels the unlabeled images: the EMA teacher (paper), or the student itself, in training mode
     (UniMatch)."""
-    weighting: Literal["quality", "confident"] = "quality"
-    """Loss weight of a pseudo-labeled pixel: its image's quality (paper eq. 7), or 1 where its own confidence exceeds
-    the threshold and 0 elsewhere (FixMatch, UniMatch)."""
+    weighting: Literal["quality", "confident", "confidence"] = "quality"
+    """Loss weight of a pseudo-labeled pixel: its image's quality (paper eq. 7); `confident`: 1 where its own confidence
+    exceeds the threshold and 0 elsewhere (FixMatch, UniMatch); `confidence`: its own confidence."""
     confidence_threshold: float = 0.968
     """tau; paper, DACS, DAFormer: 0.968."""
     comparison: Literal[">", ">="] = ">"

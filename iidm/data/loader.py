@@ -124,7 +124,8 @@ def plain_crops(
     device: torch.device,
     damaged: Collection[Path] = (),
 ) -> list[torch.Tensor]:
-    """`count` crops of a data set as training draws its unlabeled ones, without augmentation but the flip.
+    """`count` crops of a data set as training draws its unlabeled ones, without augmentation but the flip, in the size
+    that evaluation sees.
 
     Args:
         damaged: files that are known to be damaged, which `data.skip_damaged` leaves out.
@@ -134,7 +135,7 @@ def plain_crops(
     """
     domains = Domains(dataset.classes, None, None, dataset, dataset)
     batches = -(-count // PLAIN_BATCH)
-    data = replace(data, unlabeled_batch=-(-count // batches), workers=0)
+    data = replace(data, unlabeled_batch=-(-count // batches), workers=0, scale_range=(1.0, 1.0))
     with TrainLoader(domains, data, seed=seed, device=device, damaged=damaged) as loader:
         found = [next(loader).unlabeled for _ in range(batches)]
     return [crops for crops in found if crops is not None]
@@ -243,6 +244,7 @@ def _streams(
             max_class_share=data.max_class_share if name == "source" else 1.0,
             min_class_px=data.rare_class_min_crop_px,
             tries=data.crop_tries,
+            scale_range=data.scale_range,
         )
         sampler = Sampler(
             dataset,

@@ -1,10 +1,11 @@
 """The DALI graphs: encoded bytes or raw crops in, crops or whole images on the device out.
 
 Training from encoded images: decode -> resize to training resolution -> crop, 0 beyond the image's end -> flip. From
-raw ones: flip. The sampler has already cut the label with the same numbers (sampling.py), so the pair needs no second
-graph; tests/data/test_pipeline.py holds image and label to each other pixel by pixel. Images are resized with DALI's
-antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. EXIF orientation is left aside by both:
-labels are drawn on the stored pixels.
+raw ones: flip. With `data.scale_range` each crop is resized by a factor of its own, also from raw images. The sampler
+has already cut the label with the same numbers (sampling.py), so the pair needs no second graph;
+tests/data/test_pipeline.py and test_scaling.py hold image and label to each other pixel by pixel. Images are resized
+with DALI's antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. EXIF orientation is left
+aside by both: labels are drawn on the stored pixels.
 
 All streams of one kind ride in one batch: [source | target | unlabeled]; the loader splits it into views.
 """
@@ -59,7 +60,7 @@ def train_pipeline(
         "parallel": workers > 0,
         **({"prefetch_queue_depth": prefetch} if workers else {}),
     }
-    graph = _raw_graph if source.is_raw else _encoded_graph
+    graph = (_scaled_raw_graph if source.is_scaled else _raw_graph) if source.is_raw else _encoded_graph
     pipeline = pipeline_def(graph, **options)(source.crop_size, device, feed)
     with started_without_interrupts():
         pipeline.build()
@@ -74,6 +75,28 @@ def _raw_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str,
     if device.type == "cuda":
         image, label = image.gpu(), label.gpu()
     return fn.flip(image, horizontal=flip), label
+
+
+def _scaled_raw_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
+    """The source has read what the crop is made of."""
+    image, is_resized, roi_start, roi_end, window_size, flip, label = fn.external_source(
+        num_outputs=7,
+        dtype=[types.UINT8, types.BOOL, types.FLOAT, types.FLOAT, types.INT32, types.INT32, types.UINT8],
+        ndim=[3, 0, 1, 1, 1, 0, 2],
+        **feed,
+    )
+    if device.type == "cuda":
+        image, label = image.gpu(), label.gpu()
+    image = fn.reshape(image, layout="HWC")  # as `resize` gives it: both ways must agree
+    if is_resized:
+        size = fn.cast(window_size, dtype=types.FLOAT)
+        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
+    return fn.flip(_padded(image, crop_size), horizontal=flip), label
+
+
+def _padded(image: Any, crop_size: tuple[int, int]) -> Any:
+    """A crop that is 0 where the image has ended."""
+    return fn.slice(image, start=[0, 0], shape=list(crop_size), axes=[0, 1], out_of_bounds_policy="pad", fill_values=0)
 
 
 def _encoded_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
@@ -96,8 +119,7 @@ def _encoded_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[
         image = fn.decoders.image_slice(
             encoded, start=anchor, shape=window_size, axes=[0, 1], **_decoder_arguments(device)
         )
-    image = fn.slice(image, start=[0, 0], shape=list(crop_size), axes=[0, 1], out_of_bounds_policy="pad", fill_values=0)
-    return fn.flip(image, horizontal=flip), label.gpu() if device.type == "cuda" else label
+    return fn.flip(_padded(image, crop_size), horizontal=flip), label.gpu() if device.type == "cuda" else label
 
 
 class ImageDecoder:

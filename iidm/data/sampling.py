@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class Draw(NamedTuple):
     disk_size: tuple[int, int]
     """(H, W) of the whole image on disk, pixels."""
     size: tuple[int, int]
-    """(H, W) of the whole image at training resolution, pixels."""
+    """(H, W) of the whole image when the crop is cut, pixels: at training resolution, or scaled from there."""
     anchor: tuple[int, int]
     """(y, x) of the crop's first pixel in it."""
     flip: bool
@@ -58,6 +58,29 @@ class CropRules:
     min_class_px: int = 0
     """The crop should hold more than so many pixels of the class it is drawn for."""
     tries: int = 1
+    """Positions that are drawn for the two rules above."""
+    scale_range: tuple[float, float] = (1.0, 1.0)
+    """Range of the factor by which the whole image is resized first, log-uniform."""
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether images are resized at all."""
+        return self.scale_range != (1.0, 1.0)
+
+    def draw_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """The size (H, W) that an image of `size` is resized to. It may shrink as far as the crop stays inside."""
+        if not self.is_scaled:
+            return size
+        low, high = np.log(self.scale_range)
+        least = max(crop / side for crop, side in zip(self.size, size, strict=True))
+        scale = max(float(np.exp(rng.uniform(low, high))), min(least, 1.0))
+        height, width = (max(int(side * scale + 0.5), 1) for side in size)
+        return height, width
+
+    def before_scaling(self, scale: float) -> CropRules:
+        """The same rules for the window that becomes the crop when it is resized by `scale`, less its last fraction."""
+        height, width = (max(int(side / scale), 1) for side in self.size)
+        return replace(self, size=(height, width), min_class_px=int(self.min_class_px / scale**2))
 
 
 class RareClasses:
@@ -238,16 +261,23 @@ class Sampler:
         file = sample.image
         try:
             disk_size = self._disk_size(index)
-            size = training_size(self.dataset, disk_size)
+            plain_size = training_size(self.dataset, disk_size)
+            size = self.rules.draw_size(plain_size, rng)
             if not self.labeled:
                 return Draw(sample, disk_size, size, random_anchor(size, self.rules.size, rng), flip, None)
             file = sample.label or sample.image
-            label = self._cache.get(index, lambda: resize_label(self.dataset.load_label(sample), size))
+            label = self._cache.get(index, lambda: resize_label(self.dataset.load_label(sample), plain_size))
         except UserError as error:
             self.give_up(file, error)
             return None
-        anchor = search_anchor(label, self.rules, rng, wanted)
-        return Draw(sample, disk_size, size, anchor, flip, cut_label(label, anchor, self.rules.size, flip))
+        if size == plain_size:
+            anchor = search_anchor(label, self.rules, rng, wanted)
+        else:  # looked for in the label as it is: the whole of it need not be resized
+            scale = size[0] / plain_size[0]
+            y, x = search_anchor(label, self.rules.before_scaling(scale), rng, wanted)
+            height, width = self.rules.size
+            anchor = min(int(y * scale), max(size[0] - height, 0)), min(int(x * scale), max(size[1] - width, 0))
+        return Draw(sample, disk_size, size, anchor, flip, cut_label(label, size, anchor, self.rules.size, flip))
 
     def _disk_size(self, index: int) -> tuple[int, int]:
         if index not in self._disk_sizes:
@@ -316,21 +346,30 @@ def share_over(label: NDArray[np.uint8], limit: float) -> float:
 
 def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Nearest-neighbour resize on half-pixel centres (torch's `nearest-exact`, DALI's INTERP_NN): [H,W] to `size`."""
-    if label.shape == size:
-        return label
-    rows, columns = (
-        np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(np.intp), old - 1)
-        for old, new in zip(label.shape, size, strict=True)
-    )
-    return np.ascontiguousarray(label[rows][:, columns])
+    return label if label.shape == size else _resized_window(label, size, (0, 0), size)
 
 
 def cut_label(
-    label: NDArray[np.uint8], anchor: tuple[int, int], crop_size: tuple[int, int], flip: bool
+    label: NDArray[np.uint8], size: tuple[int, int], anchor: tuple[int, int], crop_size: tuple[int, int], flip: bool
 ) -> NDArray[np.uint8]:
-    """The crop at `anchor`, 255 beyond the image's end, then mirrored if `flip`: uint8 of `crop_size`."""
+    """The crop at `anchor` of a label that is resized to `size` (H, W): uint8 of `crop_size`, 255 beyond the image's
+    end, mirrored if `flip`."""
     y, x = anchor
-    crop = label[y : y + crop_size[0], x : x + crop_size[1]]
+    if label.shape == size:
+        crop = label[y : y + crop_size[0], x : x + crop_size[1]]
+    else:
+        crop = _resized_window(label, size, anchor, crop_size)
     out = np.full(crop_size, IGNORE_INDEX, np.uint8)
     out[: crop.shape[0], : crop.shape[1]] = crop
     return np.ascontiguousarray(out[:, ::-1]) if flip else out
+
+
+def _resized_window(
+    label: NDArray[np.uint8], size: tuple[int, int], anchor: tuple[int, int], window: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """What `window` (h, w) at `anchor` shows of a label that is resized to `size`; less where the image ends."""
+    rows, columns = (
+        np.minimum(((np.arange(first, min(first + count, new)) + 0.5) * (old / new)).astype(np.intp), old - 1)
+        for old, new, first, count in zip(label.shape, size, anchor, window, strict=True)
+    )
+    return np.ascontiguousarray(label[rows][:, columns])

@@ -65,10 +65,11 @@ class Teacher:
             align_corners: convention of the upsampling.
 
         Returns: label uint8 [B,H,W], quality float32 [B] (one value in all places with quality_per="batch"), and with
-            weighting="confident" a weight float32 [B,H,W] of 1 where the confidence exceeds the threshold, else 0.
+            weighting="confident" a weight float32 [B,H,W] of 1 where the confidence exceeds the threshold, else 0, with
+            weighting="confidence" the confidence.
         """
         config = self.config
-        by_pixel, inclusive = config.weighting == "confident", config.comparison == ">="
+        by_pixel, inclusive = config.weighting != "quality", config.comparison == ">="
         label, quality, confidence = pseudo_label(
             logits,
             size,
@@ -78,8 +79,8 @@ class Teacher:
             per_batch=config.quality_per == "batch",
             with_confidence=by_pixel,
         )
-        weight = None
-        if confidence is not None:
+        weight = confidence
+        if config.weighting == "confident" and confidence is not None:
             tau = config.confidence_threshold
             weight = (confidence >= tau if inclusive else confidence > tau).float()
         return PseudoLabel(label, quality, weight)

@@ -254,8 +254,12 @@ def test_halving_a_label_takes_one_pixel_of_each_block() -> None:
 
 def test_a_crop_is_padded_with_255_and_mirrored() -> None:
     label = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    np.testing.assert_array_equal(cut_label(label, (0, 1), (3, 3), False), [[1, 2, 255], [4, 5, 255], [255] * 3])
-    np.testing.assert_array_equal(cut_label(label, (0, 1), (3, 3), True), [[255, 2, 1], [255, 5, 4], [255] * 3])
+    np.testing.assert_array_equal(
+        cut_label(label, label.shape, (0, 1), (3, 3), False), [[1, 2, 255], [4, 5, 255], [255] * 3]
+    )
+    np.testing.assert_array_equal(
+        cut_label(label, label.shape, (0, 1), (3, 3), True), [[255, 2, 1], [255, 5, 4], [255] * 3]
+    )
 
 
 def test_the_label_cache_keeps_the_last_used_within_its_budget() -> None:
