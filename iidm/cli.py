@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cattrs
 import tyro
@@ -64,8 +64,7 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
     if known.recipe:
         if known.recipe not in RECIPES:
             raise unknown_name("recipe", known.recipe, RECIPES)
-        recipe: Literal["paper", "daformer"] = known.recipe
-        base = with_recipe(base, recipe)
+        base = with_recipe(base, known.recipe)
     if known.method:
         base = with_method(base, known.method)
     return _from_options(base, rest), None
@@ -136,7 +135,7 @@ def _base_parser() -> argparse.ArgumentParser:
 _DESCRIPTION = """Train a segmentation network for a target domain of which few images are labeled.
 
 Starting points, before all other options: --preset NAME (--list-presets), --config FILE (a run's config.json),
---resume RUN (continue exactly where its newest checkpoint stands), --recipe paper|daformer, --method NAME
+--resume RUN (continue exactly where its newest checkpoint stands), --recipe paper|daformer|adapt, --method NAME
 (--list-methods)."""
 
 

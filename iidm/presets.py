@@ -65,7 +65,7 @@ def _small(preset: str, source: str, target: str) -> Config:
         optim=OptimConfig(lr=1e-3, head_lr_mult=2.0, warmup_steps=40),
         log=LogConfig(every=10, preview_every=200, checkpoint_every=200),
     )
-    return with_recipe(config, "daformer")
+    return with_recipe(config, "adapt")
 
 
 def scenes() -> Config:
@@ -100,14 +100,11 @@ def camvid_dusk() -> Config:
     """CamVid, day to dusk: 305 labeled day frames, 3 labeled and 43 unlabeled dusk frames; 16 more validate.
 
     A weaker jitter than the field's 0.2: brightness is added, and 65 % of the pixels of the dusk frames lie below 0.2
-    of the pixel range (by day 27 %), so it often leaves a black picture beside a true label. Pasted pixels count in
-    full, as in the inherited code: with the quality as their weight the mixes teach nothing in the first quarter of so
-    short a run. Both are measured in benchmarks/NOTES.md.
+    of the pixel range (by day 27 %), so it often leaves a black picture beside a true label (benchmarks/NOTES.md).
     """
-    config = with_recipe(_small("camvid-dusk", "camvid-day", "camvid-dusk"), "paper")
+    config = _small("camvid-dusk", "camvid-day", "camvid-dusk")
     values: dict[str, dict[str, Any]] = {
         "data": {"labeled_count": 3, "labeled_choice": "even"},
-        "mixing": {"pasted_weight": "one"},
         "augment": {"jitter_strength": 0.05},
     }
     return replace(with_values(config, values), max_steps=600)

@@ -1,18 +1,25 @@
-"""Named sets of values: the two recipes for the points where the paper is silent.
+"""Named sets of values. A preset starts from one of them; `--recipe NAME` takes another.
 
-The recipe `paper` is the equations of arXiv 2308.15855 as written, `daformer` the behaviour of the code that the paper
-builds on (lhoyer/DAFormer).
+`paper` is the equations of arXiv 2308.15855 as written, with the inherited code's values where they are silent;
+`daformer` the behaviour of the code that the paper builds on (lhoyer/DAFormer); `adapt` what was found to make the best
+networks from few labeled real images (docs/results/README.md, benchmarks/NOTES.md).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from .config import Config
+from .config import Config, Recipe
 
 PAPER: dict[str, dict[str, Any]] = {
-    "loss": {"supervised_normalizer": "sum", "mixed_normalizer": "sum"},
+    "data": {"scale_range": (1.0, 1.0)},
+    "loss": {
+        "intra_weight": 2.0,
+        "supervised_normalizer": "sum",
+        "mixed_normalizer": "sum",
+        "class_balance": 0.0,
+    },
     "mixing": {
         "classes_from": "image",
         "rounding": "ceil",
@@ -24,6 +31,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "ema_ramp": False,
         "comparison": ">",
         "quality_per": "image",
+        "weighting": "quality",
         "batchnorm": "batch",
     },
     "augment": {"jitter_strength": 0.2, "draw_per": "batch"},
@@ -31,20 +39,52 @@ PAPER: dict[str, dict[str, Any]] = {
 """The paper's equations; where they are silent, the value that is common to DACS and DAFormer."""
 
 DAFORMER: dict[str, dict[str, Any]] = {
-    "loss": {"supervised_normalizer": "pixels", "mixed_normalizer": "pixels"},
+    "data": {"scale_range": (1.0, 1.0)},
+    "loss": {
+        "intra_weight": 2.0,
+        "supervised_normalizer": "pixels",
+        "mixed_normalizer": "pixels",
+        "class_balance": 0.0,
+    },
     "mixing": {"classes_from": "batch", "rounding": "ceil", "draw_ignored": True, "pasted_weight": "one"},
     "teacher": {
         "ema_decay": 0.99,
         "ema_ramp": True,
         "comparison": ">=",
         "quality_per": "batch",
+        "weighting": "quality",
         "batchnorm": "batch",
     },
     "augment": {"jitter_strength": 0.2, "draw_per": "batch"},
 }
-"""The inherited code. alpha stays the paper's 0.99, which the paper states."""
+"""The inherited code. alpha and mu stay the paper's, which the paper states."""
 
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {"paper": PAPER, "daformer": DAFORMER}
+ADAPT: dict[str, dict[str, Any]] = {
+    # A network that has seen one size only takes a nearer car for something else.
+    "data": {"scale_range": (0.5, 2.0)},
+    "loss": {
+        # Twice the weight on either mix costs (docs/results/streetscenes/table6.md).
+        "intra_weight": 1.0,
+        "supervised_normalizer": "pixels",
+        "mixed_normalizer": "pixels",
+        # What few labels show rarely is missed by the teacher, and then by the student.
+        "class_balance": 0.5,
+    },
+    "mixing": {"classes_from": "image", "rounding": "ceil", "draw_ignored": False, "pasted_weight": "one"},
+    "teacher": {
+        "ema_decay": 0.99,
+        "ema_ramp": True,
+        "comparison": ">",
+        "quality_per": "image",
+        # One quality for a whole image counts a missed pedestrian as much as the road.
+        "weighting": "confidence",
+        "batchnorm": "batch",
+    },
+    "augment": {"jitter_strength": 0.2, "draw_per": "image"},
+}
+"""Each value with its reason; what each is worth is measured in benchmarks/NOTES.md."""
+
+RECIPES: dict[Recipe, dict[str, dict[str, Any]]] = {"paper": PAPER, "daformer": DAFORMER, "adapt": ADAPT}
 
 
 def with_values(config: Config, values: dict[str, dict[str, Any]]) -> Config:
@@ -53,6 +93,9 @@ def with_values(config: Config, values: dict[str, dict[str, Any]]) -> Config:
     return replace(config, **groups)
 
 
-def with_recipe(config: Config, recipe: Literal["paper", "daformer"]) -> Config:
-    """A copy of `config` with every silent point set as `recipe` has it."""
-    return replace(with_values(config, RECIPES[recipe]), recipe=recipe)
+def with_recipe(config: Config, recipe: Recipe) -> Config:
+    """A copy of `config` with every value that `recipe` sets. A loss that is off stays off."""
+    values = RECIPES[recipe]
+    if config.loss.intra_weight == 0:
+        values = {**values, "loss": {k: v for k, v in values["loss"].items() if k != "intra_weight"}}
+    return replace(with_values(config, values), recipe=recipe)

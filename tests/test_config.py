@@ -9,7 +9,7 @@ import pytest
 
 from iidm.cli import parse_config, read_config, write_config
 from iidm.config import Config, LossConfig
-from iidm.method.catalog import METHODS
+from iidm.method.catalog import METHODS, with_method
 from iidm.presets import PRESETS, preset_config
 from iidm.recipes import RECIPES, with_recipe
 from iidm.types import UserError
@@ -89,10 +89,37 @@ def test_recipes_differ_where_the_table_says_and_nowhere_else() -> None:
     assert (paper.mixing.classes_from, daformer.mixing.classes_from) == ("image", "batch")
     assert (paper.loss.mixed_normalizer, daformer.loss.mixed_normalizer) == ("sum", "pixels")
     assert (paper.teacher.ema_ramp, daformer.teacher.ema_ramp) == (False, True)
+    adapt = with_recipe(Config(), "adapt")
+    assert (paper.loss.class_balance, daformer.loss.class_balance, adapt.loss.class_balance) == (0.0, 0.0, 0.5)
+    assert (paper.loss.intra_weight, daformer.loss.intra_weight, adapt.loss.intra_weight) == (2.0, 2.0, 1.0)
+    assert (paper.data.scale_range, adapt.data.scale_range) == ((1.0, 1.0), (0.5, 2.0))
+    assert with_recipe(adapt, "daformer") == daformer
     assert with_recipe(daformer, "paper") == paper
-    assert {group: set(values) for group, values in RECIPES["paper"].items()} == {
-        group: set(values) for group, values in RECIPES["daformer"].items()
-    }
+    fields_of = [{group: set(values) for group, values in recipe.items()} for recipe in RECIPES.values()]
+    assert all(fields == fields_of[0] for fields in fields_of)
+
+
+def test_a_loss_that_is_off_stays_off_in_every_recipe() -> None:
+    for recipe in RECIPES:
+        assert with_recipe(preset_config("gta5-cityscapes-0"), recipe).loss.intra_weight == 0.0
+
+
+def test_every_preset_but_the_papers_has_the_recipe_adapt() -> None:
+    for name in PRESETS:
+        paper = name.startswith(("gta5", "synthia"))
+        assert preset_config(name).recipe == ("paper" if paper else "adapt")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_says_of_its_teacher_holds_in_every_recipe(method: str) -> None:
+    """The rows of IIDM's own tables take the recipe's; a published method must not change with it."""
+    found = {with_method(with_recipe(Config(), recipe), method).teacher.weighting for recipe in RECIPES}
+    labels = with_method(Config(), method).loss
+    by_teacher = labels.inter_weight > 0 or labels.intra_weight > 0
+    own = method == "iidm" or method.startswith(("source_target", "target_intra"))
+    assert len(found) == 1 or own or not by_teacher
+    weights = {with_method(with_recipe(Config(), recipe), method).loss.intra_weight for recipe in RECIPES}
+    assert len(weights) == 1 or own
 
 
 def test_options_override_method_override_recipe_override_preset() -> None:

@@ -1,12 +1,12 @@
 """Every value of a run, each with its unit, its source and what the public code of the field does.
 
-The two recipes are in `recipes.py`, presets in `presets.py`, the command line in `cli.py`.
+The recipes are in `recipes.py`, presets in `presets.py`, the command line in `cli.py`.
 """
 
 from .checks import unknown_name
 from .data import DataConfig, DatasetConfig
 from .method import AugmentConfig, LossConfig, MixingConfig, Normalizer, TeacherConfig
-from .run import PROFILE_WARMUP, Config, Streams, streams_of
+from .run import PROFILE_WARMUP, Config, Recipe, Streams, streams_of
 from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, StepConfig
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "Normalizer",
     "OptimConfig",
+    "Recipe",
     "StepConfig",
     "Streams",
     "TeacherConfig",

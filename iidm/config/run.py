@@ -12,6 +12,8 @@ from .data import DataConfig
 from .method import AugmentConfig, LossConfig, MixingConfig, TeacherConfig
 from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, StepConfig
 
+Recipe = Literal["paper", "daformer", "adapt"]
+
 PROFILE_WARMUP = 6
 """Steps before the first that `profile` records: a CUDA graph is captured in the fourth."""
 
@@ -24,8 +26,9 @@ class Config:
     """Where the values came from; see --list-presets."""
     method: str = "iidm"
     """Which losses are on; see --list-methods."""
-    recipe: Literal["paper", "daformer"] = "paper"
-    """Values for the points where the paper is silent: its equations as written, or the inherited code's behaviour."""
+    recipe: Recipe = "paper"
+    """Where losses, mixes, teacher and scales have their values from: the paper's equations as written, the inherited
+    code's behaviour, or what was found best for few labeled real images (recipes.py)."""
     source_root: Path | None = None
     """Folder of the source data set."""
     target_root: Path | None = None

@@ -14,7 +14,7 @@ from iidm.types import UserError
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
-@pytest.mark.parametrize("recipe", ["paper", "daformer"])
+@pytest.mark.parametrize("recipe", ["paper", "daformer", "adapt"])
 def test_merged_branches_are_sequential_ones(recipe: str, backbone: str) -> None:
     results = [
         gradients(make_step(config_of(recipe=recipe, branches=branches), backbone), [batch()])
@@ -44,7 +44,7 @@ def test_a_compiled_step_is_an_eager_one(branches: str) -> None:
     assert before.keys() == dict(compiled.student.named_parameters()).keys()  # checkpoints keep their names
 
 
-@pytest.mark.parametrize("recipe", ["paper", "daformer"])
+@pytest.mark.parametrize("recipe", ["paper", "daformer", "adapt"])
 def test_accumulated_batches_are_one_step_over_their_sum(recipe: str) -> None:
     """Without randomness: the same batch twice is twice its sum, or once its mean."""
     once = gradients(make_step(config_of("source_target", recipe)), [batch()])
@@ -53,6 +53,8 @@ def test_accumulated_batches_are_one_step_over_their_sum(recipe: str) -> None:
     for name, value in twice[0].items():
         torch.testing.assert_close(value, factor * once[0][name], rtol=1e-4, atol=1e-4 * float(value.abs().max()))
     assert twice[2] == pytest.approx(once[2], rel=1e-5)  # logged as means
+    if recipe == "adapt":
+        return  # the shares of the classes follow batch by batch: the second's are not those of a step of its own
     one, two = (gradients(make_step(config_of("source_target", recipe)), [batch(seed)])[0] for seed in (0, 1))
     both = gradients(make_step(config_of("source_target", recipe)), [batch(0), batch(1)])[0]
     for name, value in both.items():

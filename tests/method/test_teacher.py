@@ -1,6 +1,7 @@
 """The EMA teacher: decay, ramp, BatchNorm and pseudo-labels, against hand-computed values."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -123,3 +124,13 @@ def test_quality_per_batch_is_one_value_for_all_images() -> None:
     config = TeacherConfig(quality_per="batch")
     pseudo = Teacher(Constant(logits), config, labels_images=True).pseudo_label(torch.zeros(2, 3, 1, 4), (1, 4))
     assert pseudo.quality.tolist() == [3 / 8, 3 / 8]
+
+
+def test_each_pixel_may_weigh_as_much_as_the_teacher_is_sure_of_it() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]]).T[None, :, None, :]  # two pixels: p = 0.88 and 0.5
+    teacher = Teacher(network(), TeacherConfig(weighting="confidence"), labels_images=True)
+    weight = teacher.read(logits, (1, 2)).weight
+    assert weight is not None and weight.shape == (1, 1, 2)
+    assert weight.flatten().tolist() == pytest.approx([1 / (1 + math.exp(-2)), 0.5], abs=1e-5)
+    sure = Teacher(network(), TeacherConfig(weighting="confident", confidence_threshold=0.8), labels_images=True)
+    assert sure.read(logits, (1, 2)).weight.flatten().tolist() == [1.0, 0.0]

@@ -14,7 +14,7 @@ from iidm.types import LabeledImages, UserError
 from ..base import Method, Scene
 from ..cells import dominant_cells
 from ..losses import Branch, Objective, Output
-from .entry import WITHOUT_LABELS, Entry, Values
+from .entry import MEANS, WITHOUT_LABELS, Entry, Values
 
 THINGS = frozenset(
     "person pedestrian rider bicyclist bicycle motorcycle car truck bus train".split()
@@ -87,8 +87,8 @@ def _values(config: Config) -> Values:
             **WITHOUT_LABELS,
             "source_weight": 1.0,
             "inter_weight": 1.0,
+            **MEANS,
             "auxiliary_weight": 0.005,
-            **RECIPE["loss"],
         },
         "mixing": {**RECIPE["mixing"], "mask": "classmix", "strategy": "one-xu-two-streams"},
         "teacher": {

@@ -115,7 +115,13 @@ DIGA = Entry(
     {
         "loss": {**WITHOUT_LABELS, **MEANS, "source_weight": 1.0, "inter_weight": 1.0, "auxiliary_weight": 0.25},
         "mixing": {**MIXING, "strategy": "one-xu-two-streams", "pasted_weight": "one"},
-        "teacher": {"ema_decay": 0.999, "ema_ramp": True, "labels_by": "teacher", "batchnorm": "batch"},
+        "teacher": {
+            "ema_decay": 0.999,
+            "ema_ramp": True,
+            "labels_by": "teacher",
+            "weighting": "quality",
+            "batchnorm": "batch",
+        },
     },
     DiGA,
 )

@@ -24,6 +24,7 @@ def _french(mask: str, **mixing: Any) -> Values:
             "confidence_threshold": 0.97,
             "comparison": ">",
             "quality_per": "batch",
+            "weighting": "quality",
             "batchnorm": "batch",
         },
         "augment": {"jitter_probability": 0.0, "blur_probability": 0.0},
