@@ -92,7 +92,7 @@ def test_recipes_differ_where_the_table_says_and_nowhere_else() -> None:
     adapt = with_recipe(Config(), "adapt")
     assert (paper.loss.class_balance, daformer.loss.class_balance, adapt.loss.class_balance) == (0.0, 0.0, 0.5)
     assert (paper.loss.intra_weight, daformer.loss.intra_weight, adapt.loss.intra_weight) == (2.0, 2.0, 1.0)
-    assert (paper.data.scale_range, adapt.data.scale_range) == ((1.0, 1.0), (0.5, 2.0))
+    assert (paper.teacher.weighting, adapt.teacher.weighting) == ("quality", "confidence")
     assert with_recipe(adapt, "daformer") == daformer
     assert with_recipe(daformer, "paper") == paper
     fields_of = [{group: set(values) for group, values in recipe.items()} for recipe in RECIPES.values()]
