@@ -11,11 +11,12 @@ import make_datasets as make
 import numpy as np
 import pytest
 
-from iidm.config import Config, DataConfig, DatasetConfig, LossConfig
+from iidm.config import Config, DataConfig, DatasetConfig, EvalConfig, LossConfig
 from iidm.data.datasets import Dataset, open_dataset
 from iidm.data.domains import (
     open_domains,
     open_folder,
+    open_plain_target,
     open_validation,
     target_classes,
     training_size_for,
@@ -96,6 +97,38 @@ def test_other_losses_do_not_change_which_images_are_unlabeled(gta5_cityscapes: 
     config = _config("gta5", "cityscapes", gta5_cityscapes, labeled_count=3)
     without = replace(config, loss=LossConfig(target_weight=0, intra_weight=0))
     assert _names(open_domains(config).unlabeled) == _names(open_domains(without).unlabeled)
+
+
+@pytest.mark.parametrize("losses", [(1, 1, 1, 1), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 0)])
+def test_plain_target_images_are_labeled_and_unlabeled_ones_together_whatever_the_losses(
+    gta5_cityscapes: Path, losses: tuple[float, ...]
+) -> None:
+    config = _config("gta5", "cityscapes", gta5_cityscapes, loss=LossConfig(*losses), labeled_count=2)
+    domains = open_domains(config)
+    assert domains.plain_target is not None
+    assert len(_names(domains.plain_target)) == 6 and _names(domains.plain_target) == sorted(
+        _names(domains.plain_target)
+    )
+    assert all(sample.label is None for sample in domains.plain_target.samples)
+    held_out = {domains.val.origin(sample) for sample in domains.val.samples}
+    assert not held_out & {domains.plain_target.origin(sample) for sample in domains.plain_target.samples}
+    alone = open_plain_target(config)
+    assert alone is not None and _names(alone) == _names(domains.plain_target)
+    running = replace(config, eval=EvalConfig(statistics="running"))
+    assert open_domains(running).plain_target is None
+
+
+def test_plain_target_images_are_those_of_the_lists_without_the_validation_images(
+    gta5_cityscapes: Path, tmp_path: Path
+) -> None:
+    config = _config("gta5", "cityscapes", gta5_cityscapes, labeled_count=2)
+    names = sorted(s.name for s in open_dataset(config.data.target, config.target_root, "train").samples)
+    for kind, chosen in (("labeled", names[:1]), ("unlabeled", names[2:4])):
+        (tmp_path / f"{kind}.txt").write_text("\n".join(chosen))
+    lists = replace(config.data, labeled_list=tmp_path / "labeled.txt", unlabeled_list=tmp_path / "unlabeled.txt")
+    assert _names(open_domains(replace(config, data=lists)).plain_target) == [names[0], *names[2:4]]
+    folders = replace(config.data.target, val_images="leftImg8bit/train", val_labels="gtFine/train")
+    assert open_plain_target(replace(config, data=replace(config.data, target=folders))) is None
 
 
 def test_a_needed_stream_that_is_empty_says_what_to_do(gta5_cityscapes: Path) -> None:
