@@ -70,6 +70,11 @@ def main(argv: Sequence[str]) -> None:
     if arguments.statistics == "target":
         config = with_values(config, {"eval": {"statistics": "target"}})
         plain_target = open_plain_target(config, target_root=arguments.target_root)
+        if plain_target is None:
+            raise UserError(
+                "--statistics target needs the run's labeled or unlabeled target images, and there are none where they"
+                " were. Name their data set with --target-root, or leave the statistics as saved."
+            )
         statistics, note = target_statistics(config, plain_target, networks, amp_dtype)
     else:
         saved = read_metadata(checkpoint).get("statistics", "running")

@@ -12,7 +12,7 @@ import small_runs
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import STEPS, evaluate, metrics, options, train, weights
+from small_runs import STEPS, evaluate, metrics, options, refusal, train, weights
 from torch import Tensor, nn
 
 from iidm.evaluation import normalize_image
@@ -99,6 +99,16 @@ def test_evaluate_says_which_statistics_it_used(runs: dict[str, Path], tmp_path:
     del facts["statistics"]  # as runs wrote it that knew one kind alone
     metadata.write_text(json.dumps(facts))
     assert "as saved: running" in evaluate([before]).out
+
+
+def test_statistics_that_cannot_be_had_are_refused(runs: dict[str, Path], dark_data: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(dark_data / "target", tmp_path / "target")
+    shutil.rmtree(moved / "images" / "train")
+    words = [runs["running"], "--target-root", moved]
+    assert "as saved: running" in evaluate(words).out
+    assert "--statistics target needs the run's labeled or unlabeled target images" in refusal(
+        "evaluate", [*words, "--statistics", "target"]
+    )
 
 
 def test_a_run_whose_teacher_reads_them_goes_on_bit_for_bit(dark_data: Path, tmp_path: Path) -> None:
