@@ -33,8 +33,8 @@ class LossConfig:
     mixed_normalizer: Normalizer = "sum"
     """Divisor of L_inter and L_intra: `sum` (paper eqs. 7-8), `pixels` (DAFormer, DACS)."""
     class_balance: float = 0.0
-    """Strength of the logit adjustment (balance.py): 0 none, 1 as if all classes were equally common. The paper, DACS
-    and DAFormer have none."""
+    """Strength of the logit adjustment (balance.py): 0 none, 1 as if all classes were equally common; the mixes have
+    half of it. The paper, DACS and DAFormer have none."""
     auxiliary_weight: float = 0.0
     """Factor of a method's further term (--list-methods says which it is); IIDM has none."""
 

@@ -10,7 +10,7 @@ from small_steps import batch, config_of, gradients, make_step
 from torch import Tensor
 
 from iidm.config import LossConfig
-from iidm.method.balance import DECAY, LEAST_SHARE, STRIDE, ClassBalance
+from iidm.method.balance import BRANCHES, DECAY, LEAST_SHARE, STRIDE, ClassBalance
 from iidm.method.losses import Branch, Output, branch_terms
 from iidm.recipes import with_values
 from iidm.types import IGNORE_INDEX, UserError
@@ -40,10 +40,19 @@ def test_the_bias_is_the_logarithm_of_the_share_of_each_branch_times_the_strengt
 def test_shares_follow_the_labels_over_many_steps() -> None:
     balance = ClassBalance(1.0, CPU)
     for label in (columns(0), columns(1), columns(1)):
-        (found,) = balance([branch("inter", label)])
+        (found,) = balance([branch("target", label)])
     assert found.logit_bias is not None
     first, others = DECAY**2, DECAY + 1
     assert found.logit_bias[:2].exp().tolist() == pytest.approx([first / (first + others), others / (first + others)])
+
+
+def test_a_mix_has_half_of_the_strength_as_half_of_its_labels_are_adjusted_already() -> None:
+    label = columns(0, 0, 0, 1)
+    found = ClassBalance(0.8, CPU)([branch(name, label) for name in BRANCHES])
+    logs = torch.tensor([0.75, 0.25]).log()
+    for one, strength in zip(found, (0.8, 0.8, 0.4, 0.4), strict=True):
+        assert one.logit_bias is not None
+        assert one.logit_bias[:2].tolist() == pytest.approx((strength * logs).tolist())
 
 
 def test_ignored_pixels_count_for_nothing_and_weights_count() -> None:
@@ -51,7 +60,7 @@ def test_ignored_pixels_count_for_nothing_and_weights_count() -> None:
     weight = torch.ones(label.shape)
     weight[..., STRIDE : 2 * STRIDE] = 0.5
     weight[..., 2 * STRIDE : 3 * STRIDE] = 0.0
-    (found,) = ClassBalance(1.0, CPU)([branch("intra", label, weight)])
+    (found,) = ClassBalance(1.0, CPU)([branch("source", label, weight)])
     assert found.logit_bias is not None
     assert found.logit_bias[:2].exp().tolist() == pytest.approx([2 / 3, 1 / 3])
     nothing = torch.full((1, 8, 8), IGNORE_INDEX, dtype=torch.uint8)
