@@ -313,23 +313,36 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
     finished: Finished, data: Path, tmp_path: Path, full_disk: list[int]
 ) -> None:
     run_dir = tmp_path / "run"
-    full_disk[0] = 4  # three files of step 3, and one of step 6
+    full_disk[0] = 5  # four files of step 3, and one of step 6
     message = refusal("train", options(data, run_dir, "--amp", "--quiet"))
     assert "No space left on device" in message
     assert f"--resume {run_dir}" in message
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-00000003"]
     assert weights(run_dir, 3) == weights(finished.run_dir, 3)
-    full_disk[0] = 3  # some space was freed
+    full_disk[0] = 4  # some space was freed
     train(["--resume", run_dir, "--quiet"])
     assert weights(run_dir, STEPS) == weights(finished.run_dir, STEPS)
 
 
-@pytest.mark.parametrize("file", ["s1.jpg", "t5.png"])
-def test_an_image_that_breaks_in_the_middle_is_named_after_a_checkpoint(
-    file: str, finished: Finished, own_data: Path, tmp_path: Path
+def test_a_target_image_that_cannot_be_read_is_named_before_the_first_step(
+    finished: Finished, own_data: Path, tmp_path: Path
 ) -> None:
-    domain = {"s": "source", "t": "target"}[file[0]]
-    path = own_data / domain / "images" / "train" / file
+    """The statistics of the target are taken of all of them: nothing is trained and lost."""
+    path = own_data / "target" / "images" / "train" / "t5.png"
+    whole = path.read_bytes()
+    cut(path, 0.6)
+    words = options(own_data, tmp_path / "run", "--amp", "--quiet", "--data.no-check")
+    assert str(path) in refusal("train", words)
+    assert not (tmp_path / "run").exists()
+    path.write_bytes(whole)
+    train(words)
+    assert weights(tmp_path / "run", STEPS) == weights(finished.run_dir, STEPS)
+
+
+def test_an_image_that_breaks_in_the_middle_is_named_after_a_checkpoint(
+    finished: Finished, own_data: Path, tmp_path: Path
+) -> None:
+    path = own_data / "source" / "images" / "train" / "s1.jpg"
     whole = path.read_bytes()
     cut(path, 0.6)
     run_dir = tmp_path / "run"
