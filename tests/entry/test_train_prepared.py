@@ -134,6 +134,7 @@ def test_a_damaged_file_stops_a_run_that_goes_on_without_it_as_if_it_had_never_b
     path = _drawn_at(folder, 3)
     _damage(path)
     ones = "--data.source-batch 1 --data.target-batch 1 --data.unlabeled-batch 1 --data.no-check".split()
+    ones += ["--eval.statistics", "running"]  # those of the target would read the file before the first step
     stopped = tmp_path / "stopped"
     message = refusal("train", options(folder, stopped, *ones, "--quiet", "--log.checkpoint-every", "0"))
     assert str(path) in message and f"--resume {stopped}" in message
