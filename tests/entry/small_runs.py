@@ -74,6 +74,7 @@ def options(data: Path, run_dir: Path, *more: str, roots: Sequence[str] = ("sour
     words += "--data.labeled-count 2 --data.crop-size 48 64 --data.rare-class-min-px 60".split()
     words += "--data.rare-class-min-crop-px 30 --model.backbone resnet18 --model.output-stride 16".split()
     words += f"--model.weights none --optim.warmup-steps 2 --max-steps {STEPS}".split()
+    words += "--eval.statistics-crops 8".split()
     words += "--log.every 1 --log.preview-every 0 --log.checkpoint-every 3 --log.no-tensorboard".split()
     return [*words, *more]
 

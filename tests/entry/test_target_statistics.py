@@ -12,13 +12,21 @@ import small_runs
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import STEPS, evaluate, metrics, options, refusal, train, weights
+from small_runs import STEPS, evaluate, metrics, refusal, train, weights
 from torch import Tensor, nn
 
 from iidm.evaluation import normalize_image
 
 DARKER = 4
 """The target's pixel values are divided by it, so that no statistic of both domains fits either of them."""
+
+
+CROPS = 64
+
+
+def options(data: Path, run_dir: Path, *more: str) -> list[str]:
+    """Words for iidm.train with as many crops as users have."""
+    return small_runs.options(data, run_dir, "--eval.statistics-crops", str(CROPS), *more)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +98,7 @@ def test_evaluate_says_which_statistics_it_used(runs: dict[str, Path], tmp_path:
     assert "as saved: target" in evaluate([runs["target"]]).out
     assert "as saved: running" in evaluate([runs["running"]]).out
     assert (
-        "those of the target, from 64 plain crops of its 6 images"
+        f"those of the target, from {CROPS} plain crops of its 6 images"
         in evaluate([runs["running"], "--statistics", "target"]).out
     )
     before = shutil.copytree(runs["running"], tmp_path / "before")
@@ -136,7 +144,7 @@ def test_the_source_alone_takes_them_where_there_are_target_images_and_says_wher
     if not kept:
         shutil.rmtree(data / "target" / "images" / "train")
     said = train(options(data, tmp_path / "run", "--method", "source_only")).err
-    assert ("those of the target, from 64 plain crops of its 6 images" in said) == kept
+    assert (f"those of the target, from {CROPS} plain crops of its 6 images" in said) == kept
     assert ("there is no target image to take others from" in said) == (not kept)
     state = saved(tmp_path / "run", "student")
     target = first_means(state, dark_data / "target/images/train")
@@ -150,4 +158,4 @@ def test_a_damaged_target_image_is_left_out_of_them_as_it_is_of_training(dark_da
     damaged = data / "target" / "images" / "train" / "t3.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
     words = options(data, tmp_path / "run", "--method", "source_target", "--data.skip-damaged")
-    assert "64 plain crops" in train(words).err
+    assert f"{CROPS} plain crops" in train(words).err
