@@ -64,10 +64,11 @@ def target_statistics(
     elif plain_target is None:
         note = "those of training, as there is no target image to take others from"
     else:
-        count, images = config.eval.statistics_crops, len(plain_target.samples)
+        count = config.eval.statistics_crops
         device = next(next(iter(networks.values())).parameters()).device
         crops = plain_crops(plain_target, config.data, count, seed=config.seed, device=device, damaged=damaged)
-        note = f"those of the target, from {count} plain crops of its {images} images"
+        drawn, images = sum(map(len, crops)), len(plain_target.samples)
+        note = f"those of the target, from {drawn} plain crops of its {images} images"
     return NormStatistics(crops, normalize_image, amp_dtype), f"BatchNorm statistics: {note}"
 
 

@@ -124,8 +124,8 @@ def plain_crops(
     device: torch.device,
     damaged: Collection[Path] = (),
 ) -> list[torch.Tensor]:
-    """`count` crops of a data set as training draws its unlabeled ones, without augmentation but the flip, in the size
-    that evaluation sees.
+    """`count` crops of a data set, or a few more to fill the last batch, as training draws its unlabeled ones: without
+    augmentation but the flip, and in the size that evaluation sees.
 
     Args:
         damaged: files that are known to be damaged, which `data.skip_damaged` leaves out.

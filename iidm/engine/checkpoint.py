@@ -144,7 +144,8 @@ def load_checkpoint(
     for name, module in modules.items():
         start = f"buffers.{name}."
         kept = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-        module.load_state_dict({**module.state_dict(), **kept})
+        if kept:
+            module.load_state_dict({**module.state_dict(), **kept})
     if optimizer is not None:
         _require_same_groups(optimizer, metadata["optimizer"]["param_groups"], checkpoint)
         own = [group["lr"] for group in optimizer.param_groups]

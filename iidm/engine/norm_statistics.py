@@ -23,7 +23,7 @@ class NormStatistics:
     """Puts the BatchNorm statistics of given images into networks, for a while.
 
     Args:
-        batches: images uint8 [B,H,W,3], all of one size, plain. None: nothing is ever changed.
+        batches: images uint8 [B,H,W,3], all of one size, plain. Empty: nothing is ever changed.
         normalize: uint8 [B,H,W,3] -> float [B,3,H,W].
         amp_dtype: of autocast; None: float32.
     """

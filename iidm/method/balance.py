@@ -8,7 +8,7 @@ in what is added, and the network's own logits, which label images, are free of 
 so that a source with other shares than the target, or a class that is sampled often, leaves no trace either.
 
 In a mix the pasted half has true labels, to which all of this holds. The other half was labeled by logits that are
-free of rarity already: a student that learned them with the whole bias would be adjusted twice, and more with every
+adjusted already: a student that learned them with the whole bias would be adjusted twice, and more with every
 round. A mix has one bias for all of its pixels, so it has half of it.
 """
 
