@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import cattrs
 import tyro
 from cattrs.preconf.json import make_converter
+from PIL import Image
 
 from .config import Config, unknown_name
 from .method.catalog import describe_methods, with_method
@@ -38,6 +40,7 @@ CHANGEABLE_ON_RESUME = (
     "step.recompute",
     "data.workers",
     "data.skip_damaged",
+    "eval.window_batch",
 )
 """What a resumed run may be given anew: nothing that changes the mathematics (beyond rounding) or the data order."""
 
@@ -104,6 +107,8 @@ def config_as_dict(config: Config) -> dict[str, Any]:
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Run an entry point. A UserError becomes one line on stderr and exit status 2, as does a file that cannot be
     written (a full disk, no permission). Ctrl-C outside the training loop, which saves, ends with status 130."""
+    # Pillow takes images of more than 89 million pixels for an attack; these are the user's own.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
         main(sys.argv[1:])
     except UserError as error:

@@ -4,6 +4,7 @@ python -m iidm.evaluate RUN                                    its own validatio
 python -m iidm.evaluate RUN --images DIR --labels DIR          any labeled folder in the run's raw label ids
 python -m iidm.evaluate RUN --network student --json           one network, as JSON on stdout
 python -m iidm.evaluate RUN --statistics target                as a network for the target, if it was not saved so
+python -m iidm.evaluate RUN --mode slide --window 512 512      in overlapping windows, logits averaged
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Annotated, Literal
 import tyro
 
 from iidm.cli import run_main
+from iidm.config import sliding_window
 from iidm.data import open_folder, open_plain_target, open_validation
 from iidm.engine.checkpoint import read_metadata
 from iidm.engine.metrics import score_table
 from iidm.engine.norm_statistics import NormStatistics
 from iidm.engine.runtime import pick_device
-from iidm.evaluation import evaluate_networks, normalize_image, results_json, target_statistics
+from iidm.evaluation import evaluate_networks, normalize_image, results_json, target_statistics, with_windows
 from iidm.recipes import with_values
 from iidm.runs import load_network, open_run, run_precision
 from iidm.types import UserError
@@ -43,6 +45,12 @@ class Arguments:
     statistics: Literal["saved", "target"] = "saved"
     """BatchNorm statistics: as saved, or those of plain target images, for runs that were saved with their training's
     (--eval.statistics running, and all before iidm had that option)."""
+    mode: Literal["whole", "slide"] | None = None
+    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says."""
+    window: tuple[int, int] | None = None
+    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
+    stride: tuple[int, int] | None = None
+    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
     json: bool = False
     """Print JSON in place of the table."""
     target_root: Path | None = None
@@ -60,6 +68,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--images and --labels go together: both folders, or none for the run's validation images.")
     device = pick_device(arguments.device)
     config, checkpoint = open_run(arguments.run)
+    config = with_windows(config, arguments.mode, arguments.window, arguments.stride)
     if arguments.images is not None and arguments.labels is not None:
         dataset = open_folder(config, arguments.images, arguments.labels)
     else:
@@ -84,7 +93,8 @@ def main(argv: Sequence[str]) -> None:
     if arguments.json:
         print(json.dumps(results_json(scores, len(dataset.samples)), indent=2))
     else:
-        print(f"{arguments.run} · {checkpoint.name} · {len(dataset.samples)} images of {dataset.name}")
+        seen = sliding_window(config) or "whole images"
+        print(f"{arguments.run} · {checkpoint.name} · {len(dataset.samples)} images of {dataset.name} · {seen}")
         print(note)
         print(score_table(scores))
 

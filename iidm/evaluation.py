@@ -6,17 +6,18 @@ import json
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from iidm.config import Config
+from iidm.config import Config, sliding_window
 from iidm.data import Dataset, EvalLoader, plain_crops
 from iidm.engine.metrics import Scores, evaluate, score_table
 from iidm.engine.norm_statistics import NormStatistics, running_statistics
 from iidm.kernels.jitter import normalize
-from iidm.types import MEAN_RGB, STD_RGB
+from iidm.recipes import with_values
+from iidm.types import MEAN_RGB, STD_RGB, UserError
 
 normalize_image = partial(normalize, mean=MEAN_RGB, std=STD_RGB)
 """uint8 [B,H,W,3] -> float [B,3,H,W], as every backbone here was trained."""
@@ -35,8 +36,26 @@ def evaluate_networks(
             device=device,
             amp_dtype=amp_dtype,
             align_corners=config.model.align_corners,
+            windows=sliding_window(config),
             normalize=normalize_image,
         )
+
+
+def with_windows(
+    config: Config,
+    mode: Literal["whole", "slide"] | None,
+    window: tuple[int, int] | None,
+    stride: tuple[int, int] | None,
+) -> Config:
+    """A run's configuration with what --mode, --window and --stride say in place of its own; None leaves a value.
+
+    Raises: UserError for a window or a stride where images are seen whole, and for those that do not fit together.
+    """
+    given = {"mode": mode, "window": window, "stride": stride}
+    config = with_values(config, {"eval": {name: value for name, value in given.items() if value is not None}})
+    if config.eval.mode == "whole" and (window or stride):
+        raise UserError("--window and --stride say how windows lie, and this run sees images whole; add --mode slide.")
+    return config
 
 
 def target_statistics(

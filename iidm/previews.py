@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iidm.config import sliding_window
 from iidm.data import Domains, EvalLoader
 from iidm.engine.log import RunLog
 from iidm.engine.preview import Panel, colorize, save_sheet
+from iidm.engine.windows import image_logits
 from iidm.evaluation import normalize_image
 from iidm.kernels.pseudo_label import pseudo_label
 from iidm.method import TrainStep
@@ -83,8 +85,9 @@ def _predict(network: nn.Module, batch: EvalBatch, step: TrainStep) -> Tensor:
         torch.inference_mode(),
         torch.autocast(step.device.type, dtype=step.amp_dtype, enabled=step.amp_dtype is not None),
     ):
-        logits = network(normalize_image(batch.image))
-        label = pseudo_label(logits, (height, width), 0.0, align_corners=step.config.model.align_corners).label
+        image, align_corners = normalize_image(batch.image), step.config.model.align_corners
+        logits = image_logits(network, image, sliding_window(step.config), align_corners=align_corners)
+        label = pseudo_label(logits, (height, width), 0.0, align_corners=align_corners).label
     network.train(was_training)
     return label
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iidm.cli import parse_config, read_config, write_config
-from iidm.config import Config, LossConfig
+from iidm.config import Config, LossConfig, sliding_window
 from iidm.method.catalog import METHODS, with_method
 from iidm.presets import PRESETS, preset_config
 from iidm.recipes import RECIPES, with_recipe
@@ -116,7 +116,7 @@ def test_what_a_method_says_of_its_teacher_holds_in_every_recipe(method: str) ->
     found = {with_method(with_recipe(Config(), recipe), method).teacher.weighting for recipe in RECIPES}
     labels = with_method(Config(), method).loss
     by_teacher = labels.inter_weight > 0 or labels.intra_weight > 0
-    own = method == "iidm" or method.startswith(("source_target", "target_intra"))
+    own = method.startswith("iidm") or method.startswith(("source_target", "target_intra"))
     assert len(found) == 1 or own or not by_teacher
     weights = {with_method(with_recipe(Config(), recipe), method).loss.intra_weight for recipe in RECIPES}
     assert len(weights) == 1 or own
@@ -145,6 +145,10 @@ def test_options_override_method_override_recipe_override_preset() -> None:
         ("--loss.source-weight -1", ["source-weight", "-1"]),
         ("--data.crop-size 4 4", ["crop-size", "16"]),
         ("--teacher.confidence-threshold 2", ["confidence-threshold", "between 0 and 1"]),
+        ("--eval.window 8 64", ["eval.window", "16", "(8, 64)"]),
+        ("--data.crop-size 48 64 --eval.stride 24 65", ["eval.stride", "1 to 48 down", "1 to 64 right", "(24, 65)"]),
+        ("--eval.window 48 64 --eval.stride 0 32", ["eval.stride", "(0, 32)"]),
+        ("--eval.window-batch 0", ["eval.window-batch", "at least 1"]),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(line: str, words: list[str]) -> None:
@@ -190,6 +194,24 @@ def test_a_resumed_run_refuses_what_would_make_it_another_run(tmp_path: Path) ->
     assert resume == tmp_path
     assert (config.quiet, config.data.workers) == (True, 2)
     assert replace(config, quiet=False, run_dir=None).optim == preset_config("scenes").optim
+
+
+def test_a_configuration_of_before_there_were_windows_sees_whole_images(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    write_config(preset_config("camvid-dusk"), path)
+    data = json.loads(path.read_text())
+    data["eval"] = {"statistics": "target", "statistics_crops": 64}
+    path.write_text(json.dumps(data))
+    assert read_config(path) == preset_config("camvid-dusk")
+    assert sliding_window(read_config(path)) is None
+
+
+def test_windows_are_the_training_crop_every_half_of_it_unless_others_are_given() -> None:
+    slide = "--preset folder --eval.mode slide --data.crop-size 49 64".split()
+    assert sliding_window(parse_config(slide)[0]) == ((49, 64), (25, 32), 4)
+    own = "--eval.window 100 81 --eval.window-batch 2".split()
+    assert sliding_window(parse_config([*slide, *own])[0]) == ((100, 81), (50, 41), 2)
+    assert sliding_window(parse_config([*slide, *own, "--eval.stride", "100", "1"])[0]) == ((100, 81), (100, 1), 2)
 
 
 def test_every_method_has_a_line() -> None:

@@ -6,8 +6,8 @@ The recipes are in `recipes.py`, presets in `presets.py`, the command line in `c
 from .checks import unknown_name
 from .data import DataConfig, DatasetConfig
 from .method import AugmentConfig, LossConfig, MixingConfig, Normalizer, TeacherConfig
-from .run import PROFILE_WARMUP, Config, Recipe, Streams, streams_of
-from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, StepConfig
+from .run import PROFILE_WARMUP, Config, Recipe, Streams, sliding_window, streams_of
+from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, SlidingWindow, StepConfig
 
 __all__ = [
     "PROFILE_WARMUP",
@@ -23,9 +23,11 @@ __all__ = [
     "Normalizer",
     "OptimConfig",
     "Recipe",
+    "SlidingWindow",
     "StepConfig",
     "Streams",
     "TeacherConfig",
+    "sliding_window",
     "streams_of",
     "unknown_name",
 ]

@@ -10,7 +10,7 @@ from ..types import UserError
 from .checks import require
 from .data import DataConfig
 from .method import AugmentConfig, LossConfig, MixingConfig, TeacherConfig
-from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, StepConfig
+from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, SlidingWindow, StepConfig
 
 Recipe = Literal["paper", "daformer", "adapt"]
 
@@ -66,7 +66,7 @@ class Config:
     step: StepConfig = field(default_factory=StepConfig)
     """How a step is run."""
     eval: EvalConfig = field(default_factory=EvalConfig)
-    """Which network is saved and scored."""
+    """Which network is saved and scored, and how it sees an image."""
     log: LogConfig = field(default_factory=LogConfig)
     """Logs, pictures and checkpoints."""
 
@@ -75,6 +75,7 @@ class Config:
         most = max(self.max_steps - PROFILE_WARMUP, 0)
         need = f"0 to {most} (--max-steps {self.max_steps}, of which the first {PROFILE_WARMUP} warm up)"
         require(0 <= self.profile <= most, "profile", self.profile, need)
+        self.eval.sliding_window(self.data.crop_size)  # refuses strides that do not fit
         mixes = {"inter_weight": "source_batch"}
         if self.mixing.intra_from == "labeled":
             mixes["intra_weight"] = "target_batch"
@@ -109,5 +110,10 @@ def streams_of(config: Config) -> Streams:
     return Streams(
         source=loss.source_weight > 0 or (inter and pastes),
         labeled=loss.target_weight > 0 or (intra and pastes and mixing.intra_from == "labeled"),
-        unlabeled=inter or intra or loss.auxiliary_weight > 0,
+        unlabeled=inter or intra or loss.mask_weight > 0 or loss.auxiliary_weight > 0,
     )
+
+
+def sliding_window(config: Config) -> SlidingWindow | None:
+    """The windows in which the network sees an image that is scored or labeled; None: it sees the image whole."""
+    return config.eval.sliding_window(config.data.crop_size) if config.eval.mode == "slide" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..types import UserError
 from .checks import require, require_share
@@ -14,15 +14,25 @@ class ModelConfig:
     """The network."""
 
     backbone: str = "resnet101-v1c"
-    """resnet18, resnet50, resnet101 (7x7 stem), the same with -v1c (three 3x3, as DAFormer), or mobilenet_v2."""
+    """resnet18, resnet50, resnet101 (7x7 stem), the same with -v1c (three 3x3, as DAFormer), mobilenet_v2, mit_b0 to
+    mit_b5 (SegFormer's), pvt_v2_b5 (mit_b5's graph with freely licensed weights), or timm:NAME for any of timm's."""
     output_stride: int = 8
-    """Image pixels per cell of the logits: 8 (paper's DeepLabV2), 16 or 32."""
-    head: str = "deeplabv2"
-    """`deeplabv2` (the paper's), or `cosine`: a 1x1 classifier by cosine similarity (MME)."""
+    """Image pixels per cell of the backbone's deepest level: 8 (paper's DeepLabV2), 16 or 32. Transformers have one of
+    their own."""
+    head: str = "auto"
+    """`deeplabv2` (the paper's), `daformer` and `segformer` (all levels of the backbone), or `cosine`: a 1x1 classifier
+    by cosine similarity (MME). `auto`: `deeplabv2` for ResNets and MobileNetV2, `daformer` for other backbones with
+    levels of several sizes, `segformer` for plain ViTs."""
     dilations: tuple[int, ...] = (6, 12)
     """Dilations of the summed 3x3 convolutions of the DeepLabV2 head; DAFormer, DACS: (6, 12) in every experiment."""
     dropout: float = 0.0
     """Channel dropout before the classifier; DAFormer's DLV2 head: 0, the other heads of mmsegmentation: 0.1."""
+    drop_path: float | None = None
+    """Stochastic depth: chance that the deepest residual branches of the backbone are dropped, less for those before.
+    None: what the backbone's recipe has, 0.1 for mit_* and pvt_v2_b5, 0 for others. ResNets and MobileNetV2 have
+    none."""
+    hrda: bool = False
+    """See each crop at half its resolution and a window of it at the full one (HRDA, models/hrda.py)."""
     align_corners: bool = False
     """Corner convention of the bilinear upsampling of logits: DAFormer False, DACS True."""
     weights: str = "imagenet"
@@ -31,6 +41,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require(len(self.dilations) >= 1, "model.dilations", self.dilations, "one dilation or more")
         require_share("model.dropout", self.dropout)
+        require(self.drop_path is None or 0 <= self.drop_path < 1, "model.drop_path", self.drop_path, ">= 0 and < 1")
+
+    @property
+    def head_by_name(self) -> str:
+        """`head`, where `auto` is decided by the name of the backbone alone; timm's are decided when they are built."""
+        if self.head != "auto" or self.backbone.startswith("timm:"):
+            return self.head
+        return "deeplabv2" if self.backbone.startswith(("resnet", "mobilenet")) else "daformer"
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,9 @@ class OptimConfig:
     """Paper."""
     weight_decay: float = 0.01
     """Paper."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer of the backbone to the one before it; 1: none. Vision foundation
+    models are often trained with 0.8 to 0.9."""
     warmup_steps: int = 1500
     """Steps of linear warm-up; DAFormer: 1500."""
     warmup_ratio: float = 1e-6
@@ -54,6 +75,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "optim.lr", self.lr, "> 0")
+        require(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "> 0 and at most 1")
         require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, ">= 0")
 
 
@@ -82,9 +104,24 @@ class StepConfig:
             raise UserError("--step.compile and --step.recompute do not go together; give one of them.")
 
 
+class SlidingWindow(NamedTuple):
+    """How windows cover an image that the network sees piece by piece."""
+
+    size: tuple[int, int]
+    """(H, W) in pixels of the image at training resolution; larger than an image, it is the image."""
+    stride: tuple[int, int]
+    """Pixels from one window to the next, down and to the right."""
+    batch: int
+    """Windows that the network sees in one call."""
+
+    def __str__(self) -> str:
+        (height, width), (down, right) = self.size, self.stride
+        return f"windows of {height}x{width} every {down}x{right} pixels (HxW)"
+
+
 @dataclass(frozen=True)
 class EvalConfig:
-    """What a saved and scored network is."""
+    """What a saved and scored network is, and how it sees an image."""
 
     statistics: Literal["target", "running"] = "target"
     """BatchNorm statistics of what is saved, scored and drawn. `target`: those of plain target images, estimated anew
@@ -93,9 +130,32 @@ class EvalConfig:
     points of mIoU more with `target`, baselines more than mixes. Training itself is the same with both."""
     statistics_crops: int = 64
     """Crops of labeled and unlabeled target images that the statistics are estimated on."""
+    mode: Literal["whole", "slide"] = "whole"
+    """How the network sees an image that is scored or labeled, at training resolution. `whole`: at once, as DACS and
+    DAFormer; `slide`: in overlapping windows whose logits are averaged, as HRDA and MIC (engine/windows.py)."""
+    window: tuple[int, int] | None = None
+    """Window (H, W) in pixels of the image at training resolution. Empty: `data.crop_size`."""
+    stride: tuple[int, int] | None = None
+    """Pixels from one window to the next, down and to the right. Empty: half the window, rounded up, as HRDA."""
+    window_batch: int = 4
+    """Windows that the network sees in one call: changes time, memory and rounding only."""
 
     def __post_init__(self) -> None:
         require(self.statistics_crops >= 1, "eval.statistics_crops", self.statistics_crops, "at least 1")
+        need = "at least 16 x 16 pixels"
+        require(self.window is None or min(self.window) >= 16, "eval.window", self.window, need)
+        require(self.window_batch >= 1, "eval.window_batch", self.window_batch, "at least 1")
+
+    def sliding_window(self, crop_size: tuple[int, int]) -> SlidingWindow:
+        """The windows of mode `slide`, for a run that is trained on crops of (H, W).
+
+        Raises: UserError for a stride that leaves pixels between windows.
+        """
+        height, width = self.window or crop_size
+        stride = self.stride or (-(-height // 2), -(-width // 2))
+        fits = 1 <= stride[0] <= height and 1 <= stride[1] <= width
+        require(fits, "eval.stride", stride, f"1 to {height} down and 1 to {width} right, the window")
+        return SlidingWindow((height, width), stride, self.window_batch)
 
 
 @dataclass(frozen=True)

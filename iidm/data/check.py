@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..types import Sample, UserError
 from .datasets import Dataset, Domains, training_size
-from .files import first_few
+from .files import first_few, too_large
 from .prepared import check_length
 from .statistics import absent_classes_note
 
@@ -176,7 +176,9 @@ def _check_file(path: Path, what: str, decode: bool) -> tuple[int, int]:
                 return image.height, image.width
     except FileNotFoundError:
         raise UserError(f"{what} {path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise too_large(what, path) from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{what} {path} cannot be read or is cut off ({error})") from None
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ..config import DatasetConfig
 from ..types import ClassSet, Sample, UserError
 from .encodings import LabelEncoding
-from .files import IMAGE_ENDINGS, LABEL_ENDINGS, Encoded, Listing, first_few, list_files, read_bytes
+from .files import IMAGE_ENDINGS, LABEL_ENDINGS, Encoded, Listing, first_few, list_files, read_bytes, too_large
 from .folders import find_spec
 from .prepared import Prepared, is_prepared, open_prepared
 from .specs import DatasetSpec, SplitSpec
@@ -81,7 +81,9 @@ class Dataset:
                 return image.height, image.width
         except FileNotFoundError:
             raise UserError(f"Image {sample.image} does not exist.") from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError:
+            raise too_large("Image", sample.image) from None
+        except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"Image {sample.image} cannot be read ({error}). Copy or download it again.") from None
 
     @property

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..types import IGNORE_INDEX, UserError
+from .files import too_large
 
 Kind = Literal["gray8", "palette", "red16", "auto"]
 
@@ -112,7 +113,9 @@ def read_ids(path: Path, kind: Kind) -> NDArray[Any]:
             return ids // np.uint8(scale) if scale > 1 else ids
     except FileNotFoundError:
         raise UserError(f"Label {path} does not exist.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise too_large("Label", path) from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"Label {path} cannot be read ({error}). Copy or download it again.") from None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..types import UserError
 
@@ -68,6 +69,15 @@ def read_bytes(path: Path) -> Encoded:
     if not encoded.size:
         raise UserError(f"Image {path} is empty. Copy or download it again.")
     return encoded
+
+
+def too_large(what: str, path: Path) -> UserError:
+    """The error for a picture that Pillow refuses to open for its size (DecompressionBombError): it is not damaged."""
+    most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    return UserError(
+        f"{what} {path} has more than {most:,} pixels, the most that training and evaluation read. Cut images and"
+        " labels into smaller ones, or scale them down; iidm.predict labels images of that size."
+    )
 
 
 def first_few(names: Sequence[object], count: int = 5) -> str:

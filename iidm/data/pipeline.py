@@ -185,9 +185,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Gray and palette images become RGB, alpha is dropped, 16 bits are scaled to 8.
 
     Raises:
-        UserError: the file is missing or cannot be decoded; the message names it.
+        UserError: the file is missing, too large or cannot be decoded; the message names it.
     """
     encoded = read_bytes(path)
+    if _png_pixels(encoded) > MOST_PNG_PX:
+        raise UserError(
+            f"Image {path} has more than {MOST_PNG_PX:,} pixels, the most that can be decoded. Cut it into several."
+        )
     with _SINGLE_LOCK:
         try:
             return _single_decoder()([encoded], [None])[0].numpy()
@@ -199,12 +203,21 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             ) from None
 
 
+def _png_pixels(encoded: Encoded) -> int:
+    """Pixels of a PNG, after its header; 0 for any other file."""
+    head = encoded[:24].tobytes()
+    is_png = head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24
+    return int.from_bytes(head[16:20], "big") * int.from_bytes(head[20:24], "big") if is_png else 0
+
+
 def raise_damaged(paths: Sequence[Path]) -> None:
     """Raise the UserError of the first file that cannot be decoded; DALI's own error names none."""
     for path in dict.fromkeys(paths):
         read_image(path)
 
 
+MOST_PNG_PX = 2**30
+"""Pixels of the largest PNG that DALI decodes (OpenCV's CV_IO_MAX_IMAGE_PIXELS); it does not say so."""
 _RESIZE = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 _SINGLE_LOCK = threading.Lock()
 

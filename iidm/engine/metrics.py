@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from iidm.kernels.confusion_matrix import confusion_matrix
 
+from ..config import SlidingWindow
 from ..types import ClassSet, EvalBatch
+from .windows import image_logits
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,13 @@ def evaluate(
     amp_dtype: torch.dtype | None,
     normalize: Callable[[Tensor], Tensor],
     align_corners: bool = False,
+    windows: SlidingWindow | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Scores]:
     """Score networks on the same batches, in evaluation mode; their modes are put back afterwards.
 
-    Logits go at low resolution into the confusion matrix, against labels at their full size; counts stay on the device
-    until the end.
+    Logits go at low resolution, those of windows at the image's, into the confusion matrix against labels at their full
+    size; counts stay on the device until the end.
 
     Args:
         networks: float [B,3,H,W] -> logits [B,K,h,w], by name.
@@ -93,6 +96,7 @@ def evaluate(
         amp_dtype: of autocast; None: float32.
         normalize: uint8 [B,H,W,3] -> float [B,3,H,W].
         align_corners: convention of the upsampling.
+        windows: in which the networks see an image; None: whole.
         progress: called with the number of images done after each batch.
     """
     counts = {name: torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device) for name in networks}
@@ -107,7 +111,7 @@ def evaluate(
                 image = normalize(batch.image)
                 for name, network in networks.items():
                     with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-                        logits = network(image)
+                        logits = image_logits(network, image, windows, align_corners=align_corners)
                     counts[name] += confusion_matrix(logits, batch.label, align_corners=align_corners)
                 done += len(image)
                 if progress is not None:

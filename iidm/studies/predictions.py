@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from iidm.config import Config
+from iidm.config import Config, sliding_window
 from iidm.data import Dataset, EvalLoader, open_validation
 from iidm.engine.runtime import pick_device
 from iidm.predict import predict
@@ -56,7 +56,14 @@ def save_predictions(config: Config, checkpoint: Path, labels: Path, pictures: P
         for sample, batch in zip(dataset.samples, batches, strict=True):
             image = batch.image[0].numpy()
             size = (image.shape[0], image.shape[1])
-            label = predict(network, image, size, amp_dtype, align_corners=config.model.align_corners)
+            label = predict(
+                network,
+                image,
+                size,
+                amp_dtype,
+                align_corners=config.model.align_corners,
+                windows=sliding_window(config),
+            )
             _save(image, pictures / f"{sample.name}.jpg")
             _save(_resized(batch.label[0].numpy(), size), label_file(pictures, sample.name))
             _save(label, label_file(labels, sample.name))

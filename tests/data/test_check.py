@@ -53,6 +53,20 @@ def test_a_cut_off_jpeg_is_found_in_every_set(domains: Domains, stream: str) -> 
         check_domains(domains, CROP)
 
 
+def test_a_file_of_too_many_pixels_is_not_called_damaged(domains: Domains, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = domains.val.samples[0]
+    assert sample.label is not None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for call in (
+        lambda: check_domains(domains, CROP),
+        lambda: domains.val.image_size(sample),
+        lambda: domains.val.load_label(sample),
+    ):
+        with pytest.raises(UserError, match=r"more than 200 pixels.*Cut images and labels") as error:
+            call()
+        assert "cannot be read" not in str(error.value)
+
+
 @pytest.mark.parametrize("stream", ["source", "labeled", "val"])
 def test_a_cut_off_png_is_found(domains: Domains, stream: str) -> None:
     path = _first(getattr(domains, stream), "label")

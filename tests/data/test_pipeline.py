@@ -172,6 +172,17 @@ def test_a_damaged_image_is_named_and_the_next_one_is_read(tmp_path: Path, cut: 
         raise_damaged([good, tmp_path / cut])
 
 
+def test_a_png_that_the_decoder_refuses_for_its_size_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(path)
+    assert read_image(path).shape == (20, 30, 3)
+    content = bytearray(path.read_bytes())
+    content[16:24] = (40_000).to_bytes(4, "big") * 2  # the width and the height of its header
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"large\.png has more than 1,073,741,824 pixels.*Cut it into several"):
+        read_image(path)
+
+
 def test_a_missing_image_or_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.png does not exist"):
         read_image(tmp_path / "gone.png")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import small_runs
 import torch
 from small_runs import CLASSES, VAL_IMAGES, Finished, evaluate, refusal
@@ -97,3 +98,31 @@ def test_the_data_may_have_moved_since_the_run(finished: Finished, data: Path, t
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     message = refusal("evaluate", [tmp_path])
     assert f"{tmp_path} is no run" in message
+
+
+def test_the_windows_are_those_of_the_configuration_unless_others_are_asked_for(
+    finished: Finished, tmp_path: Path
+) -> None:
+    words = ["--mode", "slide", "--window", "32", "48", "--stride", "20", "30"]
+    slide, whole = scores(finished.run_dir, *words), scores(finished.run_dir)
+    assert slide != whole
+    run = tmp_path / "run"
+    shutil.copytree(finished.run_dir, run)
+    config = json.loads((run / "config.json").read_text())
+    config["eval"] |= {"mode": "slide", "window": [32, 48], "stride": [20, 30]}
+    (run / "config.json").write_text(json.dumps(config))
+    assert scores(run) == slide
+    assert scores(run, "--mode", "whole") == whole
+    assert "windows of 32x48 every 20x30 pixels" in evaluate([run]).out
+
+
+def test_one_window_over_the_whole_image_scores_as_the_whole(finished: Finished) -> None:
+    found, whole = (
+        scores(finished.run_dir, "--network", "teacher", *words)["teacher"]
+        for words in (["--mode", "slide", "--window", "500", "500"], ["--mode", "whole"])
+    )
+    assert found["iou"] == pytest.approx(whole["iou"], abs=1e-3)
+
+
+def test_a_window_for_whole_images_is_refused(finished: Finished) -> None:
+    assert "--mode slide" in refusal("evaluate", [finished.run_dir, "--stride", "8", "8"])

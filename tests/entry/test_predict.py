@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import small_runs
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from small_runs import CLASSES, VAL_IMAGES, Finished, evaluate, predict, refusal
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import iidm.predict
+from iidm.config import SlidingWindow
 from iidm.data.folders import generated_color
 from iidm.engine.metrics import Scores
+from iidm.engine.rows import STRIP_ROWS
+from iidm.engine.windows import image_logits
+from iidm.evaluation import normalize_image
 from iidm.types import ClassSet
 
 PALETTE = np.array([generated_color(i) for i in range(len(CLASSES))], np.uint8)
@@ -122,3 +131,93 @@ def test_a_missing_a_damaged_and_no_image_are_named(finished: Finished, tmp_path
     text = tmp_path / "notes.txt"
     text.write_text("no image")
     assert str(text) in refusal("predict", [finished.run_dir, text, *out])
+
+
+def test_windows_say_what_evaluate_scores_in_windows(finished: Finished, data: Path, tmp_path: Path) -> None:
+    val, truth = (data / "target" / kind / "val" for kind in ("images", "labels"))
+    words = "--mode slide --window 32 48 --stride 20 30".split()
+    predict([finished.run_dir, val, "--out", tmp_path, *words])
+    right = pixels = 0
+    for i in range(VAL_IMAGES):
+        label, ids = read(truth / f"v{i}.png"), read(tmp_path / f"v{i}.ids.png")
+        right += int((label == ids).sum())
+        pixels += int((label != 255).sum())
+    scored = json.loads(evaluate([finished.run_dir, "--json", *words]).out)["teacher"]
+    assert right / pixels == pytest.approx(scored["pixel_accuracy"], abs=1e-3)
+
+
+def test_a_large_image_is_seen_in_windows_unless_the_whole_is_insisted_on(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iidm.predict, "MOST_WHOLE_PX", 100 * 120 - 1)
+    for name, size in (("large", (100, 120)), ("small", (100, 119))):
+        Image.fromarray(small_runs.draw(5, size)[0]).save(tmp_path / f"{name}.png")
+    images = [tmp_path / "large.png", tmp_path / "small.png"]
+    said = {}
+    for out, words in (("auto", []), ("whole", ["--mode", "whole"]), ("slide", ["--mode", "slide"])):
+        said[out] = predict([finished.run_dir, *images, "--out", tmp_path / out, *words]).out
+    ids = {out: [read(tmp_path / out / f"{path.stem}.ids.png") for path in images] for out in said}
+    np.testing.assert_array_equal(ids["auto"][0], ids["slide"][0])
+    np.testing.assert_array_equal(ids["auto"][1], ids["whole"][1])
+    assert (ids["whole"][0] != ids["slide"][0]).any()
+    assert "large.png" in said["auto"] and "windows of 48x64 every 24x32 pixels" in said["auto"]  # the training crop
+    assert "small.png" not in said["auto"] and "--mode whole" in said["auto"]
+    assert said["whole"].count("\n") == said["slide"].count("\n") == 1
+
+
+def test_a_window_for_whole_images_is_refused(finished: Finished, tmp_path: Path) -> None:
+    words = [finished.run_dir, tmp_path, "--out", tmp_path / "out", "--window", "48", "64"]
+    assert "--mode slide" in refusal("predict", words)
+    message = refusal("predict", [*words, "--mode", "slide", "--stride", "49", "64"])
+    assert "stride" in message and "1 to 48" in message and "(49, 64)" in message
+
+
+class Cells(nn.Module):
+    """Logits of 19 classes at an output stride of 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cells = nn.Conv2d(3, 19, 8, stride=8)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.cells(image)
+        return logits
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the elements of the largest floating-point tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize(
+    ("size", "align_corners"), [((1500, 1200), False), ((900, 720), False), ((900, 720), True), ((1650, 1320), True)]
+)
+def test_an_image_of_any_size_is_labeled_in_strips_as_the_whole_would_be(
+    size: tuple[int, int], align_corners: bool
+) -> None:
+    image = np.asarray(Image.fromarray(small_runs.draw(9, (150, 120))[0]).resize((1200, 1500))).copy()
+    network, windows = Cells(), SlidingWindow((96, 128), (48, 64), 4)
+    with LargestTensor() as largest:
+        label = iidm.predict.predict(network, image, size, None, align_corners=align_corners, windows=windows)  # type: ignore[arg-type]
+    # One row of windows, or a strip of the image before or after it was resized; all logits are nine times that.
+    strips = (19 * 96 * size[1], 3 * (STRIP_ROWS + 4) * 1200, 19 * (STRIP_ROWS + 4) * size[1])
+    assert largest.elements <= max(strips)
+    with torch.inference_mode():
+        whole = normalize_image(torch.from_numpy(image)[None])
+        if size != (1500, 1200):
+            whole = F.interpolate(whole, size=size, mode="bilinear", antialias=True)
+        logits = image_logits(network, whole, windows, align_corners=align_corners)
+        logits = F.interpolate(logits, size=(1500, 1200), mode="bilinear", align_corners=align_corners)
+        ties = (logits.topk(2, 1).values.diff(dim=1).abs() < 1e-4)[0, 0].numpy()
+        expected = logits.argmax(1)[0].numpy()
+    assert len(np.unique(expected)) > 3 and ties.mean() < 0.01
+    np.testing.assert_array_equal(label[~ties], expected[~ties])

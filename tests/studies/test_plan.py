@@ -152,6 +152,7 @@ def test_what_changes_nothing_that_is_computed_changes_no_key() -> None:
         "step.recompute": True,
         "data.workers": 3,
         "data.skip_damaged": True,
+        "eval.window_batch": 7,
         "preset": "other",
         "recipe": "paper",
     }
