@@ -50,7 +50,7 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[
     method = build_method(config, student, domains.classes.names)
     teacher = Teacher(deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)
     optim = config.optim
-    groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay)
+    groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay, optim.layer_decay)
     groups += method.parameter_groups(optim)
     amp_dtype = pick_amp_dtype(device, config.amp)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
@@ -128,9 +128,12 @@ def random_network(config: Config, num_classes: int) -> Network:
         model.backbone,
         num_classes,
         output_stride=model.output_stride,
-        head=model.head,
+        head=model.head_by_name,
         dilations=model.dilations,
         dropout=model.dropout,
+        drop_path=model.drop_path,
+        crop_size=config.data.crop_size,
+        hrda=model.hrda,
     )
 
 

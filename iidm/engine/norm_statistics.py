@@ -58,7 +58,8 @@ class NormStatistics:
 
     @torch.no_grad()
     def _estimate(self, network: nn.Module) -> None:
-        """Mean and variance over all batches: a batch's own variance, and that of the batches' means."""
+        """Mean and variance over all batches that a layer sees, which may be several of an image batch (HRDA's two
+        scales): a batch's own variance, and that of the batches' means."""
         norms = _norms(network)
         modes = [(module, module.training) for module in network.modules()]
         momenta = [norm.momentum for norm in norms]
@@ -66,20 +67,27 @@ class NormStatistics:
         for norm in norms:
             norm.train()
             norm.momentum = 1.0  # what is kept is the newest batch's
-        found: list[list[tuple[Tensor, Tensor]]] = []
+        found: dict[nn.Module, list[tuple[Tensor, ...]]] = {norm: [] for norm in norms}
+
+        def keep(norm: nn.Module, *_: object) -> None:
+            assert isinstance(norm, _BatchNorm)
+            found[norm].append(tuple(value.clone() for value in _running(norm)))
+
+        hooks = [norm.register_forward_hook(keep) for norm in norms]
         try:
             for batch in self.batches:
                 image = self.normalize(batch)
                 with torch.autocast(image.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
                     network(image)
-                found.append([(mean.clone(), variance.clone()) for mean, variance in map(_running, norms)])
         finally:
+            for hook in hooks:
+                hook.remove()
             for module, training in modes:
                 module.training = training
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
-        for norm, batches in zip(norms, zip(*found, strict=True), strict=True):
-            means, variances = (torch.stack(values) for values in zip(*batches, strict=True))
+        for norm in norms:
+            means, variances = (torch.stack(values) for values in zip(*found[norm], strict=True))
             running_mean, running_var = _running(norm)
             running_mean.copy_(means.mean(0))
             running_var.copy_(variances.mean(0) + means.var(0, correction=0))

@@ -1,22 +1,28 @@
-"""Networks: a backbone by name, the DeepLabV2 head, and where pretrained weights come from."""
+"""Networks: a backbone by name, a head by name, and where pretrained weights come from."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..types import UserError
-from . import norm
 from .cosine import CosineHead
+from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head
+from .groups import parameter_groups
+from .head import Head, Level
+from .hrda import HRDANetwork
+from .mit import SIZES, mix_transformer
 from .mobilenet import MobileNetV2
+from .network import Network
 from .norm import set_recompute
 from .resnet import resnet18, resnet50, resnet101
+from .segformer import SegFormerHead
 from .weights import load_pretrained
 
 __all__ = ["BACKBONES", "HEADS", "Network", "build_network", "load_pretrained", "parameter_groups", "set_recompute"]
@@ -29,35 +35,18 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "resnet50-v1c": partial(resnet50, deep_stem=True),
     "resnet101-v1c": partial(resnet101, deep_stem=True),
     "mobilenet_v2": lambda output_stride: MobileNetV2(output_stride=output_stride),
+    **{name: partial(mix_transformer, name) for name in SIZES},
 }
-"""Backbone name -> builder, called with the output stride; what it builds says its `channels`."""
+"""Backbone name -> builder, called with the output stride; what it builds says its `levels`, and returns a map for
+each, from fine to coarse."""
 
-HEADS: dict[str, Callable[[int, int, tuple[int, ...], float], nn.Module]] = {
-    "deeplabv2": DeepLabV2Head,
-    "cosine": CosineHead,
+HEADS: dict[str, Callable[[Sequence[Level], int, tuple[int, ...], float], Head]] = {
+    "deeplabv2": lambda levels, classes, dilations, dropout: DeepLabV2Head(*levels[-1], classes, dilations, dropout),
+    "cosine": lambda levels, classes, dilations, dropout: CosineHead(*levels[-1], classes, dropout),
+    "daformer": lambda levels, classes, dilations, dropout: DAFormerHead(levels, classes, dropout),
+    "segformer": lambda levels, classes, dilations, dropout: SegFormerHead(levels, classes, dropout),
 }
-"""Head name -> builder, called with channels, classes, dilations and dropout."""
-
-
-class Network(nn.Module):
-    """A backbone and a head. `output_stride` image pixels stand behind each cell of the logits."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module, output_stride: int) -> None:
-        super().__init__()
-        self.backbone, self.head, self.output_stride = backbone, head, output_stride
-
-    def branches(self, sizes: Sequence[int]) -> AbstractContextManager[None]:
-        """A context whose training forwards see a batch of several branches of so many images each, every one of them
-        normalized by its own statistics (see iidm.models.norm.branches)."""
-        return norm.branches(self, sizes)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """float [B,3,H,W] normalized -> logits [B,K,h,w], h = ceil(H / output_stride)."""
-        return cast(Tensor, self.head(self.features(image)))
-
-    def features(self, image: Tensor) -> Tensor:
-        """float [B,3,H,W] normalized -> [B,C,h,w], what the head reads."""
-        return cast(Tensor, self.backbone(image))
+"""Head name -> builder, called with the backbone's levels, the classes, the dilations of `deeplabv2` and dropout."""
 
 
 def build_network(
@@ -68,50 +57,67 @@ def build_network(
     head: str = "deeplabv2",
     dilations: tuple[int, ...] = (6, 12),
     dropout: float = 0.0,
+    drop_path: float | None = None,
+    crop_size: tuple[int, int] | None = None,
+    hrda: bool = False,
 ) -> Network:
     """A segmentation network with a random start.
 
     Args:
-        backbone: a name of BACKBONES.
+        backbone: a name of BACKBONES, or `timm:` and a name of timm's.
         num_classes: K, 2 to 255.
-        output_stride: image pixels per cell of the logits: 8, 16 or 32.
-        head: a name of HEADS.
+        output_stride: image pixels per cell of the backbone's deepest level, for those that can choose it: 8, 16 or 32.
+        head: a name of HEADS, or `auto`: `segformer` where all levels have one stride (a plain ViT), else `daformer`.
         dilations: of the DeepLabV2 head, in cells of its input.
         dropout: chance that the head drops a channel, 0 <= dropout < 1.
+        drop_path: stochastic depth of the backbone's deepest block; None: what is usual for the backbone.
+        crop_size: (H, W) of the training crops; an HRDA network needs it, others are checked to divide it.
+        hrda: build an HRDA network (hrda.py).
 
     Raises:
         UserError: a backbone or head that does not exist (with the nearest name), an output stride that the
             backbone does not have, a number of classes, dilations or a dropout out of range.
     """
-    _check_known("backbone", backbone, BACKBONES)
-    _check_known("head", head, HEADS)
+    if not backbone.startswith("timm:"):
+        _check_known("backbone", backbone, BACKBONES)
+    if head != "auto":
+        _check_known("head", head, HEADS)
     if not 2 <= num_classes <= 255:
         raise UserError(f"A network needs 2 to 255 classes, not {num_classes}.")
     if not dilations or min(dilations) < 1:
         raise UserError(f"The head needs one dilation or more, each >= 1, not {dilations} (--model.dilations).")
     if not 0 <= dropout < 1:
         raise UserError(f"The head's dropout must be >= 0 and < 1, not {dropout} (--model.dropout).")
-    body = BACKBONES[backbone](output_stride)
-    return Network(body, HEADS[head](cast(int, body.channels), num_classes, dilations, dropout), output_stride)
+    body = _build_backbone(backbone, output_stride, drop_path)
+    if crop_size is not None and hasattr(body, "fitting"):
+        near = cast("Callable[[tuple[int, int]], tuple[int, int]]", body.fitting)(crop_size)
+        if near != crop_size:
+            raise UserError(
+                f"Crops of {crop_size[0]}x{crop_size[1]} do not divide into the cells of {backbone}: give"
+                f" --data.crop-size {near[0]} {near[1]}."
+            )
+    levels = cast("tuple[Level, ...]", body.levels)
+    if head == "auto":
+        head = "segformer" if len({level.stride for level in levels}) == 1 else "daformer"
+    top = HEADS[head](levels, num_classes, dilations, dropout)
+    if not hrda:
+        return Network(body, top)
+    assert crop_size is not None, "HRDA is built for one size of crops"
+    read = levels if top.stride == levels[0].stride else levels[-1:]
+    return HRDANetwork(body, top, SegFormerHead(read, num_classes, dropout), crop_size)
 
 
-def parameter_groups(network: Network, lr: float, head_lr_mult: float, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups, each parameter in one of them: backbone and head, at two learning rates.
+def _build_backbone(name: str, output_stride: int, drop_path: float | None) -> nn.Module:
+    if name.startswith("timm:"):
+        from .timm_backbone import TimmBackbone  # here, as timm is an extra
 
-    The weight decay holds for all, norm layers and biases too: the inherited recipe exempts them for
-    Transformers only.
-
-    Args:
-        network: what is trained.
-        lr: learning rate of the backbone.
-        head_lr_mult: the head's is `lr * head_lr_mult`.
-        weight_decay: of both.
-    """
-    parts = (("backbone", network.backbone, lr), ("head", network.head, lr * head_lr_mult))
-    return [
-        {"name": name, "params": list(part.parameters()), "lr": rate, "weight_decay": weight_decay}
-        for name, part, rate in parts
-    ]
+        return TimmBackbone(name.removeprefix("timm:"), output_stride, drop_path or 0.0)
+    build = BACKBONES[name]
+    if "drop_path" in inspect.signature(build).parameters:
+        return build(output_stride, **({} if drop_path is None else {"drop_path": drop_path}))
+    if drop_path:
+        raise UserError(f"{name} has no stochastic depth; leave --model.drop-path out.")
+    return build(output_stride)
 
 
 def _check_known(kind: str, name: str, known: Iterable[str]) -> None:

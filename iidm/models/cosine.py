@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .head import Head
+from .stochastic import Dropout2d
+
 TEMPERATURE = 0.05
 """MME's T."""
 
 
-class CosineHead(nn.Module):
+class CosineHead(Head):
     """W f / (|f| T) in each cell: a 1x1 convolution without bias on features of unit length, T = 0.05.
 
     The rows of W are the classes' prototypes; they are not normalized themselves, as in MME's code, and start at
@@ -17,14 +20,14 @@ class CosineHead(nn.Module):
 
     Args:
         channels: C of the features.
+        stride: image pixels behind each of their cells.
         num_classes: K.
-        dilations: of no meaning here; the argument is that of every head.
         dropout: chance that a whole channel is dropped.
     """
 
-    def __init__(self, channels: int, num_classes: int, dilations: tuple[int, ...], dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
+    def __init__(self, channels: int, stride: int, num_classes: int, dropout: float) -> None:
+        super().__init__(channels, stride)
+        self.dropout = Dropout2d(dropout)
         self.conv = nn.Conv2d(channels, num_classes, 1, bias=False)
         nn.init.normal_(self.conv.weight, 0.0, 0.1)
 

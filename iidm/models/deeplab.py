@@ -6,27 +6,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .head import Head
+from .stochastic import Dropout2d
+
 WIDE, FEW = 1024, 32
 """From so many channels to fewer classes the head is faster by taps, in bfloat16 on a CPU (benchmarks/NOTES.md)."""
 
 
-class DeepLabV2Head(nn.Module):
+class DeepLabV2Head(Head):
     """Sum of 3x3 convolutions of several dilations straight to the classes ("ASPP-L"), with bias.
 
     No image pooling and no hidden layer. Starts at Normal(0, 0.01) with bias 0 (DAFormer's `DLV2Head`).
 
     Args:
         channels: C of the features.
+        stride: image pixels behind each of their cells.
         num_classes: K.
         dilations: one convolution each; DACS and DAFormer use (6, 12).
         dropout: chance that a whole channel is dropped before the convolutions; 0 in DAFormer's `DLV2Head`,
             0.1 in the other heads of its library.
     """
 
-    def __init__(self, channels: int, num_classes: int, dilations: tuple[int, ...], dropout: float) -> None:
-        super().__init__()
+    def __init__(
+        self, channels: int, stride: int, num_classes: int, dilations: tuple[int, ...], dropout: float
+    ) -> None:
+        super().__init__(channels, stride)
         self.wide_to_few = channels >= WIDE and num_classes < FEW
-        self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
+        self.dropout = Dropout2d(dropout)
         self.convs = nn.ModuleList(
             nn.Conv2d(channels, num_classes, 3, padding=dilation, dilation=dilation) for dilation in dilations
         )

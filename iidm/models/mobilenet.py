@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..types import UserError
 from .depthwise import DepthwiseConv2d
+from .head import Level
 from .norm import BatchNorm2d, Stage
 from .resnet import initialize
 
@@ -19,6 +20,9 @@ SETTINGS = (
     (6, 320, 1, 1),
 )
 """Expansion, channels, blocks, stride of each stage (the paper's Table 2)."""
+
+LEVELS = ((3, 24, 4), (6, 32, 8), (13, 96, 16), (17, 320, 32))
+"""The last block at each stride: its number, channels, stride."""
 
 
 class ConvNormActivation(nn.Sequential):
@@ -88,10 +92,10 @@ class MobileNetV2(nn.Module):
             features += [InvertedResidual(outputs, outputs, expansion, 1, dilation) for _ in range(1, blocks)]
             channels = outputs
         self.features = Stage(*features)
-        self.channels = channels
+        self.levels = tuple(Level(channels, min(stride, output_stride)) for _, channels, stride in LEVELS)
         initialize(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """float [B,3,H,W] -> [B,320,ceil(H/os),ceil(W/os)]."""
-        out: Tensor = self.features(x)
-        return out
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """float [B,3,H,W] -> a map for each of `levels`: [B,C,ceil(H/stride),ceil(W/stride)]."""
+        ends = [end for end, _, _ in LEVELS]
+        return tuple(out for number, out in enumerate(self.features.outputs(x)) if number in ends)

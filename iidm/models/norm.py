@@ -111,15 +111,28 @@ def branches(network: nn.Module, sizes: Sequence[int]) -> Iterator[None]:
 class Stage(nn.Sequential):
     """Blocks in a row; with `recompute` the backward computes each block's inner activations a second time instead of
     keeping them: about a third more arithmetic, and what is kept is one tensor a block. Blocks must draw no random
-    numbers."""
+    numbers; what is drawn is given to them (stochastic.py)."""
 
     recompute = False
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] through every block."""
         for block in self:
-            x = _recomputed(block, x) if self.recompute and torch.is_grad_enabled() else block(x)
+            x = self.through(block, x)
         return x
+
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """What each block makes of [B,C,h,w], one after the other."""
+        for block in self:
+            x = self.through(block, x)
+            yield x
+
+    def through(self, block: nn.Module, x: Tensor, *given: Any) -> Tensor:
+        """block(x, *given), to be recomputed where that is asked for."""
+        if self.recompute and torch.is_grad_enabled():
+            return _recomputed(block, x, *given)
+        y: Tensor = block(x, *given)
+        return y
 
 
 def set_recompute(network: nn.Module, recompute: bool) -> None:
@@ -127,9 +140,11 @@ def set_recompute(network: nn.Module, recompute: bool) -> None:
     for module in network.modules():
         if isinstance(module, Stage):
             module.recompute = recompute
+        elif hasattr(module, "set_recompute"):  # of a backbone from elsewhere
+            module.set_recompute(recompute)  # type: ignore[operator]
 
 
-def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+def _recomputed(block: nn.Module, x: Tensor, *given: Any) -> Tensor:
     """block(x) whose inner activations are computed again in the backward, where `branches` has ended: the second time
     happens with the branches of the first, and leaves the running statistics, which the first has updated."""
     norms = norms_of(block)
@@ -146,5 +161,5 @@ def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
                 norm.branch_sizes, norm.updates_running = None, True
 
     contexts = (nullcontext(), again())
-    y: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
+    y: Tensor = checkpoint(block, x, *given, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
     return y

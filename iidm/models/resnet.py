@@ -11,6 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..types import UserError
+from .head import Level
 from .norm import BatchNorm2d, Stage
 from .pointwise import PointwiseConv2d
 
@@ -101,6 +102,10 @@ class ResNet(nn.Module):
         self.layer2 = self._stage(block, 128, depths[1], strides[1], dilations[1])
         self.layer3 = self._stage(block, 256, depths[2], strides[2], dilations[2])
         self.layer4 = self._stage(block, 512, depths[3], strides[3], dilations[3])
+        self.levels = tuple(
+            Level(planes * block.expansion, min(stride, output_stride))
+            for planes, stride in ((64, 4), (128, 8), (256, 16), (512, 32))
+        )
         initialize(self)
 
     def _stage(
@@ -115,12 +120,15 @@ class ResNet(nn.Module):
         self.channels = outputs
         return Stage(*blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """float [B,3,H,W] -> [B,channels,ceil(H/os),ceil(W/os)]."""
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """float [B,3,H,W] -> the four stages' outputs, as `levels` says: [B,C,ceil(H/stride),ceil(W/stride)]."""
         x = self.bn1(self.conv1(x)) if self.stem is None else self.stem(x)
+        found = []
         x = self.maxpool(x)
-        x = self.layer2(self.layer1(x))
-        return self.layer4(self.layer3(x))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            found.append(x)
+        return tuple(found)
 
 
 def _conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:

@@ -150,6 +150,7 @@ def make_plan(study: Study, wishes: Wishes) -> Plan:
 def run_key(config: Config) -> str:
     """The same for two configurations that compute the same: a hash of all fields but those that change nothing."""
     data = config_as_dict(config)
+    data["model"]["head"] = config.model.head_by_name
     for path in (*CHANGEABLE_ON_RESUME, *LABELS):
         *groups, name = path.split(".")
         inner = data

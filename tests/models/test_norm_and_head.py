@@ -106,7 +106,7 @@ def test_statistics_can_be_reset_and_copied() -> None:
 
 
 def test_the_head_is_the_sum_over_its_dilations() -> None:
-    head = DeepLabV2Head(6, 3, (1, 2, 5), dropout=0.0).double()
+    head = DeepLabV2Head(6, 8, 3, (1, 2, 5), dropout=0.0).double()
     for conv in head.convs:
         nn.init.normal_(conv.bias)  # type: ignore[arg-type]
     features = torch.randn(2, 6, 7, 8, dtype=torch.float64)
@@ -125,7 +125,7 @@ def test_the_head_is_the_sum_over_its_dilations() -> None:
 def test_wide_features_are_convolved_by_taps(monkeypatch: pytest.MonkeyPatch) -> None:
     """In bfloat16 on a CPU: no further from float64 than the convolutions, in output and gradients."""
     torch.manual_seed(0)
-    head = DeepLabV2Head(64, 5, (2, 3), dropout=0.0).to(memory_format=torch.channels_last)
+    head = DeepLabV2Head(64, 8, 5, (2, 3), dropout=0.0).to(memory_format=torch.channels_last)
     for conv in head.convs:
         nn.init.normal_(conv.bias)  # type: ignore[arg-type]
     x, grad = images(64, (9, 11)), images(5, (9, 11))
@@ -148,12 +148,12 @@ def test_wide_features_are_convolved_by_taps(monkeypatch: pytest.MonkeyPatch) ->
     ("channels", "classes", "by_taps"), [(2048, 19, True), (1024, 31, True), (512, 19, False), (2048, 32, False)]
 )
 def test_taps_are_taken_from_many_channels_to_few_classes(channels: int, classes: int, by_taps: bool) -> None:
-    assert DeepLabV2Head(channels, classes, (6,), dropout=0.0).wide_to_few == by_taps
+    assert DeepLabV2Head(channels, 8, classes, (6,), dropout=0.0).wide_to_few == by_taps
 
 
 def test_the_head_starts_small_and_without_bias() -> None:
     torch.manual_seed(0)
-    head = DeepLabV2Head(512, 19, (6, 12), dropout=0.0)
+    head = DeepLabV2Head(512, 8, 19, (6, 12), dropout=0.0)
     assert len(head.convs) == 2
     for conv in head.convs:
         assert isinstance(conv, nn.Conv2d) and conv.bias is not None
@@ -164,7 +164,7 @@ def test_the_head_starts_small_and_without_bias() -> None:
 
 def test_dropout_drops_whole_channels_in_training_alone() -> None:
     torch.manual_seed(0)
-    head = DeepLabV2Head(64, 2, (1,), dropout=0.5)
+    head = DeepLabV2Head(64, 8, 2, (1,), dropout=0.5)
     features = torch.ones(4, 64, 3, 3)
     dropped = head.dropout(features)
     share = (dropped == 0).flatten(2)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from iidm.models import BACKBONES, Network, build_network, load_pretrained
-from iidm.models.weights import IMAGENET
+from iidm.models.weights import IMAGENET, KEPT_AS
 from iidm.types import UserError
 
 MOBILENET = Path(__file__).resolve().parents[3] / "shared" / "weights" / "mobilenet_v2-b0353104.pth"
@@ -110,8 +110,9 @@ def test_mobilenet_has_torchvisions_names_and_shapes(mobilenet_file: Path) -> No
 
 def test_every_backbone_has_a_file_whose_name_carries_its_hash() -> None:
     assert IMAGENET.keys() == BACKBONES.keys()
-    for address in IMAGENET.values():
-        assert re.fullmatch(r"https://[a-z./_]+/\w+-[0-9a-f]{8}\.pth", address), address
+    for backbone, address in IMAGENET.items():
+        assert re.fullmatch(r"https://[\w./-]+", address), address
+        assert re.fullmatch(r"\w+-[0-9a-f]{8}\.(pth|bin)", KEPT_AS.get(backbone, address.rpartition("/")[2])), backbone
 
 
 def test_none_loads_nothing() -> None:

@@ -1,0 +1,199 @@
+"""HRDA (arXiv 2204.13132): a network that sees a crop at half its resolution, and windows of it at the full one.
+
+Both are seen by one backbone and one head. Where the detail counts more than the context, class by class, is learned:
+scale attention a, in
+
+    fused = up(a) * detail + up((1 - a) * context)
+
+where up doubles the grid. In training the detail is one window of the crop, outside of which a is 0; in evaluation and
+for pseudo-labels it is the mean of overlapping windows that cover the image. What is masked and resized in which order
+is that of the public code: just inside the window's edge a is less than what was learned, and just outside neither part
+counts in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..types import UserError
+from . import norm
+from .head import Head
+from .network import Look, Network
+from .segformer import SegFormerHead
+
+
+class HRDANetwork(Network):
+    """Two scales of an image through one backbone and one head.
+
+    Args:
+        backbone, head: of a plain network.
+        attention: a head with the same classes on the levels that `head` reads.
+        crop_size: (H, W) of training crops; windows of the detail are half of it in both directions.
+
+    Raises:
+        UserError: a crop that cannot be divided into whole cells of both scales.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Head, attention: SegFormerHead, crop_size: tuple[int, int]) -> None:
+        super().__init__(backbone, head)
+        self.attention = attention
+        self.unit = 2 * head.stride
+        """Image pixels behind a cell of the context's logits: windows start at multiples of it."""
+        if any(side % (2 * self.unit) for side in crop_size):
+            step = 2 * self.unit
+            fitting = " ".join(str(max(round(side / step), 1) * step) for side in crop_size)
+            raise UserError(
+                f"HRDA on a network with logits every {head.stride} pixels needs crops whose sides are multiples of"
+                f" {step}, not {crop_size[0]} {crop_size[1]}: give --data.crop-size {fitting}."
+            )
+        self.detail_size = (crop_size[0] // 2, crop_size[1] // 2)
+        self._branch_sizes: tuple[int, ...] | None = None
+        self._mixes_images = any(isinstance(module, _BatchNorm) for module in backbone.modules())
+
+    @contextmanager
+    def branches(self, sizes: Sequence[int]) -> Iterator[None]:
+        """See `Network.branches`. In the backbone and the head each branch has two batches: context, then detail."""
+        self._branch_sizes = tuple(sizes)
+        try:
+            yield
+        finally:
+            self._branch_sizes = None
+
+    def draw_box(self, crop_size: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Where a branch's detail lies in its crops: int64 [2], top and left, multiples of `unit` (as the public code,
+        one for all images of a forward)."""
+        room = torch.tensor(
+            [(side - own) // self.unit + 1 for side, own in zip(crop_size, self.detail_size, strict=True)]
+        ).to(generator.device, non_blocking=True)
+        draws = torch.rand(2, generator=generator, device=generator.device)
+        return (draws * room).long().minimum(room - 1) * self.unit
+
+    def detail_of(self, x: Tensor, box: Tensor) -> Tensor:
+        """The window of [B,H,W] at a box."""
+        return window(x, box, self.detail_size)
+
+    def context_of(self, image: Tensor) -> Tensor:
+        """[B,3,H,W] -> the same at half its resolution, the mean of four pixels each."""
+        return F.avg_pool2d(image, 2)
+
+    def look(self, image: Tensor, boxes: Sequence[Tensor] | None = None) -> Look:
+        """See `Network.look`. In training each branch gives where its detail lies.
+
+        Args:
+            image: float [B,3,H,W], whose sides are multiples of 2 * unit where boxes are given.
+            boxes: int64 [2] of each branch (see `branches`; without that there is one). None: windows that cover all.
+        """
+        return self._covered(image) if boxes is None else self._boxed(image, boxes)
+
+    def _boxed(self, image: Tensor, boxes: Sequence[Tensor]) -> Look:
+        """Each branch with one window, all in one call of the backbone."""
+        sizes = list(self._branch_sizes or (len(image),))
+        crops: list[Tensor] = []
+        for part, box in zip(image.split(sizes), boxes, strict=True):
+            crops += [self.context_of(part), window(part, box, self.detail_size)]
+        doubled = [size for size in sizes for _ in range(2)]
+        with norm.branches(self.backbone, doubled), norm.branches(self.head, doubled):
+            levels = self.backbone(torch.cat(crops))
+            features = self.head.fuse(levels)
+            context, detail = _every_second(self.head(features), doubled)
+        of_context = [_every_second(level, doubled)[0] for level in levels]
+        with norm.branches(self.attention, sizes):
+            share = torch.sigmoid(self._attention(of_context).float())
+        grid = (context.shape[2], context.shape[3])
+        inside, placed = [], []
+        for own, box in zip(detail.split(sizes), boxes, strict=True):
+            inside.append(_inside(box // self.unit, [side // self.unit for side in self.detail_size], grid))
+            placed.append(_placed(own, box // self.head.stride, (2 * grid[0], 2 * grid[1])))
+        masked = [part * own for part, own in zip(share.split(sizes), inside, strict=True)]
+        fused = _fused(context, torch.cat(masked), torch.cat(placed))
+        return Look(fused, _every_second(features, doubled)[0], of_context[-1], detail)
+
+    def _covered(self, image: Tensor) -> Look:
+        """Images of any size; the detail's logits are the mean of windows half a window apart."""
+        grid = [-(-side // self.head.stride) for side in image.shape[2:]]
+        image = F.pad(image, (0, -image.shape[3] % self.unit, 0, -image.shape[2] % self.unit))
+        height, width = image.shape[2:]
+        size = (min(self.detail_size[0], height), min(self.detail_size[1], width))
+        rows, columns = _starts(height, size[0], self.unit), _starts(width, size[1], self.unit)
+        corners = [(top, left) for top in rows for left in columns]
+        windows = torch.cat([image[:, :, y : y + size[0], x : x + size[1]] for y, x in corners])
+        context, detail = self._encode([self.context_of(image), windows])
+        features = self.head.fuse(context)
+        logits, share = self.head(features), torch.sigmoid(self._attention(context).float())
+        stride = self.head.stride
+        parts = self.head(self.head.fuse(detail)).float().chunk(len(corners))
+        total = parts[0].new_zeros(len(image), parts[0].shape[1], height // stride, width // stride)
+        count = parts[0].new_zeros(height // stride, width // stride)
+        for part, (top, left) in zip(parts, corners, strict=True):
+            y, x = top // stride, left // stride
+            total[:, :, y : y + part.shape[2], x : x + part.shape[3]] += part
+            count[y : y + part.shape[2], x : x + part.shape[3]] += 1
+        fused = _fused(logits, share, total / count)
+        return Look(fused[:, :, : grid[0], : grid[1]], features, context[-1])
+
+    def _attention(self, levels: Sequence[Tensor]) -> Tensor:
+        """Its logits, of the levels that the head reads too."""
+        read = levels[-len(self.attention.embeds) :]
+        logits: Tensor = self.attention(self.attention.fuse(read))
+        return logits
+
+    def _encode(self, groups: list[Tensor]) -> list[list[Tensor]]:
+        """The levels of each group of images. In one call where the images of a batch do not change each other."""
+        if self._mixes_images or groups[0].shape[2:] != groups[1].shape[2:]:
+            return [list(self.backbone(group)) for group in groups]
+        levels = [level.split([len(group) for group in groups]) for level in self.backbone(torch.cat(groups))]
+        return [[level[i] for level in levels] for i in range(len(groups))]
+
+
+def window(x: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
+    """The window of [B,C,H,W], or of [B,H,W], at `corner` int64 [2] (top, left), `size` high and wide. The place is
+    read on the device alone. Images stay channels-last."""
+    rows, columns = (corner[i] + torch.arange(size[i], device=x.device) for i in range(2))
+    if x.dim() == 3:
+        return x.index_select(1, rows).index_select(2, columns)
+    return x.permute(0, 2, 3, 1).index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)
+
+
+def _placed(detail: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits [B,K,h,w] at `corner` of a grid of zeros [B,K,*size]."""
+    indices, known = [], []
+    for i in range(2):
+        own = detail.shape[2 + i]
+        index = torch.arange(size[i], device=detail.device) - corner[i]
+        indices.append(index.clamp(0, own - 1))
+        known.append((index >= 0) & (index < own))
+    spread = detail.index_select(2, indices[0]).index_select(3, indices[1])
+    return spread * (known[0][:, None] & known[1])
+
+
+def _inside(corner: Tensor, size: Sequence[int], grid: tuple[int, int]) -> Tensor:
+    """bool [*grid]: cells of the window of `size` cells at `corner`."""
+    rows, columns = (torch.arange(grid[i], device=corner.device) - corner[i] for i in range(2))
+    return ((rows >= 0) & (rows < size[0]))[:, None] & ((columns >= 0) & (columns < size[1]))
+
+
+def _starts(side: int, window: int, unit: int) -> list[int]:
+    """Where windows start: half a window apart, in multiples of `unit`, the last at the border."""
+    step = max(window // 2 // unit, 1) * unit
+    return [*range(0, side - window, step), side - window]
+
+
+def _fused(context: Tensor, share: Tensor, detail: Tensor) -> Tensor:
+    """float32 [B,K,2h,2w] of logits [B,K,h,w], a [B,K,h,w] and logits [B,K,2h,2w]."""
+    return torch.addcmul(_doubled((1 - share) * context.float()), _doubled(share), detail.float())
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _every_second(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The first and the second of each two groups of a batch."""
+    parts = x.split(list(sizes))
+    return torch.cat(parts[::2]), torch.cat(parts[1::2])

@@ -1,0 +1,210 @@
+"""Any backbone of timm (https://github.com/huggingface/pytorch-image-models) as the other backbones here are: levels
+from fine to coarse, norm layers that know branches. timm is the extra `iidm[timm]`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..types import MEAN_RGB, STD_RGB, UserError
+from . import norm
+from .head import Level
+
+LEVELS = 4
+"""Blocks of a plain ViT whose outputs are levels: evenly spaced, the last one included, as DINOv2's heads read them."""
+
+
+class TimmBackbone(nn.Module):
+    """A timm model without its classifier.
+
+    Convolutional and hierarchical models give the levels of stride 4 and more, with the wished output stride where they
+    know it. Plain ViTs give four of their blocks' outputs, with the last norm layer, all of the patches' stride.
+
+    BatchNorm layers become those of `iidm.models.norm`. A model that was trained on images of another mean and
+    deviation than ImageNet's gets them so. Dropout and stochastic depth are timm's own and draw from torch's global
+    generator, whose state is in a checkpoint.
+
+    Args:
+        name: of timm, with or without the tag of its weights.
+        output_stride: 8, 16 or 32, for those that can choose it.
+        drop_path: chance that the deepest residual branches are dropped.
+        state: a state dict to start from, in any form that timm reads; None: a random start.
+        pretrained: start from timm's own weights, which are fetched.
+
+    Raises:
+        UserError: timm is missing or does not know the name (with the nearest), or the model cannot be built so.
+    """
+
+    decays_norms = False
+    """Norm layers and what timm itself exempts have no weight decay (see `parameter_groups`)."""
+
+    def __init__(
+        self,
+        name: str,
+        output_stride: int,
+        drop_path: float = 0.0,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        timm = _timm()
+        if not timm.is_model(name):
+            near = get_close_matches(name.lower(), timm.list_models() + timm.list_pretrained(), n=3, cutoff=0.4)
+            hint = f" The nearest: {', '.join(near)}." if near else ""
+            raise UserError(f"timm {timm.__version__} has no model {name!r}.{hint}")
+        wishes: dict[str, Any] = {"pretrained": pretrained or state is not None}
+        if state is not None:
+            wishes["pretrained_cfg_overlay"] = {"state_dict": dict(state)}
+        self.name, self.wishes = name, (name, output_stride, drop_path)
+        depth_rates: tuple[dict[str, Any], ...] = ({"drop_path_rate": drop_path},)  # timm's own default may be above 0
+        if drop_path == 0:
+            depth_rates += ({},)
+        self.model: Any = _created(name, {"num_classes": 0, **wishes}, depth_rates, ({"dynamic_img_size": True}, {}))
+        self.plain = _is_plain_vit(self.model)
+        if self.plain:
+            depth = len(self.model.blocks)
+            self.taken = [round(depth * (i + 1) / LEVELS) - 1 for i in range(LEVELS)]
+            info = self.model.feature_info
+            self.levels = tuple(Level(info[i]["num_chs"], info[i]["reduction"]) for i in self.taken)
+            self.model.prune_intermediate_layers(self.taken, prune_norm=False, prune_head=True)
+        else:
+            of_stride, of_size = {"output_stride": output_stride}, {"strict_img_size": False}
+            self.model = _created(name, {"features_only": True, **wishes}, depth_rates, (of_stride, of_size, {}))
+            channels, strides = self.model.feature_info.channels(), self.model.feature_info.reduction()
+            first = next((i for i, stride in enumerate(strides) if stride >= 4), len(strides))
+            self.taken = list(range(first, len(strides)))
+            self.levels = tuple(Level(channels[i], strides[i]) for i in self.taken)
+        if not self.levels:
+            raise UserError(f"timm's {name} has no feature maps to segment with.")
+        self.multiple = max(level.stride for level in self.levels)
+        """Pixels that both sides of an image are multiples of where all cells are whole."""
+        self._adopt_norms()
+        mean, std = (torch.tensor(self.model.pretrained_cfg[key]) * 255 for key in ("mean", "std"))
+        ours = torch.tensor(MEAN_RGB), torch.tensor(STD_RGB)
+        same = torch.allclose(mean, ours[0], atol=0.5) and torch.allclose(std, ours[1], atol=0.5)
+        self.register_buffer("scale", None if same else (ours[1] / std).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("shift", None if same else ((ours[0] - mean) / std).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """float [B,3,H,W] -> a map for each of `levels`.
+
+        An image whose sides are no multiples of what the model can divide is resized to the nearest that are; its cells
+        are then as many, and as many pixels of the image stand behind each but for a rest.
+        """
+        fitting = self.fitting((image.shape[2], image.shape[3]))
+        if fitting != image.shape[2:]:
+            image = F.interpolate(image, size=fitting, mode="bilinear", align_corners=False)
+        if self.scale is not None:
+            image = torch.addcmul(self.shift, image, self.scale)  # type: ignore[arg-type]
+        if self.plain:
+            found = self.model.forward_intermediates(image, self.taken, norm=True, intermediates_only=True)
+        else:
+            found = [level for i, level in enumerate(self.model(image)) if i in self.taken]
+        return tuple(
+            level if level.shape[1] == own.channels else level.permute(0, 3, 1, 2)
+            for level, own in zip(found, self.levels, strict=True)
+        )
+
+    def fitting(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The nearest (H, W) that the model can divide into cells."""
+        height, width = (max(int(side / self.multiple + 0.5), 1) * self.multiple for side in size)
+        return height, width
+
+    def set_recompute(self, recompute: bool) -> None:
+        """Keep the inner activations of blocks, or compute them again in the backward.
+
+        Raises: UserError for a model with BatchNorm, whose statistics a second forward would change.
+        """
+        if recompute and norm.norms_of(self):
+            raise UserError(
+                f"timm's {self.name} has BatchNorm layers, whose statistics a second forward would change: leave"
+                " --step.recompute out."
+            )
+        if recompute or hasattr(self.model, "set_grad_checkpointing"):
+            self.model.set_grad_checkpointing(recompute)
+
+    def layers(self) -> list[list[str]]:
+        """Names of the parameters by layer, for a learning rate that decays towards the image; as timm groups them, or
+        part by part."""
+        if not hasattr(self.model, "group_matcher"):
+            parts: dict[str, list[str]] = {}
+            for name, _ in self.named_parameters():
+                parts.setdefault(name.split(".")[1], []).append(name)
+            return list(parts.values())
+        groups = _timm().models.group_parameters(self.model, self.model.group_matcher(coarse=False))
+        return [[f"model.{name}" for name in groups[key]] for key in sorted(groups) if groups[key]]
+
+    @property
+    def undecayed(self) -> tuple[str, ...]:
+        """What timm exempts from weight decay: position embeddings, class tokens."""
+        exempt: set[str] = getattr(self.model, "no_weight_decay", set)()
+        own = dict(self.named_parameters())
+        return tuple(f"model.{name}" for name in exempt if f"model.{name}" in own)
+
+    def load(self, state: Mapping[str, Tensor] | None) -> None:
+        """Start from a state dict, or from timm's own weights (None), which are fetched.
+
+        Raises: what timm raises where they cannot be fetched or do not fit.
+        """
+        given = TimmBackbone(*self.wishes, state=state, pretrained=state is None)
+        self.load_state_dict(given.state_dict())
+
+    def _adopt_norms(self) -> None:
+        """Replace BatchNorm layers by those that keep branches apart, with the activation that timm puts into them."""
+        for parent in list(self.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.BatchNorm2d) and not isinstance(child, norm.BatchNorm2d):
+                    setattr(parent, name, _AdoptedNorm(child))
+
+
+class _AdoptedNorm(norm.BatchNorm2d):
+    """A BatchNorm layer of timm, which may hold the dropout and the activation that follow it."""
+
+    def __init__(self, other: nn.BatchNorm2d) -> None:
+        momentum = 0.1 if other.momentum is None else other.momentum
+        super().__init__(other.num_features, eps=other.eps, momentum=momentum)
+        self.drop = getattr(other, "drop", nn.Identity())
+        self.act = getattr(other, "act", nn.Identity())
+        self.load_state_dict(other.state_dict(), strict=False)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y: Tensor = self.act(self.drop(super().forward(x, residual)))
+        return y
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision of another torch
+        raise UserError(
+            f"--model.backbone timm:... needs timm, which cannot be imported ({type(error).__name__}: {error})."
+            " Install it with: pip install 'iidm[timm]', with a torchvision that belongs to your torch."
+        ) from error
+    return timm
+
+
+def _is_plain_vit(model: Any) -> bool:
+    """All blocks at one stride, one after the other."""
+    info = getattr(model, "feature_info", None)
+    if not isinstance(info, list) or not hasattr(model, "blocks") or not hasattr(model, "forward_intermediates"):
+        return False
+    return len(info) == len(model.blocks) and len({one["reduction"] for one in info}) == 1
+
+
+def _created(name: str, wishes: dict[str, Any], *options: tuple[dict[str, Any], ...]) -> Any:
+    """timm.create_model with the first combination of the options that the model takes."""
+    reason: Exception | None = None
+    for chosen in itertools.product(*options):
+        further = {key: value for option in chosen for key, value in option.items()}
+        try:
+            return _timm().create_model(name, **wishes, **further)
+        except (TypeError, NotImplementedError, AssertionError) as error:
+            reason = error
+    raise UserError(f"timm's {name} cannot be built as a backbone: {reason}") from reason

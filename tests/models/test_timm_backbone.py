@@ -1,0 +1,160 @@
+"""Backbones of timm, of five families, with random weights. They need a timm that can be imported, which takes a
+torchvision that belongs to the torch that is installed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from iidm.models import build_network, load_pretrained, parameter_groups, set_recompute
+from iidm.models.daformer import DAFormerHead
+from iidm.models.norm import BatchNorm2d
+from iidm.models.segformer import SegFormerHead
+from iidm.types import UserError
+
+try:
+    import timm
+except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision of another torch
+    pytest.skip(f"timm cannot be imported: {error}", allow_module_level=True)
+
+K = 3
+FAMILIES = {
+    # name: crop, strides of the levels at output stride 16
+    "convnext_atto": ((64, 96), (4, 8, 16, 16)),
+    "regnety_002": ((64, 96), (4, 8, 16, 16)),
+    "swin_tiny_patch4_window7_224": ((64, 96), (4, 8, 16, 32)),
+    "vit_tiny_patch16_224": ((64, 96), (16, 16, 16, 16)),
+    "vit_small_patch14_dinov2.lvd142m": ((56, 84), (14, 14, 14, 14)),
+    "vit_small_patch16_dinov3.lvd1689m": ((64, 96), (16, 16, 16, 16)),
+}
+
+
+def network_of(name: str, **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network(f"timm:{name}", K, output_stride=16, head="auto", **options)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_levels_are_what_they_say(name: str) -> None:
+    (height, width), strides = FAMILIES[name]
+    backbone = network_of(name).backbone
+    assert tuple(level.stride for level in backbone.levels) == strides  # type: ignore[union-attr]
+    found = backbone(torch.randn(2, 3, height, width))  # type: ignore[operator]
+    for level, own in zip(found, backbone.levels, strict=True):  # type: ignore[union-attr, arg-type]
+        assert level.shape == (2, own.channels, height // own.stride, width // own.stride)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_image_of_any_size_is_seen(name: str) -> None:
+    network = network_of(name).eval()
+    (height, width), strides = FAMILIES[name]
+    logits = network(torch.randn(1, 3, height + 5, width - 3))
+    assert logits.shape == (1, K, height // strides[0], width // strides[0])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_branches_in_one_pass_are_branches_one_after_the_other(name: str) -> None:
+    merged = network_of(name).double()
+    apart = copy.deepcopy(merged)
+    image = torch.randn(3, 3, *FAMILIES[name][0], dtype=torch.float64)
+    with merged.branches([1, 2]):  # type: ignore[operator]
+        found = merged(image)
+    torch.testing.assert_close(found, torch.cat([apart(image[:1]), apart(image[1:])]))
+    for ours, theirs in zip(merged.buffers(), apart.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_parameter_is_reached(name: str) -> None:
+    """Not by a gradient above 0: timm starts the last norm layer of RegNet's residual branches at 0."""
+    network = network_of(name)
+    network(torch.randn(2, 3, *FAMILIES[name][0])).square().mean().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_plain_vits_have_a_light_head_and_pyramids_daformers() -> None:
+    assert isinstance(network_of("vit_tiny_patch16_224").head, SegFormerHead)
+    assert isinstance(network_of("convnext_atto").head, DAFormerHead)
+
+
+def test_the_levels_of_a_vit_are_evenly_spaced_blocks_with_the_last_norm() -> None:
+    network = network_of("vit_tiny_patch16_224").eval()
+    backbone, image = network.backbone, torch.randn(1, 3, 64, 96)
+    assert backbone.taken == [2, 5, 8, 11]  # type: ignore[union-attr]
+    plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True).eval()
+    own = {key.removeprefix("model."): value for key, value in backbone.state_dict().items()}  # type: ignore[union-attr]
+    plain.load_state_dict(own)
+    mean, std = (torch.tensor([0.5, 0.5, 0.5]).reshape(3, 1, 1) for _ in range(2))
+    pixels = image * torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
+    pixels = pixels + torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
+    tokens = plain.forward_features((pixels - mean) / std)[:, 1:]  # this model was trained on (x - 0.5) / 0.5
+    expected = tokens.transpose(1, 2).reshape(1, 192, 4, 6)
+    torch.testing.assert_close(backbone(image)[-1], expected, rtol=1e-3, atol=1e-4)  # type: ignore[operator]
+
+
+def test_batch_norm_with_an_activation_computes_what_timm_computes() -> None:
+    network = network_of("regnety_002")
+    adopted = [module for module in network.backbone.modules() if isinstance(module, BatchNorm2d)]  # type: ignore[union-attr]
+    assert len(adopted) > 10 and not any(type(m).__name__ == "BatchNormAct2d" for m in network.modules())
+    torch.manual_seed(0)
+    plain = timm.create_model("regnety_002", features_only=True, output_stride=16)
+    plain.load_state_dict({k.removeprefix("model."): v for k, v in network.backbone.state_dict().items()}, strict=False)  # type: ignore[union-attr]
+    image = torch.randn(2, 3, 64, 96)
+    for ours, theirs in zip(network.backbone(image), plain(image)[1:], strict=True):  # type: ignore[operator]
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_recomputed_gradients_are_the_same_with_stochastic_depth_too() -> None:
+    network = network_of("vit_tiny_patch16_224", drop_path=0.5)
+    other = copy.deepcopy(network)
+    set_recompute(other, True)
+    image = torch.randn(2, 3, 64, 96)
+    for own in (network, other):
+        torch.manual_seed(3)
+        own(image).square().mean().backward()
+    for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None)
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_model_with_batch_norm_is_not_recomputed() -> None:
+    with pytest.raises(UserError, match="regnety_002 has BatchNorm layers"):
+        set_recompute(network_of("regnety_002"), True)
+
+
+def test_layers_learn_slower_towards_the_image_and_tokens_do_not_decay() -> None:
+    network = network_of("vit_tiny_patch16_224")
+    groups = parameter_groups(network, 1e-4, 10.0, 0.05, layer_decay=0.5)
+    of = {id(p): group for group in groups for p in group["params"]}
+    model: Any = network.backbone.model  # type: ignore[union-attr]
+    last, before = (of[id(model.blocks[i].attn.qkv.weight)] for i in (11, 10))
+    assert last["lr"] == pytest.approx(2 * before["lr"]) and last["weight_decay"] == 0.05
+    for exempt in (model.pos_embed, model.cls_token, model.blocks[0].norm1.bias):
+        assert of[id(exempt)]["weight_decay"] == 0
+    assert len(of) == sum(1 for _ in network.parameters())
+
+
+def test_a_state_dict_at_hand_is_loaded_with_position_embeddings_of_another_size(tmp_path: Any) -> None:
+    torch.manual_seed(1)
+    plain = timm.create_model("vit_tiny_patch16_224")
+    torch.save(plain.state_dict(), tmp_path / "vit.pth")
+    network = network_of("vit_tiny_patch16_224")
+    said = load_pretrained(network, str(tmp_path / "vit.pth"), backbone="timm:vit_tiny_patch16_224")  # type: ignore[arg-type]
+    assert "vit.pth" in said
+    loaded: Tensor = network.backbone.model.blocks[3].attn.qkv.weight  # type: ignore[union-attr, index, assignment]
+    assert torch.equal(loaded, plain.blocks[3].attn.qkv.weight)
+
+
+def test_an_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no model 'vit_basee_patch16_224'. The nearest: vit_base_patch16_224"):
+        network_of("vit_basee_patch16_224")
+
+
+def test_a_crop_that_does_not_divide_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"512x512 do not divide .* give --data.crop-size 518 518"):
+        network_of("vit_small_patch14_dinov2.lvd142m", crop_size=(512, 512))
