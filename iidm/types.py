@@ -77,6 +77,8 @@ class Losses(NamedTuple):
     target: Tensor
     inter: Tensor
     intra: Tensor
+    mask: Tensor
+    """Of images of which blocks are hidden (MIC)."""
     auxiliary: Tensor
     """A method's further term."""
 

@@ -11,7 +11,7 @@ ALLOWED = {
     "types": set(),
     "config": {"types", "config"},
     "recipes": {"config"},
-    "presets": {"types", "config", "recipes"},
+    "presets": {"types", "config", "recipes", "method"},
     "method": {"types", "config", "recipes", "kernels", "method"},
     "data": {"types", "config", "data"},
     "models": {"types", "config", "kernels", "models"},

@@ -35,14 +35,19 @@ class LossConfig:
     class_balance: float = 0.0
     """Strength of the logit adjustment (balance.py): 0 none, 1 as if all classes were equally common; the mixes have
     half of it. The paper, DACS and DAFormer have none."""
+    mask_weight: float = 0.0
+    """Factor of L_mask: unlabeled images of which blocks are hidden, with the teacher's labels (MIC); MIC: 1."""
+    detail_weight: float = 0.1
+    """Share of the window at full resolution in each loss of an HRDA network; HRDA: 0.1."""
     auxiliary_weight: float = 0.0
     """Factor of a method's further term (--list-methods says which it is); IIDM has none."""
 
     def __post_init__(self) -> None:
         weights = {n: getattr(self, n) for n in ("source_weight", "target_weight", "inter_weight", "intra_weight")}
-        others = {"class_balance": self.class_balance, "auxiliary_weight": self.auxiliary_weight}
+        others = {n: getattr(self, n) for n in ("class_balance", "mask_weight", "auxiliary_weight")}
         for name, value in {**weights, **others}.items():
             require(value >= 0, f"loss.{name}", value, ">= 0")
+        require_share("loss.detail_weight", self.detail_weight)
         if not any(weights.values()):
             raise UserError("All four loss weights are 0: nothing would be learned. Give at least one --loss.*-weight.")
 
@@ -76,11 +81,17 @@ class MixingConfig:
     """Whether 255 is a class that can be drawn (DACS, DAFormer: yes; the paper is silent)."""
     pasted_weight: Literal["quality", "one"] = "quality"
     """Loss weight of pasted ground-truth pixels: q like the rest (paper eqs. 7-8), or 1 (DACS, DAFormer)."""
+    hidden_block_px: int = 64
+    """Side of the blocks of unlabeled images that `loss.mask_weight` hides; MIC: a sixteenth of the crop."""
+    hidden_share: float = 0.7
+    """Chance that a block is hidden; MIC: 0.7."""
 
     def __post_init__(self) -> None:
         require_share("mixing.mask_probability", self.mask_probability)
         low, high = self.cut_area
         require(0 < low <= high <= 1, "mixing.cut_area", self.cut_area, "0 < low <= high <= 1")
+        require(self.hidden_block_px >= 1, "mixing.hidden_block_px", self.hidden_block_px, "at least 1")
+        require_share("mixing.hidden_share", self.hidden_share)
         require(self.intra_views >= 1, "mixing.intra_views", self.intra_views, "at least 1")
         if self.strategy == "one-xu-one-stream" and (self.mask != "classmix" or self.intra_from != "labeled"):
             raise UserError(

@@ -70,7 +70,8 @@ class Method(nn.Module):
     @property
     def labels_images(self) -> bool:
         """Whether pseudo-labels are needed."""
-        return self.config.loss.inter_weight > 0 or self.config.loss.intra_weight > 0
+        loss = self.config.loss
+        return loss.inter_weight > 0 or loss.intra_weight > 0 or loss.mask_weight > 0
 
     def parameter_groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
         """AdamW's groups of what the method learns beside the student, at the rate of the head."""

@@ -17,8 +17,12 @@ class Output(NamedTuple):
 
     logits: Tensor
     """[B,K,h,w]."""
-    features: Tensor | None
-    """[B,C,h,w], what the head read; None where no term asks for it."""
+    features: Tensor | None = None
+    """[B,C,h,w], what the head classified; None where no term asks for it."""
+    deepest: Tensor | None = None
+    """[B,C',h',w'], the backbone's deepest level; with a head that reads that alone, `features`."""
+    detail: Tensor | None = None
+    """Logits [B,K,h'',w''] of the branch's window (HRDA); None for other networks."""
 
 
 Objective = Callable[[Output], Tensor]
@@ -43,6 +47,8 @@ class Branch(NamedTuple):
     objective_weight: float = 0.0
     network: nn.Module | None = None
     """Who sees the images, in place of the student."""
+    box: Tensor | None = None
+    """int64 [2], top and left of the window that an HRDA network sees at full resolution."""
     logit_bias: Tensor | None = None
     """float32 [K or more], added to the logits of each class in the cross-entropy alone (balance.py)."""
 
@@ -69,21 +75,39 @@ class Terms(NamedTuple):
         return Terms(*(None if term is None else term.detach() for term in self))
 
 
-def branch_terms(out: Output, branch: Branch, *, align_corners: bool = False) -> Terms:
-    """-sum w log softmax(upsampled logits)[label] over its normaliser, and the objective."""
+def branch_terms(
+    out: Output,
+    branch: Branch,
+    *,
+    align_corners: bool = False,
+    detail: Branch | None = None,
+    detail_weight: float = 0.0,
+) -> Terms:
+    """-sum w log softmax(upsampled logits)[label] over its normaliser, and the objective.
+
+    Args:
+        detail: the branch within its box, for `out.detail`.
+        detail_weight: its share of the cross-entropy; the whole image has the rest.
+    """
     supervised = auxiliary = None
     if branch.label is not None:
-        logits = out.logits
-        if branch.logit_bias is not None:  # before the upsampling, which leaves what is the same everywhere as it is
-            logits = logits + branch.logit_bias[: logits.shape[1], None, None].to(logits.dtype)
-        supervised = cross_entropy(
-            logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners
-        )
+        supervised = _cross_entropy(out.logits, branch, align_corners)
+        if out.detail is not None and detail is not None and detail.label is not None:
+            of_detail = _cross_entropy(out.detail, detail, align_corners)
+            if branch.normalizer == "sum":  # of as many pixels as the whole has
+                of_detail = of_detail * (branch.label.numel() / detail.label.numel())
+            supervised = (1 - detail_weight) * supervised + detail_weight * of_detail
     if branch.objective is not None:
-        assert out.features is not None
         with torch.autocast(out.logits.device.type, enabled=False):
-            auxiliary = branch.objective(Output(out.logits.float(), out.features.float()))
+            auxiliary = branch.objective(Output(*(None if part is None else part.float() for part in out)))  # type: ignore[arg-type]
     return Terms(supervised, auxiliary)
+
+
+def _cross_entropy(logits: Tensor, branch: Branch, align_corners: bool) -> Tensor:
+    assert branch.label is not None
+    if branch.logit_bias is not None:  # before the upsampling, which leaves what is the same everywhere as it is
+        logits = logits + branch.logit_bias[: logits.shape[1], None, None].to(logits.dtype)
+    return cross_entropy(logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners)
 
 
 def per_pixel(loss: Tensor, branch: Branch) -> Tensor:

@@ -36,7 +36,9 @@ class TrainStep:
 
     Args:
         student: the network that is trained; float32 parameters, channels-last. To merge branches it needs a method
-            `branches(sizes)`, a context in which its norm layers keep their statistics apart (iidm.models.Network).
+            `branches(sizes)`, a context in which its norm layers keep their statistics apart, and for random layers
+            `draw_from(generator)` (iidm.models.Network). One with `draw_box` sees a window of each image at full
+            resolution (iidm.models.hrda).
         teacher: its EMA.
         optimizer: over the student's parameters; for a captured step with `capturable` and learning rates in tensors.
         config: the whole run's configuration.
@@ -64,17 +66,20 @@ class TrainStep:
         self.method = method or Method(config, student)
         self.config, self.generator, self.amp_dtype = config, generator, amp_dtype
         self.device = generator.device
+        draw_from: Callable[[torch.Generator], None] | None = getattr(student, "draw_from", None)
+        if draw_from is not None:
+            draw_from(generator)
         self.scaler = scaler or torch.amp.GradScaler(self.device.type, enabled=False)
         on_gpu, wish = self.device.type == "cuda", config.step
         if wish.graph == "on" and not on_gpu:
             raise UserError("--step.graph on needs a GPU: CUDA graphs are for its launches. Leave it at auto.")
         self.merged = wish.branches == "merged" or (wish.branches == "auto" and on_gpu)
         self._forward: nn.Module = student
-        self._features: Callable[[Tensor], Tensor] | None = getattr(student, "features", None)
+        self._see: Callable[..., tuple[Tensor, ...]] | None = getattr(student, "look", None)
         if wish.compile:
             # The networks themselves stay as they are, for evaluation at other sizes.
             self._forward = torch.compile(student, dynamic=False)  # type: ignore[assignment]
-            self._features = self._features and torch.compile(self._features, dynamic=False)
+            self._see = self._see and torch.compile(self._see, dynamic=False)
             teacher.compile()
         self._graph: StepGraph[list[TrainBatch], float, StepOutput] | None = None
         if on_gpu and wish.graph != "off":
@@ -134,6 +139,9 @@ class TrainStep:
             branches = self.method.branches(scene)
             if self.method.balance is not None:
                 branches = self.method.balance(branches)
+            draw_box: Callable[..., Tensor] | None = getattr(self.student, "draw_box", None)
+            if draw_box is not None:  # all of them before the first pass, so that merged branches have the same
+                branches = [b._replace(box=draw_box(b.image.shape[2:], self.generator)) for b in branches]
             losses = self.forward_backward(branches, share)
         quality = pseudo.quality.mean() if pseudo else zero(self.device)
         return StepOutput(losses, quality, pseudo, mixes.inter, mixes.intra[0] if mixes.intra else None)
@@ -167,7 +175,7 @@ class TrainStep:
         found = []
         for branch in branches:
             with record_function("iidm: student forward"):
-                out = self._look(branch.network, branch.image, branch.objective is not None)
+                out = self._look(branch.image, [branch])
             terms = self._terms(out, branch)
             self._backward(terms.weighted(branch, share))
             found.append(terms.detach())
@@ -181,29 +189,34 @@ class TrainStep:
             sizes = [len(branch.image) for _, branch in own]
             keeper = self.student if network is None else network
             with record_function("iidm: student forward"), keeper.branches(sizes):  # type: ignore[operator]
-                image = torch.cat([branch.image for _, branch in own])
-                out = self._look(network, image, any(branch.objective for _, branch in own))
-            logits = out.logits.split(sizes)
-            features = [None] * len(own) if out.features is None else out.features.split(sizes)
-            for part, cells, (i, branch) in zip(logits, features, own, strict=True):
-                terms[i] = self._terms(Output(part, cells), branch)
+                out = self._look(torch.cat([branch.image for _, branch in own]), [branch for _, branch in own])
+            parts = [[None] * len(own) if part is None else part.split(sizes) for part in out]
+            for own_out, (i, branch) in zip(map(Output._make, zip(*parts, strict=True)), own, strict=True):
+                terms[i] = self._terms(own_out, branch)
         in_order = [terms[i] for i in range(len(branches))]
         losses = [term.weighted(branch, share) for term, branch in zip(in_order, branches, strict=True)]
         self._backward(torch.stack(losses).sum())
         return [term.detach() for term in in_order]
 
-    def _look(self, network: nn.Module | None, image: Tensor, with_features: bool) -> Output:
-        if not with_features:
-            return Output((network or self._forward)(image), None)
-        of = self._features if network is None else network.features
-        assert callable(of), "a term on features needs a network that has them"
-        features: Tensor = of(image)
-        head: nn.Module = (network or self.student).head  # type: ignore[assignment]
-        return Output(head(features), features)
+    def _look(self, image: Tensor, branches: list[Branch]) -> Output:
+        """What the network of the branches says of their images, which are those of `image`."""
+        network = branches[0].network
+        boxes = [branch.box for branch in branches if branch.box is not None]
+        if not boxes and not any(branch.objective for branch in branches):
+            return Output((network or self._forward)(image))
+        see: Callable[..., tuple[Tensor, ...]] | None = self._see if network is None else network.look  # type: ignore[assignment]
+        assert see is not None, "a term on features needs a network that tells them"
+        return Output(*(see(image, boxes) if boxes else see(image)))
 
     def _terms(self, out: Output, branch: Branch) -> Terms:
+        detail = None
+        if out.detail is not None:
+            cut: Callable[..., Tensor] = self.student.detail_of  # type: ignore[assignment]
+            label, weight = (None if part is None else cut(part, branch.box) for part in (branch.label, branch.weight))
+            detail = branch._replace(label=label, weight=weight)
+        align_corners, share = self.config.model.align_corners, self.config.loss.detail_weight
         with record_function("iidm: loss"):
-            return branch_terms(out, branch, align_corners=self.config.model.align_corners)
+            return branch_terms(out, branch, align_corners=align_corners, detail=detail, detail_weight=share)
 
     def _backward(self, loss: Tensor) -> None:
         with record_function("iidm: backward"), torch.autocast(self.device.type, enabled=False):

@@ -52,9 +52,8 @@ class Teacher:
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
         if not features:
-            return Output(self._forward(image), None)
-        found: Tensor = self._labeler.features(image)  # type: ignore[operator]
-        return Output(self._labeler.head(found), found)  # type: ignore[operator]
+            return Output(self._forward(image))
+        return Output(*self._labeler.look(image))  # type: ignore[operator]
 
     @torch.no_grad()
     def read(self, logits: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> PseudoLabel:

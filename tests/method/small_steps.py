@@ -16,11 +16,15 @@ from iidm.method import TrainStep
 from iidm.method.catalog import build_method, with_method
 from iidm.method.teacher import Teacher
 from iidm.models import HEADS, Network, build_network, parameter_groups, set_recompute
+from iidm.models.head import Level
+from iidm.models.hrda import HRDANetwork
 from iidm.models.norm import BatchNorm2d
+from iidm.models.segformer import SegFormerHead
 from iidm.recipes import with_recipe, with_values
 from iidm.types import LabeledImages, StepOutput, TrainBatch
 
 B, H, W, K = 2, 32, 48, 5
+CHANNELS = 12
 CLASSES = ("road", "sky", "car", "person", "wall")
 
 
@@ -30,26 +34,33 @@ def config_of(method: str = "iidm", recipe: str = "paper", **step: object) -> Co
 
 
 class Tiny(nn.Module):
-    """A backbone of two layers at output stride 8: what a method computes does not depend on the depth."""
+    """A backbone of two layers: what a method computes does not depend on the depth."""
 
-    channels = 12
-
-    def __init__(self) -> None:
+    def __init__(self, stride: int = 8) -> None:
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(3, 8, 8, stride=8, bias=False), BatchNorm2d(8, "relu")
-        self.conv2, self.norm2 = nn.Conv2d(8, 12, 3, padding=1, bias=False), BatchNorm2d(12, "relu")
+        self.levels = (Level(CHANNELS, stride),)
+        self.conv1, self.norm1 = nn.Conv2d(3, 8, stride, stride=stride, bias=False), BatchNorm2d(8, "relu")
+        self.conv2, self.norm2 = nn.Conv2d(8, CHANNELS, 3, padding=1, bias=False), BatchNorm2d(CHANNELS, "relu")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor]:
         found: Tensor = self.norm2(self.conv2(self.norm1(self.conv1(x))))
-        return found
+        return (found,)
+
+
+def tiny_network(config: Config) -> Network:
+    backbone = Tiny(4 if config.model.hrda else 8)  # HRDA's crops here are of 16x24
+    head = HEADS[config.model.head_by_name](backbone.levels, K, (1, 2), 0.0)
+    if not config.model.hrda:
+        return Network(backbone, head)
+    return HRDANetwork(backbone, head, SegFormerHead(backbone.levels, K, 0.0), (H, W))
 
 
 def make_step(config: Config, backbone: str = "resnet18", device: str = "cpu", **options: Any) -> TrainStep:
     torch.manual_seed(0)
     if backbone == "tiny":
-        network = Network(Tiny(), HEADS[config.model.head](12, K, (1, 2), 0.0), 8)
+        network = tiny_network(config)
     else:
-        network = build_network(backbone, K, output_stride=8, head=config.model.head)
+        network = build_network(backbone, K, output_stride=8, head=config.model.head_by_name)
     student = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(student, config.step.recompute)
     method = build_method(config, student, CLASSES)

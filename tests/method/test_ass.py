@@ -81,8 +81,8 @@ def gradients(value: Tensor, out: Output, discriminator: nn.Module) -> tuple[lis
 def test_the_network_ascends_by_lambda_what_a_discriminator_descends_in_full(level: str, of_target: bool) -> None:
     method, out, label = method_of(), seen(), labels()
     discriminator = method.of_outputs if level == "outputs" else method.of_classes
-    exact, again = copy.deepcopy(discriminator).double(), Output(*(part.detach().double() for part in seen()))  # type: ignore
-    for part in again:
+    exact, again = copy.deepcopy(discriminator).double(), Output(*(part.detach().double() for part in seen()[:2]))  # type: ignore
+    for part in again[:2]:
         part.requires_grad_()  # type: ignore[union-attr]
     if level == "outputs":
         value = method.output_loss(out, of_target=of_target)

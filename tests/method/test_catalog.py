@@ -23,7 +23,8 @@ from iidm.types import TrainBatch, UserError
 
 PUBLISHED = set(
     "iidm source_only target_only source_target target_intra source_target_inter source_target_intra dacs daformer"
-    " proda diga confeti cowmix cutmix dusperb dst_cbc mme ass ass_sdss dldm complexmix".split()
+    " proda diga confeti cowmix cutmix dusperb dst_cbc mme ass ass_sdss dldm complexmix mic hrda diga_hrda mic_hrda"
+    " iidm_hrda iidm_mic iidm_mic_hrda".split()
 )
 
 WITH_CODE = [name for name, entry in METHODS.items() if entry.build is not Method]
@@ -74,7 +75,7 @@ def test_a_method_trains_and_merged_branches_are_sequential_ones(method: str) ->
         assert all(bool(torch.isfinite(value)) for value in losses)
         assert any(not torch.equal(a, b) for a, b in zip(before, step.student.parameters(), strict=True))
         weights = config.loss
-        for name in ("source", "target", "inter", "intra"):
+        for name in ("source", "target", "inter", "intra", "mask"):
             if getattr(weights, f"{name}_weight") == 0:
                 assert float(getattr(losses, name)) == 0, name
         assert (float(losses.auxiliary) != 0) == (weights.auxiliary_weight > 0)

@@ -24,7 +24,8 @@ def given(**data: object) -> Config:
 def test_the_distance_is_the_mean_over_cells_that_a_thing_rules() -> None:
     student = build_network("resnet18", K, output_stride=8)
     method = build_method(given(), student, CLASSES)
-    assert isinstance(method, DAFormer) and method.things == [2, 3]  # car, person
+    assert isinstance(method, DAFormer) and method._distance is not None
+    assert method._distance.things == [2, 3]  # car, person
     whole = batch()
     assert whole.source is not None
     label = whole.source.label.clone()
@@ -34,7 +35,7 @@ def test_the_distance_is_the_mean_over_cells_that_a_thing_rules() -> None:
     scene = Scene(data, None, Mixes(None, ()), student, None, torch.Generator())  # type: ignore[arg-type]
     source = next(b for b in method.branches(scene) if b.name == "source")
     assert source.objective is not None and source.objective_weight == 0.005
-    kept = copy.deepcopy(student.backbone).eval()(source.image)
+    kept = copy.deepcopy(student.backbone).eval()(source.image)[-1]
     features = torch.randn_like(kept)
     expected, count = 0.0, 0
     for b in range(2):
@@ -45,18 +46,18 @@ def test_the_distance_is_the_mean_over_cells_that_a_thing_rules() -> None:
                     expected += float((features[b, :, y, x] - kept[b, :, y, x]).norm())
                     count += 1
     assert 2 < count < 48
-    value = source.objective(Output(torch.zeros(2, K, 4, 6), features))
+    value = source.objective(Output(torch.zeros(2, K, 4, 6), deepest=features))
     assert float(value) == pytest.approx(expected / count, rel=1e-4)
 
 
 def test_the_imagenet_network_never_moves_and_is_in_no_checkpoint() -> None:
     step = make_step(given())
     method = step.method
-    assert isinstance(method, DAFormer)
-    before = [p.clone() for p in method._imagenet[0].state_dict().values()]
+    assert isinstance(method, DAFormer) and method._distance is not None
+    before = [p.clone() for p in method._distance.imagenet.state_dict().values()]
     for number in range(2):
         step([batch()._replace(target=None)], number)
-    assert all(torch.equal(a, b) for a, b in zip(before, method._imagenet[0].state_dict().values(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, method._distance.imagenet.state_dict().values(), strict=True))
     assert "method" not in step.modules
 
 

@@ -31,7 +31,7 @@ def entropy(head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_head_maximises_the_entropy_that_the_features_minimise() -> None:
-    head = CosineHead(6, K, (1,), 0.0)
+    head = CosineHead(6, 8, K, 0.0)
     torch.nn.init.normal_(head.conv.weight, 0.0, 0.02)
     features = torch.randn(2, 6, 2, 3, requires_grad=True)
     branch = entropy_branch(head)
@@ -50,7 +50,7 @@ def test_the_head_maximises_the_entropy_that_the_features_minimise() -> None:
 
 
 def test_a_cosine_head_knows_no_length_and_divides_by_its_temperature() -> None:
-    head = CosineHead(6, K, (1,), 0.0)
+    head = CosineHead(6, 8, K, 0.0)
     features = torch.randn(2, 6, 2, 3)
     logits = head(features)
     torch.testing.assert_close(head(features * 7), logits)

@@ -13,13 +13,15 @@ from benchmarks.steps import Case, flops, iidm_step, network_of, random_batch, r
 from iidm.models.norm import BatchNorm2d
 
 SMALL = Case("resnet18", (48, 64), 2)
+HRDA = [Case(model, (64, 96), 2, output_stride=16, head="daformer", hrda=True) for model in ("resnet18", "mit_b0")]
 
 
 @pytest.mark.parametrize("best", [False, True])
-def test_losses_and_weights_agree(best: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("case", [SMALL, *HRDA], ids=str)
+def test_losses_and_weights_agree(case: Case, best: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.steps.pick_amp_dtype", lambda *_, **__: None)
-    ours, our_call = iidm_step(SMALL, "cpu")
-    theirs, their_call = reference_step(SMALL, "cpu", best=best)
+    ours, our_call = iidm_step(case, "cpu")
+    theirs, their_call = reference_step(case, "cpu", best=best)
     start = torch.cat([p.detach().flatten().clone() for p in ours.student.parameters()])
     for _ in range(3):
         assert float(our_call()) == pytest.approx(float(their_call()), rel=2e-3)

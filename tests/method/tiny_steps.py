@@ -8,16 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from small_steps import Tiny, assert_close, batch, config_of, gradients, make_step
+from small_steps import CHANNELS, Tiny, assert_close, batch, config_of, gradients, make_step
 from torch import Tensor, nn
 
 from iidm.config import Config, streams_of
 from iidm.method import TrainStep
 from iidm.method.teacher import Teacher
 from iidm.models import Network
+from iidm.models.head import Head
+from iidm.models.network import Look
 from iidm.types import TrainBatch
 
-CHANNELS, MAX_STEPS = Tiny.channels, 100
+MAX_STEPS = 100
 
 
 class Told(nn.Module):
@@ -27,15 +29,24 @@ class Told(nn.Module):
         super().__init__()
         self.logits, self.found = logits, features
 
-    def features(self, image: Tensor) -> Tensor:
-        return self.found
+    def look(self, image: Tensor) -> Look:
+        return Look(self.logits, self.found, self.found)
 
-    def head(self, features: Tensor) -> Tensor:
-        return self.logits
+
+class OneConvolution(Head):
+    """A classifier of single cells."""
+
+    def __init__(self, channels: int, stride: int, classes: int) -> None:
+        super().__init__(channels, stride)
+        self.conv = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.conv(features)
+        return logits
 
 
 def tiny_network(classes: int) -> Network:
-    return Network(Tiny(), nn.Conv2d(CHANNELS, classes, 1), 8)
+    return Network(Tiny(), OneConvolution(CHANNELS, 8, classes))
 
 
 def teacher_that_says(config: Config, logits: Tensor, features: Tensor) -> Teacher:

@@ -10,7 +10,7 @@ from iidm.config import Config, unknown_name
 from iidm.recipes import with_values
 
 from ..base import Method
-from . import ass, complexmix, confeti, daformer, diga, dldm, dst_cbc, iidm, mme, proda, ssl, uda
+from . import ass, complexmix, confeti, daformer, diga, dldm, dst_cbc, iidm, mic, mme, proda, ssl, uda
 from .entry import Entry
 
 __all__ = ["METHODS", "Entry", "build_method", "describe_methods", "with_method"]
@@ -28,6 +28,13 @@ METHODS: dict[str, Entry] = {
     "proda": proda.PRODA,
     "confeti": confeti.CONFETI,
     "diga": diga.DIGA,
+    "mic": mic.MIC_ALONE,
+    "hrda": mic.HRDA,
+    "diga_hrda": mic.DIGA_HRDA,
+    "mic_hrda": mic.MIC_HRDA,
+    "iidm_hrda": mic.IIDM_HRDA,
+    "iidm_mic": mic.IIDM_MIC,
+    "iidm_mic_hrda": mic.IIDM_MIC_HRDA,
     "cowmix": ssl.COWMIX,
     "cutmix": ssl.CUTMIX,
     "dusperb": ssl.DUSPERB,

@@ -54,7 +54,7 @@ class SemanticLevelShift(Method):
                 "ass compares labeled images of both domains: --loss.source-weight and --loss.target-weight may not be"
                 " 0. Without the comparison, --loss.auxiliary-weight 0, they may."
             )
-        channels: int = student.backbone.channels  # type: ignore[union-attr, assignment]
+        channels: int = student.head.channels  # type: ignore[union-attr, assignment]
         self.of_outputs = nn.Sequential(
             nn.Conv2d(count, HIDDEN, 3, stride=2, padding=1),
             nn.LeakyReLU(SLOPE),

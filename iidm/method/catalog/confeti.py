@@ -49,7 +49,7 @@ class Confeti(Method):
 
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, student, classes)
-        channels: int = student.backbone.channels  # type: ignore[assignment,union-attr]
+        channels: int = student.head.channels  # type: ignore[assignment,union-attr]
         self.project = nn.Conv2d(channels, CHANNELS, 1, bias=False)
         nn.init.normal_(self.project.weight, 0.0, 0.01)
         momentum = 1.0 - 1.0 / max(MEMORY * config.max_steps, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,56 +29,73 @@ CROP, TOP, BOTTOM = 512, 15, 120
 """DAFormer's margins are rows of a crop of 512."""
 
 
-class DAFormer(Method):
-    """DACS with a feature distance: the mean over cells of things of |features - ImageNet's features|, on the source.
+class FeatureDistance:
+    """The mean over cells of things of |features - ImageNet's features| of the backbone's deepest level.
 
-    The ImageNet network is the backbone as the run starts, in evaluation mode. Known and kept: lambda 0.005, the list
-    of things, the share of 0.75, EMA 0.999 with its ramp, the margins (here as shares of the crop's height), rare class
-    sampling, warm-up. Not DAFormer's: the network (its Transformer and head are another's), and so the stage whose
-    features are compared: here it is the backbone's last. Where no class of the data set is a known thing, all count.
+    The ImageNet network is the backbone as the run starts, in evaluation mode. Where no class of the data set is a
+    known thing, all count.
+
+    Args:
+        student: the network at its start.
+        classes: names of the classes.
+
+    Raises:
+        UserError: a random start, whose features are not worth keeping.
     """
 
-    def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
-        super().__init__(config, student, classes)
-        self.things = [i for i, name in enumerate(classes) if name in THINGS] or list(range(len(classes)))
-        self.distance = config.loss.auxiliary_weight > 0
-        if not self.distance:
-            return
+    def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...]) -> None:
         if config.model.weights == "none":
             raise UserError(
-                "daformer keeps features near those of pretrained weights, and --model.weights is none. Give weights,"
-                " or leave the feature distance out with --loss.auxiliary-weight 0."
+                f"{config.method} keeps features near those of pretrained weights, and --model.weights is none. Give"
+                " weights, or leave the feature distance out with --loss.auxiliary-weight 0."
             )
-        # In a list, as it is no part of the checkpoint: a resumed run loads the same weights again.
-        self._imagenet = [copy.deepcopy(student.backbone).requires_grad_(False).eval()]  # type: ignore[union-attr]
+        self.classes = len(classes)
+        self.things = [i for i, name in enumerate(classes) if name in THINGS] or list(range(len(classes)))
+        self.imagenet = copy.deepcopy(student.backbone).requires_grad_(False).eval()  # type: ignore[union-attr]
 
-    def branches(self, scene: Scene) -> list[Branch]:
-        """DACS', the source's with the feature distance."""
-        found = super().branches(scene)
-        if not self.distance:
-            return found
-        assert scene.batch.source is not None
-        source = next(i for i, branch in enumerate(found) if branch.name == "source")
-        distance = self._distance(scene.batch.source, found[source].image)
-        found[source] = found[source]._replace(objective=distance, objective_weight=self.config.loss.auxiliary_weight)
-        return found
+    def to(self, labeled: LabeledImages, image: Tensor, student: nn.Module) -> Objective:
+        """The term of labeled images, normalized in `image` [B,3,H,W]."""
+        context_of: Callable[[Tensor], Tensor] = student.context_of  # type: ignore[assignment]
+        seen = context_of(image)
 
-    def _distance(self, labeled: LabeledImages, image: Tensor) -> Objective:
         def distance(out: Output) -> Tensor:
-            assert out.features is not None
+            assert out.deepest is not None
             with torch.no_grad():
-                kept = self._imagenet[0](image).float()
-            cells = dominant_cells(
-                labeled.label, (out.features.shape[2], out.features.shape[3]), len(self.classes), MIN_SHARE
-            )
+                kept = self.imagenet(seen)[-1].float()
+            size = (out.deepest.shape[2], out.deepest.shape[3])
+            cells = dominant_cells(labeled.label, size, self.classes, MIN_SHARE)
             counts = torch.zeros_like(cells, dtype=torch.bool)
             for thing in self.things:
                 counts |= cells == thing
             # The square root of 0 has no gradient.
-            norm = ((out.features - kept).square().sum(1) + 1e-12).sqrt()
+            norm = ((out.deepest - kept).square().sum(1) + 1e-12).sqrt()
             return (norm * counts).sum() / counts.sum().clamp(min=1)
 
         return distance
+
+
+class DAFormer(Method):
+    """DACS with a feature distance on the source.
+
+    Known and kept: lambda 0.005, the list of things, the share of 0.75, EMA 0.999 with its ramp, the margins (here as
+    shares of the crop's height), rare class sampling, warm-up. The network is the preset's: with `--model.backbone
+    mit_b5` it is DAFormer's own.
+    """
+
+    def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(config, student, classes)
+        # Its network is no part of the checkpoint: a resumed run loads the same weights again.
+        self._distance = FeatureDistance(config, student, classes) if config.loss.auxiliary_weight > 0 else None
+
+    def branches(self, scene: Scene) -> list[Branch]:
+        """The mixes' and the labeled images', the source's with the feature distance."""
+        found = super().branches(scene)
+        source = scene.batch.source
+        for i, branch in enumerate(found):
+            if branch.name == "source" and self._distance is not None and source is not None:
+                distance = self._distance.to(source, branch.image, scene.student)
+                found[i] = branch._replace(objective=distance, objective_weight=self.config.loss.auxiliary_weight)
+        return found
 
 
 def _values(config: Config) -> Values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iidm.config import Config
@@ -51,7 +52,7 @@ class DiGA(Method):
         super().__init__(config, student, classes)
         if config.teacher.labels_by == "student":
             raise UserError("diga distils the EMA teacher into the student: leave --teacher.labels-by at teacher.")
-        channels: int = student.backbone.channels  # type: ignore[assignment,union-attr]
+        channels: int = student.head.channels  # type: ignore[assignment,union-attr]
         momentum = 1.0 - 1.0 / max(MEMORY * config.max_steps, 1.0)
         self.centroids = Prototypes(len(classes), channels, momentum, self.progress.device)
 
@@ -65,7 +66,7 @@ class DiGA(Method):
         with torch.autocast(unlabeled.device.type, enabled=False):
             nearness = -self.centroids.distances(out.features)
             adapts = self.progress >= WARM_UP
-            cells = out.logits.argmax(1)
+            cells = _on_the_grid_of(out.features, out.logits).argmax(1)
             trusted = (cells == nearness.argmax(1)) & adapts
             self.centroids.update(out.features, torch.where(trusted, cells, IGNORE_INDEX))
         label = teacher.read(out.logits, size, align_corners=corners).label
@@ -94,7 +95,7 @@ class DiGA(Method):
         assert out.features is not None
         with torch.autocast(plain.device.type, enabled=False):
             of_plain, of_changed = torch.softmax(out.logits.float(), 1).split(len(plain))
-            seen = of_changed.argmax(1)
+            seen = _on_the_grid_of(out.features, out.logits)[len(plain) :].argmax(1)
             cells = nearest_cells(label, (seen.shape[1], seen.shape[2]))
             self.centroids.update(out.features[len(plain) :], torch.where(cells == seen, cells, IGNORE_INDEX))
         return of_plain, of_changed
@@ -106,6 +107,13 @@ class DiGA(Method):
             return -by_phase * (taught * torch.log_softmax(out.logits, 1)).sum(1).mean()
 
         return distillation
+
+
+def _on_the_grid_of(features: Tensor, logits: Tensor) -> Tensor:
+    """Logits in cells of the features, which an HRDA network has on a coarser grid."""
+    if logits.shape[2:] == features.shape[2:]:
+        return logits
+    return F.adaptive_avg_pool2d(logits.float(), (features.shape[2], features.shape[3]))
 
 
 MIXING = {"mask": "classmix", "classes_from": "image", "rounding": "floor", "draw_ignored": True}

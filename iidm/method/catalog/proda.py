@@ -67,7 +67,7 @@ class ProDA(Method):
                 "proda compares two views of an image cell by cell, so nothing may be pasted: --mixing.mask must be"
                 f" none, not {config.mixing.mask}."
             )
-        channels: int = student.backbone.channels  # type: ignore[assignment,union-attr]
+        channels: int = student.head.channels  # type: ignore[assignment,union-attr]
         momentum = 1.0 - 1.0 / max(MEMORY * config.max_steps, 1.0)
         self.prototypes = Prototypes(len(classes), channels, momentum, self.progress.device)
         self._plain: Plain | None = None

@@ -1,0 +1,149 @@
+"""MIC and HRDA, alone and with IIDM's mixes: the rows of the paper's Table 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iidm.config import Config
+from iidm.types import LabeledImages
+
+from ..base import Scene
+from ..losses import Branch
+from ..mixing import mix
+from .daformer import DAFORMER, DAFormer, FeatureDistance
+from .diga import DIGA, DiGA
+from .entry import MEANS, Entry, Values
+
+CROP, BLOCK = 1024, 64
+"""MIC hides blocks of 64 pixels of a crop of 1024 (32 of one of 512)."""
+
+
+class MIC(DAFormer):
+    """Masked image consistency: blocks of the unlabeled images are hidden, and what the teacher says of the whole image
+    is learned from the rest, hidden pixels included.
+
+    Known and kept: blocks of a sixteenth of the crop, 70 % of them hidden, behind ImageNet's mean colour; jitter and
+    blur drawn anew, before the blocks are hidden; label and weight of the mixes; the feature distance of DAFormer.
+    """
+
+    def branches(self, scene: Scene) -> list[Branch]:
+        """DAFormer's, and the masked images."""
+        found = super().branches(scene)
+        loss, pseudo, image = self.config.loss, scene.pseudo, scene.batch.unlabeled
+        if loss.mask_weight == 0 or pseudo is None or image is None:
+            return found
+        nothing_pasted = replace(self.config, mixing=replace(self.config.mixing, mask="none"))
+        view = mix(LabeledImages(image, pseudo.label), image, pseudo, nothing_pasted, scene.generator)
+        hidden = hide_blocks(
+            view.image, self.config.mixing.hidden_block_px, self.config.mixing.hidden_share, scene.generator
+        )
+        return [*found, Branch("mask", hidden, view.label, view.weight, loss.mask_weight, loss.mixed_normalizer)]
+
+
+def hide_blocks(image: Tensor, block: int, share: float, generator: torch.Generator) -> Tensor:
+    """Normalized images [B,3,H,W] of which square blocks are 0, the mean colour.
+
+    Args:
+        block: side in pixels; the grid has round(H / block) x round(W / block) of them, stretched to the image.
+        share: chance that a block is hidden.
+    """
+    size = [max(round(side / block), 1) for side in image.shape[2:]]
+    draws = torch.rand(len(image), 1, *size, generator=generator, device=image.device)
+    kept = F.interpolate((draws > share).to(image.dtype), size=image.shape[2:], mode="nearest")
+    return image * kept
+
+
+class DiGAHRDA(DiGA):
+    """DiGA's distillation and consensus on HRDA: features are those of the context, and the source has DAFormer's
+    feature distance beside the distillation. The published combination has no code; this is how its parts fit
+    together."""
+
+    def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(config, student, classes)
+        self._distance = FeatureDistance(config, student, classes) if config.loss.auxiliary_weight > 0 else None
+
+    def branches(self, scene: Scene) -> list[Branch]:
+        """DiGA's, the source's with the feature distance too."""
+        found = super().branches(scene)
+        source, first = scene.batch.source, found[0]
+        if self._distance is None or source is None or first.objective is None:
+            return found
+        distance, distillation = self._distance.to(source, first.image, scene.student), first.objective
+        share = DISTANCE_WEIGHT / first.objective_weight
+        found[0] = first._replace(objective=lambda out: distillation(out) + share * distance(out))
+        return found
+
+
+DISTANCE_WEIGHT = 0.005
+"""Of the feature distance."""
+
+
+def _with(base: Entry | None, *, mask: bool, hrda: bool) -> Callable[[Config], Values]:
+    """Values of `base` (None: IIDM's losses, which are the recipe's) with what MIC and HRDA add."""
+
+    def values(config: Config) -> Values:
+        found = {group: dict(fields) for group, fields in (base.values_for(config) if base else {}).items()}
+
+        def add(group: str, **fields: Any) -> None:
+            found.setdefault(group, {}).update(fields)
+
+        if hrda:
+            add("model", hrda=True)
+            add("loss", detail_weight=0.1)
+        if mask:
+            block = max(min(config.data.crop_size) * BLOCK // CROP, 1)
+            add("loss", mask_weight=1.0)
+            add("mixing", hidden_block_px=block, hidden_share=0.7)
+        if base is not DAFORMER:  # what is HRDA's and MIC's own beside their losses is DAFormer's
+            of_daformer = DAFORMER.values_for(config)
+            margins = ("ema_decay", "ignore_top_px", "ignore_bottom_px")
+            add("teacher", **{name: of_daformer["teacher"][name] for name in margins})
+            add("data", **of_daformer["data"])
+            add("loss", **MEANS)
+        if base is None and hrda:
+            add("loss", auxiliary_weight=DISTANCE_WEIGHT)
+        return found
+
+    return values
+
+
+_TABLE = "Table 3"
+_HRDA = "HRDA, Hoyer et al., arXiv 2204.13132 (ECCV 2022)"
+_MIC = "MIC, Hoyer et al., arXiv 2212.01322 (CVPR 2023)"
+_IIDM = "IIDM, arXiv 2308.15855"
+
+HRDA = Entry(
+    "DAFormer on context and detail of each crop, fused by scale attention",
+    f"{_HRDA}; {_TABLE}, UDA",
+    _with(DAFORMER, mask=False, hrda=True),
+    DAFormer,
+)
+MIC_ALONE = Entry(
+    "DAFormer + consistency of unlabeled images of which blocks are hidden",
+    f"{_MIC}",
+    _with(DAFORMER, mask=True, hrda=False),
+    MIC,
+)
+MIC_HRDA = Entry("MIC on HRDA", f"{_MIC}; {_TABLE}, UDA", _with(DAFORMER, mask=True, hrda=True), MIC)
+DIGA_HRDA = Entry(
+    "DiGA on HRDA", f"DiGA, arXiv 2304.02222; {_TABLE}, UDA", _with(DIGA, mask=False, hrda=True), DiGAHRDA
+)
+IIDM_HRDA = Entry(
+    "IIDM on HRDA: both mixes, EMA 0.999, margins, feature distance on the source",
+    f"{_IIDM}, {_TABLE}",
+    _with(None, mask=False, hrda=True),
+    DAFormer,
+)
+IIDM_MIC = Entry(
+    "IIDM + consistency of unlabeled images of which blocks are hidden",
+    f"{_IIDM}, with {_MIC}",
+    _with(None, mask=True, hrda=False),
+    MIC,
+)
+IIDM_MIC_HRDA = Entry("IIDM + MIC on HRDA", f"{_IIDM}, {_TABLE}", _with(None, mask=True, hrda=True), MIC)
