@@ -26,6 +26,8 @@ from .steps import Case, Step, flops, iidm_step, reference_step
 CPU_CASES = [
     Case("mobilenet_v2", (240, 320), 2, output_stride=16),
     Case("resnet18", (240, 320), 2),
+    Case("mit_b0", (256, 256), 2, head="daformer", hrda=True),
+    Case("resnet18", (256, 256), 2, output_stride=16, head="daformer", hrda=True),
     pytest.param(Case("resnet18", (240, 320), 6), marks=pytest.mark.long),
     pytest.param(Case("resnet18", (480, 640), 2), marks=pytest.mark.long),
     pytest.param(Case("resnet101-v1c", (512, 512), 1), marks=pytest.mark.long),
@@ -34,6 +36,7 @@ GPU_CASES = [
     Case("mobilenet_v2", (512, 512), 2, output_stride=16),
     Case("resnet18", (512, 512), 2),
     *(Case("resnet101-v1c", (512, 512), batch) for batch in (2, 4, 8)),
+    Case("mit_b5", (1024, 1024), 2, head="daformer", hrda=True),
 ]
 IMPLS = ("iidm", "reference-best", "reference")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -131,7 +134,7 @@ def _measure(
     dtype = pick_amp_dtype(torch.device(device), amp=True) or torch.float32
     benchmark.extra_info.update(
         op="step", device=device, model=case.model, crop=case.crop, batch=case.batch, dtype=str(dtype)[6:],
-        output_stride=case.output_stride, **extra, **provenance,
+        output_stride=case.output_stride, head=case.head, hrda=case.hrda, **extra, **provenance,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from iidm.config import Config
 from iidm.kernels.blur.reference import blur
 from iidm.kernels.jitter.reference import JitterParams, jitter
 from iidm.method.augment import draw_strong
+from iidm.models import parameter_groups
 from iidm.models.deeplab import DeepLabV2Head
 from iidm.models.depthwise import DepthwiseConv2d
 from iidm.models.norm import BatchNorm2d
@@ -96,18 +97,17 @@ class ReferenceStep:
         amp_dtype: torch.dtype | None = None,
     ) -> None:
         layout = torch.channels_last if best else torch.contiguous_format
-        self.student = plain_network(network).to(memory_format=layout)  # type: ignore[call-overload]
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.config, self.generator, self.best, self.layout = config, generator, best, layout
+        self.student = plain_network(network).to(memory_format=layout)  # type: ignore[call-overload]
+        self._adopt(self.student)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.amp_dtype = amp_dtype if best else None
         optim = config.optim
         groups = [
-            {"params": list(self.student.backbone.parameters()), "lr": optim.lr},
-            {"params": list(self.student.head.parameters()), "lr": optim.lr * optim.head_lr_mult},
+            {"params": group["params"], "lr": group["lr"], "weight_decay": group["weight_decay"]}
+            for group in parameter_groups(self.student, optim.lr, optim.head_lr_mult, optim.weight_decay)
         ]
-        self.optimizer = torch.optim.AdamW(
-            groups, betas=optim.betas, weight_decay=optim.weight_decay, foreach=best, capturable=False
-        )
+        self.optimizer = torch.optim.AdamW(groups, betas=optim.betas, foreach=best, capturable=False)
         self.logged: dict[str, float] = {}
 
     def __call__(self, batch: TrainBatch) -> Tensor:
@@ -136,6 +136,12 @@ class ReferenceStep:
         self.optimizer.step()
         self._follow(self.config.teacher.ema_decay)
         return total
+
+    def _adopt(self, network: nn.Module) -> None:
+        """Further layers to be put in place of iidm's."""
+
+    def _blurred(self, image: Tensor, sigma: Tensor, enabled: Tensor) -> Tensor:
+        return blur(image, sigma, enabled, BLUR_RADIUS)
 
     def _autocast(self) -> AbstractContextManager[None]:
         kind = self.generator.device.type
@@ -174,7 +180,7 @@ class ReferenceStep:
         label = torch.where(mask, labeled.label.long(), pseudo)
         weight = quality.view(-1, 1, 1).expand(label.shape)
         image = self._normalized(image, strong.jitter)
-        image = blur(image, strong.sigma, strong.blurred, BLUR_RADIUS).contiguous(memory_format=self.layout)
+        image = self._blurred(image, strong.sigma, strong.blurred).contiguous(memory_format=self.layout)
         return MixedImages(image, label, weight)
 
     def _loss(self, image: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:

@@ -17,9 +17,11 @@ from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, parameter_groups, set_recompute
+from iidm.models.hrda import HRDANetwork
 from iidm.recipes import with_values
 from iidm.types import LabeledImages, TrainBatch
 
+from .reference_hrda import ReferenceHRDAStep
 from .reference_step import ReferenceStep, plain_network
 
 CLASSES = 19
@@ -35,22 +37,33 @@ class Case(NamedTuple):
     batch: int
     """Images of each stream: source, labeled target, unlabeled target."""
     output_stride: int = 8
+    head: str = "deeplabv2"
+    hrda: bool = False
 
     def __str__(self) -> str:
-        return f"{self.model}-{self.crop[0]}x{self.crop[1]}-{self.batch}"
+        kind = f"{self.model}-{self.head}-hrda" if self.hrda else self.model
+        return f"{kind}-{self.crop[0]}x{self.crop[1]}-{self.batch}"
 
 
 def config_of(case: Case, options: dict[str, Any] | None = None) -> Config:
     """The paper's recipe; `options` are of StepConfig."""
     sizes = dict.fromkeys(("source_batch", "target_batch", "unlabeled_batch"), case.batch)
     config = replace(Config(), data=replace(DataConfig(), crop_size=case.crop, **sizes))
-    return with_values(config, {"step": options or {}})
+    return with_values(config, {"step": options or {}, "model": {"hrda": case.hrda}})
 
 
 def network_of(case: Case) -> Network:
     """The network at its start, the same in every call."""
     torch.manual_seed(0)
-    return build_network(case.model, CLASSES, output_stride=case.output_stride)
+    return build_network(
+        case.model,
+        CLASSES,
+        output_stride=case.output_stride,
+        head=case.head,
+        drop_path=0.0 if case.model.startswith("mit") else None,  # the reference draws none
+        crop_size=case.crop,
+        hrda=case.hrda,
+    )
 
 
 def random_batch(case: Case, device: str, seed: int = 0) -> TrainBatch:
@@ -89,15 +102,22 @@ def reference_step(case: Case, device: str, *, best: bool) -> tuple[ReferenceSte
     """The reference's, on the same batch."""
     generator = torch.Generator(device).manual_seed(0)
     amp_dtype = pick_amp_dtype(torch.device(device), amp=True)
-    step = ReferenceStep(network_of(case).to(device), config_of(case), generator, best=best, amp_dtype=amp_dtype)
+    kind = ReferenceHRDAStep if case.hrda else ReferenceStep
+    step = kind(network_of(case).to(device), config_of(case), generator, best=best, amp_dtype=amp_dtype)
     batch = random_batch(case, device)
     return step, lambda: step(batch)
 
 
 def flops(case: Case) -> int:
-    """Multiplications and additions of a step's convolutions: a forward of the teacher over `batch` images, forward and
-    backward (three forwards) of the student over four times as many."""
+    """Multiplications and additions of a step's convolutions and matrix products: a forward of the teacher over `batch`
+    images, forward and backward (three forwards) of the student over four times as many."""
     network = plain_network(network_of(case)).to("meta")
+    image = torch.empty(1, 3, *case.crop, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 3, *case.crop, device="meta"))
-    return counter.get_total_flops() * case.batch * (1 + 4 * 3)
+        network(image)
+    of_teacher = of_student = counter.get_total_flops()
+    if isinstance(network, HRDANetwork):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network.look(image, [torch.empty(2, dtype=torch.int64, device="meta")])
+        of_student = counter.get_total_flops()
+    return case.batch * (of_teacher + 4 * 3 * of_student)
