@@ -22,7 +22,7 @@ from iidm.recipes import with_values
 from iidm.types import LabeledImages, TrainBatch
 
 from .reference_hrda import ReferenceHRDAStep
-from .reference_step import ReferenceStep, plain_network
+from .reference_step import ReferenceStep
 
 CLASSES = 19
 Step = Callable[[], Tensor]
@@ -111,7 +111,7 @@ def reference_step(case: Case, device: str, *, best: bool) -> tuple[ReferenceSte
 def flops(case: Case) -> int:
     """Multiplications and additions of a step's convolutions and matrix products: a forward of the teacher over `batch`
     images, forward and backward (three forwards) of the student over four times as many."""
-    network = plain_network(network_of(case)).to("meta")
+    network = network_of(case).to("meta")
     image = torch.empty(1, 3, *case.crop, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)

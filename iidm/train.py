@@ -118,7 +118,7 @@ def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -
     return [
         f"{config.preset} · {config.method} · recipe {config.recipe} · {config.max_steps} steps · {run_dir}",
         f"images: {images} · {len(domains.classes)} classes",
-        f"{config.model.backbone} at output stride {config.model.output_stride}"
+        f"{config.model.backbone} · {getattr(step.student, 'title', '')}"
         f" · {step.device.type} · {precision}, channels-last",
     ]
 

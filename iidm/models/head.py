@@ -28,6 +28,11 @@ class Head(nn.Module):
         super().__init__()
         self.channels, self.stride = channels, stride
 
+    @property
+    def name(self) -> str:
+        """As `--model.head` has it."""
+        return type(self).__name__.removesuffix("Head").lower()
+
     def fuse(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels [B,C_i,h_i,w_i], from fine to coarse -> [B,C,h,w]; here the deepest level as it is."""
         return levels[-1]

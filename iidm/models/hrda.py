@@ -56,6 +56,11 @@ class HRDANetwork(Network):
         self._branch_sizes: tuple[int, ...] | None = None
         self._mixes_images = any(isinstance(module, _BatchNorm) for module in backbone.modules())
 
+    @property
+    def title(self) -> str:
+        """As the parent's."""
+        return f"HRDA, {super().title}"
+
     @contextmanager
     def branches(self, sizes: Sequence[int]) -> Iterator[None]:
         """See `Network.branches`. In the backbone and the head each branch has two batches: context, then detail."""

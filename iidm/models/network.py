@@ -39,6 +39,11 @@ class Network(nn.Module):
         """Of the logits."""
         return self.head.stride
 
+    @property
+    def title(self) -> str:
+        """What is on top of the backbone, for people."""
+        return f"{self.head.name} head, logits every {self.output_stride} px"
+
     def branches(self, sizes: Sequence[int]) -> AbstractContextManager[None]:
         """A context whose training forwards see a batch of several branches of so many images each, every one of them
         normalized by its own statistics (see iidm.models.norm.branches)."""

@@ -134,8 +134,13 @@ def test_branches_are_normalized_apart(head: str) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_auto_is_what_suits_the_levels() -> None:
+def test_auto_is_what_suits_the_levels_and_a_network_says_what_it_is() -> None:
     with torch.device("meta"):
-        assert isinstance(build_network("resnet18", 5, head="auto").head, DAFormerHead)
+        network = build_network("resnet18", 5, head="auto")
+        assert isinstance(network.head, DAFormerHead) and network.title == "daformer head, logits every 4 px"
+        for name in HEADS:
+            assert build_network("resnet18", 5, head=name).head.name == name
+        hrda = build_network("resnet18", 5, hrda=True, crop_size=(64, 64))
+        assert hrda.title == "HRDA, deeplabv2 head, logits every 8 px"
     with pytest.raises(UserError, match="'daformr'. Did you mean 'daformer'"):
         build_network("resnet18", 5, head="daformr")
