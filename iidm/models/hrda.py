@@ -27,6 +27,9 @@ from .head import Head
 from .network import Look, Network
 from .segformer import SegFormerHead
 
+WINDOWS_AT_ONCE = 4
+"""Of an image that is scored or labeled."""
+
 
 class HRDANetwork(Network):
     """Two scales of an image through one backbone and one head.
@@ -73,11 +76,12 @@ class HRDANetwork(Network):
     def draw_box(self, crop_size: Sequence[int], generator: torch.Generator) -> Tensor:
         """Where a branch's detail lies in its crops: int64 [2], top and left, multiples of `unit` (as the public code,
         one for all images of a forward)."""
-        room = torch.tensor(
-            [(side - own) // self.unit + 1 for side, own in zip(crop_size, self.detail_size, strict=True)]
-        ).to(generator.device, non_blocking=True)
         draws = torch.rand(2, generator=generator, device=generator.device)
-        return (draws * room).long().minimum(room - 1) * self.unit
+        places = []
+        for draw, side, own in zip(draws.unbind(), crop_size, self.detail_size, strict=True):
+            count = (side - own) // self.unit + 1
+            places.append((draw * count).long().clamp(max=count - 1))
+        return torch.stack(places) * self.unit
 
     def detail_of(self, x: Tensor, box: Tensor) -> Tensor:
         """The window of [B,H,W] at a box."""
@@ -127,15 +131,14 @@ class HRDANetwork(Network):
         size = (min(self.detail_size[0], height), min(self.detail_size[1], width))
         rows, columns = _starts(height, size[0], self.unit), _starts(width, size[1], self.unit)
         corners = [(top, left) for top in rows for left in columns]
-        windows = torch.cat([image[:, :, y : y + size[0], x : x + size[1]] for y, x in corners])
-        context, detail = self._encode([self.context_of(image), windows])
+        windows = [image[:, :, y : y + size[0], x : x + size[1]] for y, x in corners]
+        context, details = self._encode(self.context_of(image), windows)
         features = self.head.fuse(context)
         logits, share = self.head(features), torch.sigmoid(self._attention(context).float())
         stride = self.head.stride
-        parts = self.head(self.head.fuse(detail)).float().chunk(len(corners))
-        total = parts[0].new_zeros(len(image), parts[0].shape[1], height // stride, width // stride)
-        count = parts[0].new_zeros(height // stride, width // stride)
-        for part, (top, left) in zip(parts, corners, strict=True):
+        total = torch.zeros(len(image), logits.shape[1], height // stride, width // stride, device=image.device)
+        count = torch.zeros(height // stride, width // stride, device=image.device)
+        for part, (top, left) in zip(details, corners, strict=True):
             y, x = top // stride, left // stride
             total[:, :, y : y + part.shape[2], x : x + part.shape[3]] += part
             count[y : y + part.shape[2], x : x + part.shape[3]] += 1
@@ -148,12 +151,22 @@ class HRDANetwork(Network):
         logits: Tensor = self.attention(self.attention.fuse(read))
         return logits
 
-    def _encode(self, groups: list[Tensor]) -> list[list[Tensor]]:
-        """The levels of each group of images. In one call where the images of a batch do not change each other."""
-        if self._mixes_images or groups[0].shape[2:] != groups[1].shape[2:]:
-            return [list(self.backbone(group)) for group in groups]
-        levels = [level.split([len(group) for group in groups]) for level in self.backbone(torch.cat(groups))]
-        return [[level[i] for level in levels] for i in range(len(groups))]
+    def _encode(self, context: Tensor, windows: list[Tensor]) -> tuple[Sequence[Tensor], Iterator[Tensor]]:
+        """The levels of the context, and the logits of each window.
+
+        In training all windows are one batch, as their BatchNorm statistics are, and share a call of the backbone with
+        the context where images of a batch do not change each other. In evaluation a few at a time, so that an image
+        of any size needs no more memory than that.
+        """
+        count = len(windows[0])
+        if self.training and not self._mixes_images and context.shape[2:] == windows[0].shape[2:]:
+            levels = self.backbone(torch.cat([context, *windows]))
+            detail = self.head(self.head.fuse([level[count:] for level in levels]))
+            return [level[:count] for level in levels], iter(detail.split(count))
+        at_once = len(windows) if self.training else WINDOWS_AT_ONCE
+        batches = (torch.cat(windows[i : i + at_once]) for i in range(0, len(windows), at_once))
+        logits = (self.head(self.head.fuse(self.backbone(batch))) for batch in batches)
+        return self.backbone(context), (part for batch in logits for part in batch.split(count))
 
 
 def window(x: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:

@@ -40,19 +40,20 @@ class StochasticDepth(_DropoutNd):
     """
 
     generator: torch.Generator | None = None
+    rates: Tensor
 
     def __init__(self, rates: Sequence[float]) -> None:
         super().__init__(max(rates, default=0.0))
-        self.rates = tuple(rates)
+        # On the device: a captured graph cannot copy numbers from the host.
+        self.register_buffer("rates", torch.tensor(rates), persistent=False)
 
     def forward(self, images: int, device: torch.device) -> list[Tensor | None]:
         """Of each residual branch: float32 [images], 0 or 1 / (1 - rate); None in evaluation and where nothing is ever
         dropped."""
         if not self.training or self.p == 0:
             return [None] * len(self.rates)
-        rates = torch.tensor(self.rates).to(device, non_blocking=True)
         draws = torch.rand(images, len(self.rates), generator=self.generator, device=device)
-        factors = (draws >= rates).float() / (1 - rates)
+        factors = (draws >= self.rates).float() / (1 - self.rates)
         return list(factors.unbind(1))
 
     def extra_repr(self) -> str:

@@ -115,10 +115,12 @@ def test_a_window_is_fused_as_a_loop_over_cells_fuses_it(corner: tuple[int, int]
     assert look.features.shape == look.deepest.shape == (2, 3, 4, 6), "those of the context"
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", [(32, 48), (40, 56), (16, 24), (37, 50), (8, 100)])
-def test_an_image_is_covered_by_windows_whose_logits_are_averaged(size: tuple[int, int]) -> None:
-    """Windows of 16x24, 8 and 8 pixels apart (half a window in multiples of 8), the last at the border."""
-    network, image = small().eval(), torch.randn(2, 3, *size, dtype=torch.float64)
+def test_an_image_is_covered_by_windows_whose_logits_are_averaged(size: tuple[int, int], training: bool) -> None:
+    """Windows of 16x24, 8 and 8 pixels apart (half a window in multiples of 8), the last at the border; all at once for
+    a teacher in training, a few at a time otherwise."""
+    network, image = small().train(training), torch.randn(2, 3, *size, dtype=torch.float64)
     padded = F.pad(image, (0, -size[1] % 8, 0, -size[0] % 8))
     height, width = padded.shape[2:]
     high, wide = min(16, height), min(24, width)

@@ -224,13 +224,13 @@ def test_norms_give_the_type_of_autocast() -> None:
 
 def test_stochastic_depth_grows_from_block_to_block_and_draws_for_each_branch() -> None:
     drop_path = MixTransformer(Size(SMALL.dims, (2, 2, 1, 1)), drop_path=0.5).drop_path
-    assert drop_path.rates == pytest.approx([rate / 10 for rate in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)])
+    assert drop_path.rates.tolist() == pytest.approx([rate / 10 for rate in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)])
     torch.manual_seed(0)
     factors = drop_path(40_000, torch.device("cpu"))
     for rate, factor in zip(drop_path.rates, factors, strict=True):
         assert factor is not None
-        assert set(factor.unique().tolist()) <= {0.0, torch.tensor(1 / (1 - rate)).item()}
-        assert (factor == 0).float().mean() == pytest.approx(rate, abs=0.01)
+        assert set(factor.unique().tolist()) <= {0.0, float(1 / (1 - rate))}
+        assert (factor == 0).float().mean() == pytest.approx(float(rate), abs=0.01)
     together = torch.corrcoef(torch.stack(factors[2:]))  # type: ignore[arg-type]
     assert (together - torch.eye(10)).abs().max() < 0.03
 
@@ -249,10 +249,10 @@ def test_a_factor_multiplies_its_branch_of_its_image() -> None:
 
 
 def test_the_default_drop_path_is_segformers_and_a_builder_takes_another() -> None:
-    with torch.device("meta"):
-        assert BACKBONES["mit_b0"](32).drop_path.p == 0.1
-        assert BACKBONES["pvt_v2_b5"](32, drop_path=0.3).drop_path.rates[-2:] == (0.3, 0.3)  # type: ignore[call-arg]
-        assert mix_transformer("mit_b1", 32, drop_path=0.0).drop_path.rates == (0.0,) * 16
+    assert BACKBONES["mit_b0"](32).drop_path.p == 0.1
+    with_more = BACKBONES["mit_b0"](32, drop_path=0.3)  # type: ignore[call-arg]
+    assert with_more.drop_path.rates[-2:].tolist() == pytest.approx([0.3, 0.3])
+    assert mix_transformer("mit_b1", 32, drop_path=0.0).drop_path.rates.tolist() == [0.0] * 16
 
 
 def test_draws_come_from_the_generator_and_none_in_evaluation() -> None:
