@@ -48,8 +48,8 @@ CHANGEABLE_ON_RESUME = (
 def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
     """Resolve a command line of `iidm.train`.
 
-    The order is: preset (or the file of --config, or the configuration of --resume), --recipe, --method, then every
-    field that is given by its own option.
+    The order is: preset (or the file of --config, or the configuration of --resume), --recipe, --method (with a recipe
+    the preset's own, if none is given), then every field that is given by its own option.
 
     Returns: the configuration, and the folder to resume or None.
     Raises: UserError for names that do not exist; SystemExit (tyro) for options that do not exist, and for --help.
@@ -68,8 +68,8 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
         if known.recipe not in RECIPES:
             raise unknown_name("recipe", known.recipe, RECIPES)
         base = with_recipe(base, known.recipe)
-    if known.method:
-        base = with_method(base, known.method)
+    if known.method or known.recipe:  # a preset's own method stands above a recipe too
+        base = with_method(base, known.method or base.method)
     return _from_options(base, rest), None
 
 

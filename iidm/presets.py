@@ -88,10 +88,9 @@ def _dinov2(source: str, target: str, labeled_count: int) -> Config:
         "model": {"backbone": "timm:vit_base_patch14_dinov2.lvd142m", "head": "segformer", "dropout": 0.1},
         "data": {"crop_size": (1022, 1022)},
         "optim": {"lr": 1e-5, "head_lr_mult": 20.0, "layer_decay": 0.9},
+        "mixing": {"hidden_block_px": 14},
     }
-    config = with_values(_full_resolution(source, target, labeled_count), values)
-    config = with_method(config, "iidm_mic" if labeled_count else "mic")
-    return with_values(config, {"mixing": {"hidden_block_px": 14}, "loss": {"auxiliary_weight": 0.0}})
+    return with_method(with_values(_full_resolution(source, target, labeled_count), values), "iidm_mic")
 
 
 def _small(preset: str, source: str, target: str) -> Config:

@@ -217,3 +217,12 @@ def test_windows_are_the_training_crop_every_half_of_it_unless_others_are_given(
 def test_every_method_has_a_line() -> None:
     assert all(entry.summary and entry.source for entry in METHODS.values())
     assert {"iidm", "source_only", "target_only", "source_target"} <= set(METHODS)
+
+
+def test_a_recipe_leaves_what_the_presets_own_method_is() -> None:
+    """HRDA's teacher is slower than that of any recipe, DINOv2's blocks are its patches."""
+    config, _ = parse_config("--preset gta5-cityscapes-hrda-100 --recipe daformer".split())
+    assert (config.method, config.recipe, config.mixing.classes_from) == ("iidm_hrda", "daformer", "batch")
+    assert config.teacher.ema_decay == 0.999 and config.model.hrda and config.teacher.ignore_bottom_px == 240
+    config, _ = parse_config("--preset gta5-cityscapes-dinov2-0 --recipe daformer".split())
+    assert config.mixing.hidden_block_px == 14 and config.loss.mask_weight == 1 and config.loss.target_weight == 0

@@ -81,8 +81,9 @@ class MixingConfig:
     """Whether 255 is a class that can be drawn (DACS, DAFormer: yes; the paper is silent)."""
     pasted_weight: Literal["quality", "one"] = "quality"
     """Loss weight of pasted ground-truth pixels: q like the rest (paper eqs. 7-8), or 1 (DACS, DAFormer)."""
-    hidden_block_px: int = 64
-    """Side of the blocks of unlabeled images that `loss.mask_weight` hides; MIC: a sixteenth of the crop."""
+    hidden_block_px: int | None = None
+    """Side of the blocks of unlabeled images that `loss.mask_weight` hides. None: a sixteenth of the crop's shorter
+    side, as MIC."""
     hidden_share: float = 0.7
     """Chance that a block is hidden; MIC: 0.7."""
 
@@ -90,7 +91,8 @@ class MixingConfig:
         require_share("mixing.mask_probability", self.mask_probability)
         low, high = self.cut_area
         require(0 < low <= high <= 1, "mixing.cut_area", self.cut_area, "0 < low <= high <= 1")
-        require(self.hidden_block_px >= 1, "mixing.hidden_block_px", self.hidden_block_px, "at least 1")
+        block = self.hidden_block_px
+        require(block is None or block >= 1, "mixing.hidden_block_px", block, "at least 1")
         require_share("mixing.hidden_share", self.hidden_share)
         require(self.intra_views >= 1, "mixing.intra_views", self.intra_views, "at least 1")
         if self.strategy == "one-xu-one-stream" and (self.mask != "classmix" or self.intra_from != "labeled"):

@@ -40,9 +40,8 @@ class MIC(DAFormer):
             return found
         nothing_pasted = replace(self.config, mixing=replace(self.config.mixing, mask="none"))
         view = mix(LabeledImages(image, pseudo.label), image, pseudo, nothing_pasted, scene.generator)
-        hidden = hide_blocks(
-            view.image, self.config.mixing.hidden_block_px, self.config.mixing.hidden_share, scene.generator
-        )
+        block = self.config.mixing.hidden_block_px or max(min(image.shape[1:3]) * BLOCK // CROP, 1)
+        hidden = hide_blocks(view.image, block, self.config.mixing.hidden_share, scene.generator)
         return [*found, Branch("mask", hidden, view.label, view.weight, loss.mask_weight, loss.mixed_normalizer)]
 
 
@@ -97,9 +96,8 @@ def _with(base: Entry | None, *, mask: bool, hrda: bool) -> Callable[[Config], V
             add("model", hrda=True)
             add("loss", detail_weight=0.1)
         if mask:
-            block = max(min(config.data.crop_size) * BLOCK // CROP, 1)
             add("loss", mask_weight=1.0)
-            add("mixing", hidden_block_px=block, hidden_share=0.7)
+            add("mixing", hidden_share=0.7)
         if base is not DAFORMER:  # what is HRDA's and MIC's own beside their losses is DAFormer's
             of_daformer = DAFORMER.values_for(config)
             margins = ("ema_decay", "ignore_top_px", "ignore_bottom_px")
