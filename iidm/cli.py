@@ -48,8 +48,8 @@ CHANGEABLE_ON_RESUME = (
 def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
     """Resolve a command line of `iidm.train`.
 
-    The order is: preset (or the file of --config, or the configuration of --resume), --recipe, --method (with a recipe
-    the preset's own, if none is given), then every field that is given by its own option.
+    The order is: preset (or the file of --config, or the configuration of --resume), --recipe, --method (if none is
+    given the preset's own), then every field that is given by its own option.
 
     Returns: the configuration, and the folder to resume or None.
     Raises: UserError for names that do not exist; SystemExit (tyro) for options that do not exist, and for --help.
@@ -61,15 +61,16 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
         sys.exit(print(describe_methods()))
     if known.resume is not None:
         return _resumed(known, rest)
-    base = read_config(known.config) if known.config else preset_config(known.preset or "scenes")
     if known.preset and known.config:
         raise UserError("--preset and --config both name a starting point; give one of them.")
-    if known.recipe:
-        if known.recipe not in RECIPES:
-            raise unknown_name("recipe", known.recipe, RECIPES)
-        base = with_recipe(base, known.recipe)
-    if known.method or known.recipe:  # a preset's own method stands above a recipe too
-        base = with_method(base, known.method or base.method)
+    if known.recipe and known.recipe not in RECIPES:
+        raise unknown_name("recipe", known.recipe, RECIPES)
+    if known.config:
+        base = read_config(known.config)
+        base = with_recipe(base, known.recipe) if known.recipe else base
+        base = with_method(base, known.method) if known.method else base
+    else:
+        base = preset_config(known.preset or "scenes", known.recipe, known.method)
     return _from_options(base, rest), None
 
 

@@ -16,6 +16,7 @@ from .config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
+    Recipe,
     unknown_name,
 )
 from .method.catalog import with_method
@@ -50,9 +51,11 @@ def _paper(source: str, target: str, labeled_count: int) -> Config:
 def _full_resolution(source: str, target: str, labeled_count: int) -> Config:
     """The paper's training on crops of 1024x1024 of whole images; both data sets as HRDA sees them, scored in windows.
 
-    Rare class sampling counts four times the pixels in a crop that is twice as high and wide.
+    Rare class sampling counts HRDA's 3000 pixels in the source's own labels, and four times as many in a crop as in
+    one of half its height and width.
     """
-    size = {"gta5": (1440, 2560), "synthia": (1520, 2560)}[source]
+    size, own = {"gta5": ((1440, 2560), (1052, 1914)), "synthia": ((1520, 2560), (760, 1280))}[source]
+    enlarged = min(size[0] / own[0], size[1] / own[1]) ** 2  # the ratio is kept
     return with_values(
         _paper(source, target, labeled_count),
         {
@@ -60,6 +63,7 @@ def _full_resolution(source: str, target: str, labeled_count: int) -> Config:
                 "source": DatasetConfig(spec=source, resize=size),
                 "target": DatasetConfig(spec=target, resize=(1024, 2048)),
                 "crop_size": (1024, 1024),
+                "rare_class_min_px": round(3000 * enlarged),
                 "rare_class_min_crop_px": 6000,
             },
             "eval": {"mode": "slide"},
@@ -70,12 +74,12 @@ def _full_resolution(source: str, target: str, labeled_count: int) -> Config:
 def _hrda(source: str, target: str, labeled_count: int) -> Config:
     """MiT-B5 with DAFormer's head on crops of 1024x1024, seen by HRDA: the paper's Table 3.
 
-    What the paper does not say is as HRDA's and MIC's public code have it (docs/recipes.md). MiT's public weights are
+    What the paper does not say is as HRDA's and MIC's public code have it (docs/tables.md). MiT's public weights are
     for research alone; `--model.backbone pvt_v2_b5` is the same network with free ones.
     """
     network: dict[str, Any] = {"backbone": "mit_b5", "head": "daformer", "dropout": 0.1}
     config = with_values(_full_resolution(source, target, labeled_count), {"model": network})
-    return with_method(config, "iidm_hrda" if labeled_count else "hrda")
+    return replace(config, method="iidm_hrda" if labeled_count else "hrda")
 
 
 def _dinov2(source: str, target: str, labeled_count: int) -> Config:
@@ -90,7 +94,7 @@ def _dinov2(source: str, target: str, labeled_count: int) -> Config:
         "optim": {"lr": 1e-5, "head_lr_mult": 20.0, "layer_decay": 0.9},
         "mixing": {"hidden_block_px": 14},
     }
-    return with_method(with_values(_full_resolution(source, target, labeled_count), values), "iidm_mic")
+    return replace(with_values(_full_resolution(source, target, labeled_count), values), method="iidm_mic")
 
 
 def _small(preset: str, source: str, target: str) -> Config:
@@ -182,11 +186,17 @@ PRESETS: dict[str, Callable[[], Config]] = {
 """Preset name -> function. All of them are checked by a test, all paths come from the command line."""
 
 
-def preset_config(name: str) -> Config:
-    """The configuration of a preset. Raises UserError with the nearest name for one that does not exist."""
+def preset_config(name: str, recipe: Recipe | None = None, method: str | None = None) -> Config:
+    """The configuration of a preset, with another recipe or method than its own if they are given.
+
+    Raises: UserError with the nearest name for one that does not exist.
+    """
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
-    return replace(PRESETS[name](), preset=name)
+    config = replace(PRESETS[name](), preset=name)
+    if recipe is not None:
+        config = with_recipe(config, recipe)
+    return with_method(config, method or config.method)
 
 
 def describe_presets() -> str:

@@ -224,5 +224,9 @@ def test_a_recipe_leaves_what_the_presets_own_method_is() -> None:
     config, _ = parse_config("--preset gta5-cityscapes-hrda-100 --recipe daformer".split())
     assert (config.method, config.recipe, config.mixing.classes_from) == ("iidm_hrda", "daformer", "batch")
     assert config.teacher.ema_decay == 0.999 and config.model.hrda and config.teacher.ignore_bottom_px == 240
+    config, _ = parse_config("--preset gta5-cityscapes-hrda-100 --method source_target".split())
+    assert not config.model.hrda and config.loss.auxiliary_weight == config.loss.mask_weight == 0, (
+        "nothing of iidm_hrda's"
+    )
     config, _ = parse_config("--preset gta5-cityscapes-dinov2-0 --recipe daformer".split())
     assert config.mixing.hidden_block_px == 14 and config.loss.mask_weight == 1 and config.loss.target_weight == 0

@@ -55,6 +55,8 @@ class Method(nn.Module):
         classes: names of the classes.
     """
 
+    hides = False
+    """Whether it has images of which blocks are hidden (`loss.mask_weight`)."""
     progress: Tensor
     """float32 scalar: the share of the run that is done, set before each step. It lies on the device, so that phases
     work in a captured graph too."""

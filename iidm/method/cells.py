@@ -32,6 +32,13 @@ def dominant_cells(label: Tensor, size: tuple[int, int], classes: int, min_share
     return found
 
 
+def on_the_grid_of(features: Tensor, logits: Tensor) -> Tensor:
+    """Logits [B,K,h',w'] in the cells of features [B,C,h,w], which an HRDA network has on a coarser grid."""
+    if logits.shape[2:] == features.shape[2:]:
+        return logits
+    return F.adaptive_avg_pool2d(logits.float(), (features.shape[2], features.shape[3]))
+
+
 def class_means(features: Tensor, cells: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Mean feature of each class, float32 [K,C], and how many cells it has, float32 [K]; 0 for a class without any.
 

@@ -66,13 +66,14 @@ class TrainStep:
         self.method = method or Method(config, student)
         self.config, self.generator, self.amp_dtype = config, generator, amp_dtype
         self.device = generator.device
-        draw_from: Callable[[torch.Generator], None] | None = getattr(student, "draw_from", None)
-        if draw_from is not None:
-            draw_from(generator)
         self.scaler = scaler or torch.amp.GradScaler(self.device.type, enabled=False)
         on_gpu, wish = self.device.type == "cuda", config.step
         if wish.graph == "on" and not on_gpu:
             raise UserError("--step.graph on needs a GPU: CUDA graphs are for its launches. Leave it at auto.")
+        for network in (student, *self.method.modules()):
+            draw_from: Callable[[torch.Generator], None] | None = getattr(network, "draw_from", None)
+            if draw_from is not None:
+                draw_from(generator)
         self.merged = wish.branches == "merged" or (wish.branches == "auto" and on_gpu)
         self._forward: nn.Module = student
         self._see: Callable[..., tuple[Tensor, ...]] | None = getattr(student, "look", None)

@@ -49,7 +49,8 @@ class Teacher:
         """
         self._labeler.train(self.config.batchnorm == "batch")
         for module in self._labeler.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
+            # timm's layers of the kind are known by their chance.
+            if isinstance(module, nn.modules.dropout._DropoutNd) or hasattr(module, "drop_prob"):
                 module.eval()
         if not features:
             return Output(self._forward(image))

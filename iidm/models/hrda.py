@@ -13,6 +13,7 @@ counts in full.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -48,14 +49,17 @@ class HRDANetwork(Network):
         self.attention = attention
         self.unit = 2 * head.stride
         """Image pixels behind a cell of the context's logits: windows start at multiples of it."""
-        if any(side % (2 * self.unit) for side in crop_size):
-            step = 2 * self.unit
+        # Context and windows are seen as they are, so backbones that divide into larger cells (timm's) set the step.
+        self.whole = math.lcm(self.unit, 2 * int(getattr(backbone, "multiple", 1)))
+        """Pixels that both sides of an image are multiples of."""
+        step = math.lcm(2 * self.unit, self.whole)
+        if any(side % step for side in crop_size):
             fitting = " ".join(str(max(round(side / step), 1) * step) for side in crop_size)
             raise UserError(
-                f"HRDA on a network with logits every {head.stride} pixels needs crops whose sides are multiples of"
+                f"HRDA on this network (logits every {head.stride} pixels) needs crops whose sides are multiples of"
                 f" {step}, not {crop_size[0]} {crop_size[1]}: give --data.crop-size {fitting}."
             )
-        self.detail_size = (crop_size[0] // 2, crop_size[1] // 2)
+        self.crop_size, self.detail_size = crop_size, (crop_size[0] // 2, crop_size[1] // 2)
         self._branch_sizes: tuple[int, ...] | None = None
         self._mixes_images = any(isinstance(module, _BatchNorm) for module in backbone.modules())
 
@@ -79,7 +83,7 @@ class HRDANetwork(Network):
         draws = torch.rand(2, generator=generator, device=generator.device)
         places = []
         for draw, side, own in zip(draws.unbind(), crop_size, self.detail_size, strict=True):
-            count = (side - own) // self.unit + 1
+            count = max((side - own + 1) // self.unit, 1)  # never at the far border, as there
             places.append((draw * count).long().clamp(max=count - 1))
         return torch.stack(places) * self.unit
 
@@ -124,11 +128,15 @@ class HRDANetwork(Network):
         return Look(fused, _every_second(features, doubled)[0], of_context[-1], detail)
 
     def _covered(self, image: Tensor) -> Look:
-        """Images of any size; the detail's logits are the mean of windows half a window apart."""
+        """Images of any size; the detail's logits are the mean of windows half a window apart. What is smaller than a
+        training crop, or no multiple of whole cells, is filled up with the mean colour."""
         grid = [-(-side // self.head.stride) for side in image.shape[2:]]
-        image = F.pad(image, (0, -image.shape[3] % self.unit, 0, -image.shape[2] % self.unit))
+        missing = [
+            max(-side % self.whole, crop - side) for side, crop in zip(image.shape[2:], self.crop_size, strict=True)
+        ]
+        image = F.pad(image, (0, missing[1], 0, missing[0]))
         height, width = image.shape[2:]
-        size = (min(self.detail_size[0], height), min(self.detail_size[1], width))
+        size = self.detail_size
         rows, columns = _starts(height, size[0], self.unit), _starts(width, size[1], self.unit)
         corners = [(top, left) for top in rows for left in columns]
         windows = [image[:, :, y : y + size[0], x : x + size[1]] for y, x in corners]

@@ -33,7 +33,8 @@ class StochasticDepth(_DropoutNd):
     """The factors of the residual branches of a whole network (arXiv 1603.09382), drawn per image.
 
     All of a forward's are drawn at once, outside the blocks, so that a block which is computed again in the backward
-    has the same ones, and image by image, so that branches in one pass draw what they would one after the other.
+    has the same ones, and image by image: on a CPU branches in one pass draw what they would one after the other, where
+    no other layer draws too.
 
     Args:
         rates: chance of each residual branch to be dropped, 0 <= rate < 1.

@@ -68,6 +68,8 @@ class TimmBackbone(nn.Module):
             depth_rates += ({},)
         self.model: Any = _created(name, {"num_classes": 0, **wishes}, depth_rates, ({"dynamic_img_size": True}, {}))
         self.plain = _is_plain_vit(self.model)
+        # Of the model as it is: cut up into levels it no longer tells.
+        exempt: set[str] = getattr(self.model, "no_weight_decay", set)()
         if self.plain:
             depth = len(self.model.blocks)
             self.taken = [round(depth * (i + 1) / LEVELS) - 1 for i in range(LEVELS)]
@@ -86,6 +88,9 @@ class TimmBackbone(nn.Module):
         self.multiple = max(level.stride for level in self.levels)
         """Pixels that both sides of an image are multiples of where all cells are whole."""
         self._adopt_norms()
+        ends = tuple({name.rpartition(".")[2] for name in exempt})
+        self.undecayed = tuple(name for name, _ in self.named_parameters() if name.rpartition(".")[2] in ends)
+        """Parameters that timm exempts from weight decay: position embeddings, class tokens."""
         mean, std = (torch.tensor(self.model.pretrained_cfg[key]) * 255 for key in ("mean", "std"))
         ours = torch.tensor(MEAN_RGB), torch.tensor(STD_RGB)
         same = torch.allclose(mean, ours[0], atol=0.5) and torch.allclose(std, ours[1], atol=0.5)
@@ -127,26 +132,29 @@ class TimmBackbone(nn.Module):
                 f"timm's {self.name} has BatchNorm layers, whose statistics a second forward would change: leave"
                 " --step.recompute out."
             )
-        if recompute or hasattr(self.model, "set_grad_checkpointing"):
-            self.model.set_grad_checkpointing(recompute)
+        inner = self._inner()
+        if hasattr(inner, "set_grad_checkpointing"):
+            inner.set_grad_checkpointing(recompute)
+        elif recompute:
+            raise UserError(f"timm cannot recompute {self.name}: leave --step.recompute out.")
 
     def layers(self) -> list[list[str]]:
         """Names of the parameters by layer, for a learning rate that decays towards the image; as timm groups them, or
         part by part."""
-        if not hasattr(self.model, "group_matcher"):
+        inner = self._inner()
+        prefix = "model." if inner is self.model else "model.model."
+        if not hasattr(inner, "group_matcher"):
             parts: dict[str, list[str]] = {}
-            for name, _ in self.named_parameters():
-                parts.setdefault(name.split(".")[1], []).append(name)
+            for name, _ in inner.named_parameters():
+                parts.setdefault(name.partition(".")[0], []).append(prefix + name)
             return list(parts.values())
-        groups = _timm().models.group_parameters(self.model, self.model.group_matcher(coarse=False))
-        return [[f"model.{name}" for name in groups[key]] for key in sorted(groups) if groups[key]]
+        groups = _timm().models.group_parameters(inner, inner.group_matcher(coarse=False))
+        return [[prefix + name for name in groups[key]] for key in sorted(groups) if groups[key]]
 
-    @property
-    def undecayed(self) -> tuple[str, ...]:
-        """What timm exempts from weight decay: position embeddings, class tokens."""
-        exempt: set[str] = getattr(self.model, "no_weight_decay", set)()
-        own = dict(self.named_parameters())
-        return tuple(f"model.{name}" for name in exempt if f"model.{name}" in own)
+    def _inner(self) -> Any:
+        """The model that has timm's methods: some levels are given by a wrapper around it."""
+        wrapped = None if self.plain else getattr(self.model, "model", None)
+        return wrapped if isinstance(wrapped, nn.Module) else self.model
 
     def load(self, state: Mapping[str, Tensor] | None) -> None:
         """Start from a state dict, or from timm's own weights (None), which are fetched.

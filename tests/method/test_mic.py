@@ -20,7 +20,7 @@ from iidm.method.losses import Branch, Output, branch_terms
 from iidm.models.hrda import HRDANetwork, window
 from iidm.presets import preset_config
 from iidm.recipes import with_values
-from iidm.types import PseudoLabel
+from iidm.types import PseudoLabel, UserError
 
 HRDA = [name for name in METHODS if name.endswith("hrda")]
 
@@ -67,6 +67,11 @@ def test_masked_images_have_the_label_and_the_weight_of_the_mixes_and_augmentati
     shown = mask.image != 0
     share = shown.float().mean().item()
     assert 0.1 < share < 0.6, "about 30 % is shown"
+
+
+def test_a_method_that_hides_nothing_refuses_a_weight_for_it() -> None:
+    with pytest.raises(UserError, match="iidm hides nothing: --loss.mask-weight is for the methods mic, mic_hrda"):
+        step_of("iidm", loss={"mask_weight": 1.0})
 
 
 def test_what_a_masked_image_teaches_is_logged() -> None:
@@ -141,7 +146,7 @@ def test_hrda_changes_the_network_and_leaves_the_losses(name: str) -> None:
     assert config.model.hrda and config.loss.detail_weight == 0.1
     assert config.loss.mask_weight == ("mic" in name)
     assert (config.loss.target_weight, config.loss.intra_weight) == ((1.0, 2.0) if "iidm" in name else (0.0, 0.0))
-    assert config.teacher.ema_decay == 0.999 and config.data.rare_class_sampling
+    assert config.teacher.ema_decay == 0.999 and config.teacher.ema_ramp and config.data.rare_class_sampling
     assert config.teacher.ignore_bottom_px == 120 and config.teacher.ignore_top_px == 15
 
 

@@ -122,6 +122,32 @@ def test_recomputed_gradients_are_the_same_with_stochastic_depth_too() -> None:
             torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+def test_a_pyramids_layers_and_tables_are_known_too() -> None:
+    network = network_of("swin_tiny_patch4_window7_224")
+    assert len(network.backbone.layers()) > 4  # type: ignore[union-attr, operator]
+    undecayed: Any = network.backbone.undecayed  # type: ignore[union-attr]
+    assert undecayed and all(name.endswith("relative_position_bias_table") for name in undecayed)
+    held = [name for layer in network.backbone.layers() for name in layer]  # type: ignore[union-attr, operator]
+    assert sorted(held) == sorted(name for name, _ in network.backbone.named_parameters())  # type: ignore[union-attr]
+
+
+def test_hrda_covers_an_image_of_any_size_with_a_pyramid() -> None:
+    network = network_of("convnext_atto", hrda=True, crop_size=(128, 128)).eval()
+    assert network(torch.randn(1, 3, 90, 180)).shape == (1, K, 23, 45)
+    with pytest.raises(UserError, match="--data.crop-size"):
+        network_of("convnext_atto", hrda=True, crop_size=(80, 96))
+
+
+def test_a_teacher_drops_no_path() -> None:
+    from iidm.config import TeacherConfig
+    from iidm.method.teacher import Teacher
+
+    network = network_of("vit_tiny_patch16_224", drop_path=0.9)
+    teacher = Teacher(network, TeacherConfig(), labels_images=True)
+    image = torch.randn(2, 3, 64, 96)
+    assert torch.equal(teacher.look(image).logits, teacher.look(image).logits)
+
+
 def test_a_model_with_batch_norm_is_not_recomputed() -> None:
     with pytest.raises(UserError, match="regnety_002 has BatchNorm layers"):
         set_recompute(network_of("regnety_002"), True)

@@ -8,6 +8,7 @@ from torch import nn
 
 from iidm.config import Config, unknown_name
 from iidm.recipes import with_values
+from iidm.types import UserError
 
 from ..base import Method
 from . import ass, complexmix, confeti, daformer, diga, dldm, dst_cbc, iidm, mic, mme, proda, ssl, uda
@@ -67,7 +68,11 @@ def build_method(config: Config, student: nn.Module, classes: tuple[str, ...]) -
     """
     if config.method not in METHODS:
         raise unknown_name("method", config.method, METHODS)
-    return METHODS[config.method].build(config, student, classes)
+    build = METHODS[config.method].build
+    if config.loss.mask_weight > 0 and not build.hides:
+        able = ", ".join(name for name, entry in METHODS.items() if entry.build.hides)
+        raise UserError(f"{config.method} hides nothing: --loss.mask-weight is for the methods {able}.")
+    return build(config, student, classes)
 
 
 def describe_methods() -> str:

@@ -29,6 +29,9 @@ CROP, TOP, BOTTOM = 512, 15, 120
 """DAFormer's margins are rows of a crop of 512."""
 
 
+WITHOUT_DISTANCE = ", or leave the feature distance out with --loss.auxiliary-weight 0"
+
+
 class FeatureDistance:
     """The mean over cells of things of |features - ImageNet's features| of the backbone's deepest level.
 
@@ -38,16 +41,19 @@ class FeatureDistance:
     Args:
         student: the network at its start.
         classes: names of the classes.
+        otherwise: what else the error tells to do.
 
     Raises:
         UserError: a random start, whose features are not worth keeping.
     """
 
-    def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, config: Config, student: nn.Module, classes: tuple[str, ...], otherwise: str = WITHOUT_DISTANCE
+    ) -> None:
         if config.model.weights == "none":
             raise UserError(
                 f"{config.method} keeps features near those of pretrained weights, and --model.weights is none. Give"
-                " weights, or leave the feature distance out with --loss.auxiliary-weight 0."
+                f" weights{otherwise}."
             )
         self.classes = len(classes)
         self.things = [i for i, name in enumerate(classes) if name in THINGS] or list(range(len(classes)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iidm.config import Config
@@ -13,7 +12,7 @@ from iidm.types import IGNORE_INDEX, MEAN_RGB, STD_RGB, PseudoLabel, UserError
 
 from ..augment import draw_strong
 from ..base import Method, Scene, normalized
-from ..cells import Prototypes, nearest_cells
+from ..cells import Prototypes, nearest_cells, on_the_grid_of
 from ..losses import Branch, Objective, Output
 from ..teacher import Teacher
 from .entry import MEANS, WITHOUT_LABELS, Entry
@@ -66,7 +65,7 @@ class DiGA(Method):
         with torch.autocast(unlabeled.device.type, enabled=False):
             nearness = -self.centroids.distances(out.features)
             adapts = self.progress >= WARM_UP
-            cells = _on_the_grid_of(out.features, out.logits).argmax(1)
+            cells = on_the_grid_of(out.features, out.logits).argmax(1)
             trusted = (cells == nearness.argmax(1)) & adapts
             self.centroids.update(out.features, torch.where(trusted, cells, IGNORE_INDEX))
         label = teacher.read(out.logits, size, align_corners=corners).label
@@ -95,7 +94,7 @@ class DiGA(Method):
         assert out.features is not None
         with torch.autocast(plain.device.type, enabled=False):
             of_plain, of_changed = torch.softmax(out.logits.float(), 1).split(len(plain))
-            seen = _on_the_grid_of(out.features, out.logits)[len(plain) :].argmax(1)
+            seen = on_the_grid_of(out.features, out.logits)[len(plain) :].argmax(1)
             cells = nearest_cells(label, (seen.shape[1], seen.shape[2]))
             self.centroids.update(out.features[len(plain) :], torch.where(cells == seen, cells, IGNORE_INDEX))
         return of_plain, of_changed
@@ -107,13 +106,6 @@ class DiGA(Method):
             return -by_phase * (taught * torch.log_softmax(out.logits, 1)).sum(1).mean()
 
         return distillation
-
-
-def _on_the_grid_of(features: Tensor, logits: Tensor) -> Tensor:
-    """Logits in cells of the features, which an HRDA network has on a coarser grid."""
-    if logits.shape[2:] == features.shape[2:]:
-        return logits
-    return F.adaptive_avg_pool2d(logits.float(), (features.shape[2], features.shape[3]))
 
 
 MIXING = {"mask": "classmix", "classes_from": "image", "rounding": "floor", "draw_ignored": True}

@@ -66,7 +66,8 @@ class DualLevelMixing(Method):
         groups = []
         for who, teacher in (("region-level", self.region), ("sample-level", self.sample)):
             for part, lr in rates.items():
-                params = list(getattr(teacher, part).parameters())
+                named = teacher.named_parameters()
+                params = [p for name, p in named if name.startswith("backbone.") == (part == "backbone")]
                 groups.append({"name": f"{who} {part}", "params": params, "lr": lr, "weight_decay": optim.weight_decay})
         return groups
 

@@ -32,6 +32,8 @@ class MIC(DAFormer):
     blur drawn anew, before the blocks are hidden; label and weight of the mixes; the feature distance of DAFormer.
     """
 
+    hides = True
+
     def branches(self, scene: Scene) -> list[Branch]:
         """DAFormer's, and the masked images."""
         found = super().branches(scene)
@@ -65,7 +67,8 @@ class DiGAHRDA(DiGA):
 
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, student, classes)
-        self._distance = FeatureDistance(config, student, classes) if config.loss.auxiliary_weight > 0 else None
+        found = config.loss.auxiliary_weight > 0
+        self._distance = FeatureDistance(config, student, classes, otherwise="") if found else None
 
     def branches(self, scene: Scene) -> list[Branch]:
         """DiGA's, the source's with the feature distance too."""
@@ -100,7 +103,7 @@ def _with(base: Entry | None, *, mask: bool, hrda: bool) -> Callable[[Config], V
             add("mixing", hidden_share=0.7)
         if base is not DAFORMER:  # what is HRDA's and MIC's own beside their losses is DAFormer's
             of_daformer = DAFORMER.values_for(config)
-            margins = ("ema_decay", "ignore_top_px", "ignore_bottom_px")
+            margins = ("ema_decay", "ema_ramp", "ignore_top_px", "ignore_bottom_px")
             add("teacher", **{name: of_daformer["teacher"][name] for name in margins})
             add("data", **of_daformer["data"])
             add("loss", **MEANS)

@@ -13,7 +13,7 @@ from iidm.config import Config
 from iidm.types import PseudoLabel, UserError
 
 from ..base import Method, Scene, normalized
-from ..cells import Prototypes
+from ..cells import Prototypes, on_the_grid_of
 from ..losses import Branch, Objective, Output
 from ..teacher import Teacher
 from .entry import MEANS, WITHOUT_LABELS, Entry
@@ -79,7 +79,7 @@ class ProDA(Method):
         out = teacher.look(normalized(unlabeled), features=True)
         assert out.features is not None
         with torch.autocast(unlabeled.device.type, enabled=False):
-            logits, features = out.logits.float(), out.features.float()
+            logits, features = on_the_grid_of(out.features, out.logits).float(), out.features.float()
             self.prototypes.update(features, logits.argmax(1))
             distance = self.prototypes.distances(features)
             unit = distance.amin(1).mean().clamp(min=1e-6)
@@ -112,7 +112,7 @@ class ProDA(Method):
             assert out.features is not None
             log_own = torch.log_softmax(-self.prototypes.distances(out.features) / plain.unit, 1)
             structure = F.kl_div(log_own, plain.log_assignment, reduction="none", log_target=True).mean()
-            log_p = torch.log_softmax(out.logits, 1)
+            log_p = torch.log_softmax(on_the_grid_of(out.features, out.logits), 1)
             others = 1.0 - log_p.gather(1, plain.label[:, None])[:, 0].exp()
             reverse = -LOG_ZERO * (weight * others).mean()
             regularizer = -(weight * log_p.mean(1)).mean()
