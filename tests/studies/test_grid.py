@@ -9,7 +9,7 @@ import pytest
 from iidm.studies.grid import describe_studies, find_study, known_studies, parse_study
 from iidm.types import UserError
 
-TABLES = ["table1", "table2", "table4", "table5", "table6", "table7"]
+TABLES = ["table1", "table2", "table3", "table4", "table5", "table6", "table7"]
 
 
 def paper(name: str) -> dict[str, list[float]]:
