@@ -49,6 +49,19 @@ def test_table_2_is_the_papers() -> None:
     assert values["IIDM"] == [74.2, 76.4, 77.0, 78.8]
 
 
+def test_table_3_is_the_papers() -> None:
+    assert list(paper("table3").values()) == [
+        [73.8],
+        [74.3],
+        [75.9],
+        [77.8, 78.9, 79.6, 81.1],
+        [78.6, 79.5, 80.2, 81.2],
+    ]
+    study = find_study("table3")
+    assert [row.method for row in study.rows] == ["hrda", "diga_hrda", "mic_hrda", "iidm_hrda", "iidm_mic_hrda"]
+    assert [row.labeled for row in study.rows] == [0, 0, 0, None, None]
+
+
 def test_table_4_is_the_papers() -> None:
     assert list(paper("table4").values()) == [
         [37.3],
