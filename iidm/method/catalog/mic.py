@@ -114,30 +114,27 @@ def _with(base: Entry | None, *, mask: bool, hrda: bool) -> Callable[[Config], V
     return values
 
 
-_TABLE = "Table 3"
 _HRDA = "HRDA, Hoyer et al., arXiv 2204.13132 (ECCV 2022)"
 _MIC = "MIC, Hoyer et al., arXiv 2212.01322 (CVPR 2023)"
 _IIDM = "IIDM, arXiv 2308.15855"
 
 HRDA = Entry(
     "DAFormer on context and detail of each crop, fused by scale attention",
-    f"{_HRDA}; {_TABLE}, UDA",
+    f"{_HRDA}; Table 3, UDA",
     _with(DAFORMER, mask=False, hrda=True),
     DAFormer,
 )
 MIC_ALONE = Entry(
     "DAFormer + consistency of unlabeled images of which blocks are hidden",
-    f"{_MIC}",
+    _MIC,
     _with(DAFORMER, mask=True, hrda=False),
     MIC,
 )
-MIC_HRDA = Entry("MIC on HRDA", f"{_MIC}; {_TABLE}, UDA", _with(DAFORMER, mask=True, hrda=True), MIC)
-DIGA_HRDA = Entry(
-    "DiGA on HRDA", f"DiGA, arXiv 2304.02222; {_TABLE}, UDA", _with(DIGA, mask=False, hrda=True), DiGAHRDA
-)
+MIC_HRDA = Entry("MIC on HRDA", f"{_MIC}; Table 3, UDA", _with(DAFORMER, mask=True, hrda=True), MIC)
+DIGA_HRDA = Entry("DiGA on HRDA", "DiGA, arXiv 2304.02222; Table 3, UDA", _with(DIGA, mask=False, hrda=True), DiGAHRDA)
 IIDM_HRDA = Entry(
     "IIDM on HRDA: both mixes, EMA 0.999, margins, feature distance on the source",
-    f"{_IIDM}, {_TABLE}",
+    f"{_IIDM}, Table 3",
     _with(None, mask=False, hrda=True),
     DAFormer,
 )
@@ -147,4 +144,4 @@ IIDM_MIC = Entry(
     _with(None, mask=True, hrda=False),
     MIC,
 )
-IIDM_MIC_HRDA = Entry("IIDM + MIC on HRDA", f"{_IIDM}, {_TABLE}", _with(None, mask=True, hrda=True), MIC)
+IIDM_MIC_HRDA = Entry("IIDM + MIC on HRDA", f"{_IIDM}, Table 3", _with(None, mask=True, hrda=True), MIC)
