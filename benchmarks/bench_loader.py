@@ -23,9 +23,9 @@ import torch
 
 from iidm.config import DataConfig, DatasetConfig
 from iidm.data import Domains, TrainLoader, check_domains
-from iidm.data.datasets import open_dataset
-from iidm.data.files import cache_folder
-from iidm.data.prepared import INDEX, MANIFEST, Entry, entry_paths, read_index, read_manifest
+from iidm.data.datasets.dataset import open_dataset
+from iidm.data.files.common import cache_folder
+from iidm.data.prepared.folder import INDEX, MANIFEST, Entry, entry_paths, read_index, read_manifest
 from iidm.types import TrainBatch
 
 from . import dataloader, street_data

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from iidm.config import DatasetConfig
-from iidm.data.preparation import make_plan, prepare
+from iidm.data.preparation.plan import make_plan, prepare
 
 from . import street_data
 

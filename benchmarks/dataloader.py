@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from iidm.data.prepared import INDEX, read_index
-from iidm.data.specs import CITYSCAPES_IDS
+from iidm.data.prepared.folder import INDEX, read_index
+from iidm.data.specs.known import CITYSCAPES_IDS
 from iidm.types import MEAN_RGB, STD_RGB
 
 CROP = 512

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from iidm.config import DatasetConfig
-from iidm.data.files import cache_folder
-from iidm.data.preparation import make_plan, prepare
-from iidm.data.prepared import ImageFormat
-from iidm.data.scenes_draw import draw_scene
-from iidm.data.specs import CITYSCAPES_IDS
+from iidm.data.files.common import cache_folder
+from iidm.data.preparation.plan import make_plan, prepare
+from iidm.data.prepared.folder import ImageFormat
+from iidm.data.scenes.draw import draw_scene
+from iidm.data.specs.known import CITYSCAPES_IDS
 
 VERSION = 2
 GTA5_SIZE, CITYSCAPES_SIZE = (1052, 1914), (1024, 2048)

@@ -23,7 +23,12 @@ EXTRA = {"engine/metrics.py": {"kernels"}}
 
 def imported_rooms(path: Path, package: tuple[str, ...]) -> set[str]:
     """First name below `iidm` of everything a file imports; relative imports are resolved."""
-    rooms = set()
+    return imported_names(path, package, "iidm.")
+
+
+def imported_names(path: Path, package: tuple[str, ...], below: str) -> set[str]:
+    """First name below `below` of everything a file imports."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -33,8 +38,8 @@ def imported_rooms(path: Path, package: tuple[str, ...]) -> set[str]:
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "iidm" else [module]
         else:
             continue
-        rooms |= {name.split(".")[1] for name in names if name.startswith("iidm.")}
-    return rooms
+        found |= {name.removeprefix(below).split(".")[0] for name in names if name.startswith(below)}
+    return found
 
 
 @pytest.mark.parametrize("room", ALLOWED)
@@ -47,6 +52,21 @@ def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
         package = ("iidm", *relative.parts[:-1])
         allowed = ALLOWED[room] | EXTRA.get(str(relative), set())
         assert imported_rooms(file, package) <= allowed, file
+
+
+DATA_FLOORS = ("files", "labels", "specs", "scenes", "prepared", "datasets", "loading", "preparation")
+"""The rooms of the data, lowest first: each imports only those before it."""
+
+
+def test_the_data_rooms_stand_on_each_other() -> None:
+    data = ROOT / "iidm" / "data"
+    assert {p.name for p in data.iterdir() if (p / "__init__.py").exists()} == set(DATA_FLOORS)
+    assert [p.name for p in data.glob("*.py")] == ["__init__.py"]
+    for floor, name in enumerate(DATA_FLOORS):
+        for file in sorted((data / name).rglob("*.py")):
+            package = ("iidm", *file.relative_to(ROOT / "iidm").parts[:-1])
+            above = set(DATA_FLOORS[floor + 1 :])
+            assert not imported_names(file, package, "iidm.data.") & above, file
 
 
 def test_kernels_import_nothing_of_iidm() -> None:

@@ -69,7 +69,7 @@ class DataConfig:
     """Share of the source images (of `source_list`, where given) that is used: those nearest to the labeled target
     images by the shares of their classes, with some of every class. Reads the labels of those target images
     (`labeled_count`, `labeled_list`) even where no loss does. Empty: all (the paper). The idea is SDSS's (arXiv
-    2205.00312), the distance this project's: see data/subset.py."""
+    2205.00312), the distance this project's: see data/datasets/subset.py."""
     val_list: Path | None = None
     """Text file with the names of the validation images. Empty: the spec's validation split."""
     flip_probability: float = 0.5

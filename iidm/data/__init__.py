@@ -1,8 +1,13 @@
-"""The data room: which images there are, which crops are drawn, and the DALI pipeline that brings them in."""
+"""The data: which images there are, which crops are drawn, and the DALI pipeline that brings them in.
 
-from .check import Checked, check_domains, slow_reading_notes
-from .datasets import Dataset
-from .domains import (
+Its rooms, each standing on those before it: files (which there are), labels (how they are read), specs (what a data
+set is), scenes (the built-in ones), prepared (the form of prepared folders), datasets (opened: the images of a run),
+loading (what a step reads), preparation (writing prepared folders).
+"""
+
+from .datasets.check import Checked, check_domains, slow_reading_notes
+from .datasets.dataset import Dataset
+from .datasets.domains import (
     Domains,
     builtin_root,
     open_domains,
@@ -13,11 +18,11 @@ from .domains import (
     training_size_for,
     write_splits,
 )
-from .eval_loader import EvalLoader
-from .loader import TrainLoader, plain_crops
-from .pipeline import read_image
-from .preparation import make_plan, megabytes, prepare
-from .prepared_check import check_prepared
+from .loading.eval_loader import EvalLoader
+from .loading.loader import TrainLoader, plain_crops
+from .loading.pipeline import read_image
+from .preparation.check import check_prepared
+from .preparation.plan import make_plan, megabytes, prepare
 
 __all__ = [
     "Checked",

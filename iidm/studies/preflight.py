@@ -9,7 +9,7 @@ from dataclasses import replace
 from iidm.cli import config_as_dict
 from iidm.config import Config, streams_of
 from iidm.data import open_domains
-from iidm.data.files import Progress
+from iidm.data.files.common import Progress
 from iidm.types import UserError
 
 from .folder import Record

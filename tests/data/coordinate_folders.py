@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from iidm.config import DataConfig, DatasetConfig
-from iidm.data.datasets import Dataset, Split, open_dataset
-from iidm.data.preparation import make_plan, prepare
-from iidm.data.prepared import ImageFormat
+from iidm.data.datasets.dataset import Dataset, Split, open_dataset
+from iidm.data.preparation.plan import make_plan, prepare
+from iidm.data.prepared.folder import ImageFormat
 from iidm.types import TrainBatch
 
 Kind = Literal["downloaded", "raw", "jpeg", "png"]

@@ -13,9 +13,9 @@ import torch
 from coordinate_folders import DATA
 
 from iidm.config import DataConfig
-from iidm.data.datasets import Dataset, Domains
-from iidm.data.eval_loader import EvalLoader
-from iidm.data.loader import TrainLoader
+from iidm.data.datasets.dataset import Dataset, Domains
+from iidm.data.loading.eval_loader import EvalLoader
+from iidm.data.loading.loader import TrainLoader
 from iidm.types import EvalBatch, TrainBatch
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iidm.data.datasets import Dataset, Domains
-from iidm.data.encodings import LabelEncoding
+from iidm.data.datasets.dataset import Dataset, Domains
+from iidm.data.labels.encodings import LabelEncoding
 from iidm.types import ClassSet, Sample
 
 CLASSES = 251

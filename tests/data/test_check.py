@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from iidm.config import Config, DataConfig, DatasetConfig
-from iidm.data.check import SAMPLED_LABELS, Checked, check_domains
-from iidm.data.datasets import Domains
-from iidm.data.domains import open_domains
+from iidm.data.datasets.check import SAMPLED_LABELS, Checked, check_domains
+from iidm.data.datasets.dataset import Domains
+from iidm.data.datasets.domains import open_domains
 from iidm.types import UserError
 
 CROP = (16, 16)

@@ -18,9 +18,9 @@ from coordinate_folders import DATA, FORMATS, RARE, SIZES, Folders, Kind, config
 from loaders import CPU, batches_of, domains_of, equal, evaluated, same
 from PIL import Image
 
-from iidm.data.datasets import open_dataset
-from iidm.data.loader import TrainLoader
-from iidm.data.preparation import make_plan, prepare
+from iidm.data.datasets.dataset import open_dataset
+from iidm.data.loading.loader import TrainLoader
+from iidm.data.preparation.plan import make_plan, prepare
 from iidm.types import TrainBatch, UserError
 
 pytestmark = pytest.mark.usefixtures("no_file_stays_mapped")

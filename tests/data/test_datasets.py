@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from iidm.config import DatasetConfig
-from iidm.data.datasets import Dataset, open_dataset, training_size
-from iidm.data.specs import SPECS
+from iidm.data.datasets.dataset import Dataset, open_dataset, training_size
+from iidm.data.specs.known import SPECS
 from iidm.types import UserError
 
 DUSK = [f"0001TP_{i:06d}" for i in range(0, 620, 10)]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from iidm.config import Config, DataConfig, DatasetConfig, EvalConfig, LossConfig
-from iidm.data.datasets import Dataset, open_dataset
-from iidm.data.domains import (
+from iidm.data.datasets.dataset import Dataset, open_dataset
+from iidm.data.datasets.domains import (
     open_domains,
     open_folder,
     open_plain_target,
@@ -22,7 +22,7 @@ from iidm.data.domains import (
     training_size_for,
     write_splits,
 )
-from iidm.data.specs import SCENES_COUNTS
+from iidm.data.specs.known import SCENES_COUNTS
 from iidm.types import UserError
 
 DUSK = [f"0001TP_{i:06d}" for i in range(0, 620, 10)]
@@ -198,8 +198,8 @@ def test_validation_images_never_train(tmp_path: Path) -> None:
 
 def _few_scenes(monkeypatch: pytest.MonkeyPatch) -> Config:
     few = {("rendered", "train"): 3, ("camera", "train"): 2, ("camera", "val"): 1}
-    monkeypatch.setattr("iidm.data.domains.SCENES_COUNTS", few)
-    monkeypatch.setattr("iidm.data.domains.SCENES_SIZE", (64, 128))
+    monkeypatch.setattr("iidm.data.datasets.domains.SCENES_COUNTS", few)
+    monkeypatch.setattr("iidm.data.datasets.domains.SCENES_SIZE", (64, 128))
     target = _spec("streetscenes-camera")
     return Config(data=DataConfig(source=_spec("streetscenes-rendered"), target=target, labeled_count=1))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iidm.data.encodings import LabelEncoding, encoding, merged, read_ids
-from iidm.data.specs import SPECS
+from iidm.data.labels.encodings import LabelEncoding, encoding, merged, read_ids
+from iidm.data.specs.known import SPECS
 from iidm.types import UserError
 
 # id:train_id as published (cityscapesScripts labels.py; DACS's SYNTHIA map), typed apart from the code

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from iidm.config import DatasetConfig
-from iidm.data.datasets import Dataset, open_dataset
+from iidm.data.datasets.dataset import Dataset, open_dataset
 from iidm.types import UserError
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from iidm.config import DataConfig, DatasetConfig
-from iidm.data.datasets import Dataset, Domains, open_dataset
-from iidm.data.eval_loader import EvalLoader
-from iidm.data.loader import TrainLoader
-from iidm.data.preparation import make_plan, prepare
-from iidm.data.prepared import ImageFormat
+from iidm.data.datasets.dataset import Dataset, Domains, open_dataset
+from iidm.data.loading.eval_loader import EvalLoader
+from iidm.data.loading.loader import TrainLoader
+from iidm.data.preparation.plan import make_plan, prepare
+from iidm.data.prepared.folder import ImageFormat
 from iidm.types import TrainBatch
 
 pytestmark = [

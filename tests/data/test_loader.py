@@ -21,11 +21,11 @@ from coordinate_folders import DATA
 from loaders import CPU, batches_of, equal, resident_mib, tensors
 
 from iidm.config import DataConfig
-from iidm.data import eval_loader
-from iidm.data.datasets import Dataset, Domains
-from iidm.data.eval_loader import EvalLoader
-from iidm.data.loader import TrainLoader
-from iidm.data.statistics import class_pixel_counts
+from iidm.data.datasets.dataset import Dataset, Domains
+from iidm.data.datasets.statistics import class_pixel_counts
+from iidm.data.loading import eval_loader as eval_loader
+from iidm.data.loading.eval_loader import EvalLoader
+from iidm.data.loading.loader import TrainLoader
 from iidm.types import EvalBatch, UserError
 
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from iidm.data.datasets import Dataset
-from iidm.data.pipeline import ImageDecoder, SampleSource, raise_damaged, read_bytes, read_image, train_pipeline
-from iidm.data.sampling import CropRules, Sampler
+from iidm.data.datasets.dataset import Dataset
+from iidm.data.loading.pipeline import ImageDecoder, SampleSource, raise_damaged, read_bytes, read_image, train_pipeline
+from iidm.data.loading.sampling import CropRules, Sampler
 from iidm.types import IGNORE_INDEX, UserError
 
 CPU = torch.device("cpu")

@@ -15,16 +15,16 @@ import torch
 from PIL import Image
 
 from iidm.config import DatasetConfig
-from iidm.data import preparation
-from iidm.data.arrays import map_rows
-from iidm.data.datasets import Dataset, open_dataset, training_size
-from iidm.data.files import read_bytes
-from iidm.data.pipeline import ImageDecoder, read_image
-from iidm.data.preparation import make_plan, prepare
-from iidm.data.prepared import INDEX, MANIFEST, Entry, FileFacts, ImageFormat, read_index, read_manifest
-from iidm.data.prepared_check import check_prepared
-from iidm.data.sampling import resize_label
-from iidm.data.statistics import class_pixel_counts
+from iidm.data.datasets.dataset import Dataset, open_dataset, training_size
+from iidm.data.datasets.statistics import class_pixel_counts
+from iidm.data.files.reading import read_bytes
+from iidm.data.loading.pipeline import ImageDecoder, read_image
+from iidm.data.loading.sampling import resize_label
+from iidm.data.preparation import plan as preparation
+from iidm.data.preparation.check import check_prepared
+from iidm.data.preparation.plan import make_plan, prepare
+from iidm.data.prepared.arrays import map_rows
+from iidm.data.prepared.folder import INDEX, MANIFEST, Entry, FileFacts, ImageFormat, read_index, read_manifest
 from iidm.types import UserError
 
 BOX = (22, 38)

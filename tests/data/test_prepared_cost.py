@@ -33,10 +33,10 @@ from coordinate_folders import (
 from loaders import CPU, batches_of, domains_of, evaluated, everywhere, resident_mib, tensors
 
 from iidm.config import DataConfig, DatasetConfig
-from iidm.data.datasets import Dataset, open_dataset
-from iidm.data.loader import TrainLoader
-from iidm.data.preparation import make_plan, prepare
-from iidm.data.prepared import INDEX, MANIFEST, entry_paths, read_index, read_manifest
+from iidm.data.datasets.dataset import Dataset, open_dataset
+from iidm.data.loading.loader import TrainLoader
+from iidm.data.preparation.plan import make_plan, prepare
+from iidm.data.prepared.folder import INDEX, MANIFEST, entry_paths, read_index, read_manifest
 
 pytestmark = pytest.mark.usefixtures("no_file_stays_mapped")
 

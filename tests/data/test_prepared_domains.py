@@ -9,9 +9,9 @@ import make_datasets as make
 import pytest
 
 from iidm.config import Config, DataConfig, DatasetConfig
-from iidm.data.check import check_domains
-from iidm.data.domains import open_domains
-from iidm.data.preparation import make_plan, prepare
+from iidm.data.datasets.check import check_domains
+from iidm.data.datasets.domains import open_domains
+from iidm.data.preparation.plan import make_plan, prepare
 from iidm.types import UserError
 
 IDS = range(3)

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iidm.data.datasets import Dataset
-from iidm.data.sampling import (
+from iidm.data.datasets.dataset import Dataset
+from iidm.data.loading.sampling import (
     FALLBACK_IMAGES,
     CropRules,
     LabelCache,

@@ -16,11 +16,11 @@ import pytest
 from numpy.typing import NDArray
 
 from iidm.config import DatasetConfig
-from iidm.data import sampling
-from iidm.data.datasets import Dataset, open_dataset
-from iidm.data.preparation import make_plan, prepare
-from iidm.data.sampling import CropRules, Draw, RareClasses, Sampler, random_anchor
-from iidm.data.statistics import class_pixel_counts
+from iidm.data.datasets.dataset import Dataset, open_dataset
+from iidm.data.datasets.statistics import class_pixel_counts
+from iidm.data.loading import sampling as sampling
+from iidm.data.loading.sampling import CropRules, Draw, RareClasses, Sampler, random_anchor
+from iidm.data.preparation.plan import make_plan, prepare
 
 LIMIT = 3.5
 SIZE = (80, 100)

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from iidm.data.classes import CITYSCAPES
 from iidm.data.scenes import DOMAINS, VAL_START, draw_scene
-from iidm.data.specs import SCENES_COUNTS, SCENES_SEED
+from iidm.data.specs.classes import CITYSCAPES
+from iidm.data.specs.known import SCENES_COUNTS, SCENES_SEED
 from iidm.types import IGNORE_INDEX, UserError
 
 SIZE = (64, 128)

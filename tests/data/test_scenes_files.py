@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iidm.data import scenes_files
 from iidm.data.scenes import VAL_START, draw_scene, scenes_root, write_scenes
+from iidm.data.scenes import files as scenes_files
 from iidm.types import UserError
 
 SIZE = (64, 128)

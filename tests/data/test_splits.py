@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iidm.data.splits import labeled_split, read_list, write_list
+from iidm.data.datasets.splits import labeled_split, read_list, write_list
 from iidm.types import UserError
 
 NAMES = [f"city/frame_{i:06d}" for i in range(2975)]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from iidm.config import DatasetConfig
-from iidm.data.datasets import Dataset, open_dataset
-from iidm.data.files import cache_folder
-from iidm.data.statistics import absent_classes_note, class_pixel_counts
+from iidm.data.datasets.dataset import Dataset, open_dataset
+from iidm.data.datasets.statistics import absent_classes_note, class_pixel_counts
+from iidm.data.files.common import cache_folder
 from iidm.types import ClassSet, UserError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from iidm.data import subset
-from iidm.data.subset import MIN_IMAGES_PER_CLASS, choose_subset, label_distances
+from iidm.data.datasets import subset as subset
+from iidm.data.datasets.subset import MIN_IMAGES_PER_CLASS, choose_subset, label_distances
 from iidm.types import UserError
 
 

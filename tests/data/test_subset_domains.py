@@ -13,11 +13,11 @@ import pytest
 import iidm.train
 from iidm.cli import parse_config
 from iidm.config import Config, DataConfig, DatasetConfig, LossConfig
-from iidm.data.datasets import Dataset
-from iidm.data.domains import open_domains, write_splits
-from iidm.data.preparation import make_plan, prepare
-from iidm.data.sampling import RareClasses
-from iidm.data.statistics import class_pixel_counts
+from iidm.data.datasets.dataset import Dataset
+from iidm.data.datasets.domains import open_domains, write_splits
+from iidm.data.datasets.statistics import class_pixel_counts
+from iidm.data.loading.sampling import RareClasses
+from iidm.data.preparation.plan import make_plan, prepare
 from iidm.types import UserError
 
 ALL_LOSSES = LossConfig()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iidm.data.classes import CITYSCAPES, SYNTHIA16
+from iidm.data.specs.classes import CITYSCAPES, SYNTHIA16
 from iidm.engine.metrics import Scores, evaluate, score_table
 from iidm.types import ClassSet, EvalBatch
 

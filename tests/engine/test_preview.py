@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from iidm.data.classes import CITYSCAPES
+from iidm.data.specs.classes import CITYSCAPES
 from iidm.engine.preview import LINE, MARGIN, PANEL_WIDTH, Panel, colorize, overlay, save_sheet
 from iidm.types import ClassSet
 

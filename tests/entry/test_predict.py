@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import iidm.predict
 from iidm.config import SlidingWindow
-from iidm.data.folders import generated_color
+from iidm.data.specs.described import generated_color
 from iidm.engine.metrics import Scores
 from iidm.engine.rows import STRIP_ROWS
 from iidm.engine.windows import image_logits

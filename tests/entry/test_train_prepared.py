@@ -23,11 +23,11 @@ from small_runs import (
 )
 
 from iidm.config import Config, DataConfig, DatasetConfig
-from iidm.data.check import slow_reading_notes
-from iidm.data.domains import open_domains
-from iidm.data.preparation import make_plan, prepare
-from iidm.data.prepared import ImageFormat
-from iidm.data.sampling import CropRules, Sampler
+from iidm.data.datasets.check import slow_reading_notes
+from iidm.data.datasets.domains import open_domains
+from iidm.data.loading.sampling import CropRules, Sampler
+from iidm.data.preparation.plan import make_plan, prepare
+from iidm.data.prepared.folder import ImageFormat
 
 FORMATS: tuple[ImageFormat, ...] = ("raw", "jpeg")
 SLOW_NOTE = "whole images are decoded for every crop; python -m iidm.prepare does that once"

@@ -1,0 +1,1 @@
+"""Data sets opened: the images of a run, its splits, statistics and checks."""

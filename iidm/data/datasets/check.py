@@ -1,0 +1,216 @@
+"""The check before the first step, so that no run dies hours later on a file that is cut off."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ...types import Sample, UserError
+from ..files.common import first_few
+from ..files.reading import too_large
+from ..prepared.folder import check_length
+from .dataset import Dataset, Domains, training_size
+from .statistics import absent_classes_note
+
+SAMPLED_LABELS = 32
+"""Labels of each set that are decoded whole, evenly spaced."""
+SHOWN_PROBLEMS = 5
+"""Bad files that the error names."""
+
+_TAIL_BYTES = 4096
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+"""The last bytes of a whole file; others may follow. A JPEG's pixel data never holds 0xff 0xd9."""
+_IMAGE_MODES = ("RGB", "RGBA", "L", "P")
+
+
+@dataclass
+class _Report:
+    """What the files of one sample are like."""
+
+    file: Path
+    """The one that was looked at last: the damaged one, if there are problems."""
+    problems: list[str] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    """(H, W) of the image on disk."""
+    present: frozenset[int] | None = None
+    """Train ids of the label, where it was decoded."""
+
+
+class Checked(NamedTuple):
+    """What a check found."""
+
+    notes: list[str]
+    """What is allowed but worth knowing, a line each."""
+    damaged: frozenset[Path] = frozenset()
+    """Training images and labels that are to be left out."""
+
+
+def check_domains(
+    domains: Domains,
+    crop_size: tuple[int, int],
+    *,
+    full: bool = False,
+    skip_damaged: bool = False,
+    jobs: int | None = None,
+) -> Checked:
+    """Open every image and label, compare their sizes, find cut-off files, and decode some labels.
+
+    Cut-off files are found by their last bytes: one that does not end as its format does is decoded. Of prepared
+    images the lengths of the files are compared with the index (`iidm.prepare --check` reads them whole).
+
+    Args:
+        crop_size: (H, W) in pixels, for a note on images that are smaller.
+        full: decode every image and every label, not only up to `SAMPLED_LABELS` labels of each set.
+        skip_damaged: bad training files become notes, and their images are to be left out.
+        jobs: threads; default: four per core, as most of the time is spent waiting for the disk.
+
+    Raises:
+        UserError: one for all bad files; it names up to `SHOWN_PROBLEMS` of them and how many there are.
+    """
+    sets = {
+        "source": domains.source,
+        "labeled": domains.labeled,
+        "unlabeled": domains.unlabeled,
+        "val": domains.val,
+    }
+    reports: dict[str, list[_Report]] = {}
+    with ThreadPoolExecutor(jobs or 4 * (os.cpu_count() or 1)) as pool:
+        for stream, dataset in sets.items():
+            if dataset is not None:
+                reports[stream] = list(pool.map(_checker(dataset, full), range(len(dataset.samples))))
+    bad = [(stream, report) for stream, found in reports.items() for report in found if report.problems]
+    skipped = [(stream, report) for stream, report in bad if skip_damaged and stream != "val"]
+    fatal = [(stream, report) for stream, report in bad if not skip_damaged or stream == "val"]
+    problems = [f"{stream}: {problem}" for stream, report in fatal for problem in report.problems]
+    if problems:
+        raise UserError(
+            f"The data check found {len(problems)} bad file{'s' if len(problems) > 1 else ''}. "
+            + "; ".join(problems[:SHOWN_PROBLEMS])
+            + (f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else "")
+            + ". Copy or download them again, or leave them out with a list of names (--data.source-list,"
+            " --data.labeled-list, --data.unlabeled-list, --data.val-list), or with --data.skip-damaged."
+        )
+    notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
+    if skipped:
+        notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
+    found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
+    notes += [note for note in (*found_notes, _absent_note(domains, reports)) if note is not None]
+    return Checked(notes, frozenset(report.file for _, report in skipped))
+
+
+def slow_reading_notes(domains: Domains) -> list[str]:
+    """A line where training images are read as they were downloaded; the built-in scenes are small enough for that."""
+    read = (domains.source, domains.unlabeled or domains.labeled)
+    names = dict.fromkeys(d.name for d in read if d is not None and d.prepared is None)
+    slow = [name for name in names if not name.startswith("streetscenes")]
+    if not slow:
+        return []
+    return [f"{' and '.join(slow)}: whole images are decoded for every crop; python -m iidm.prepare does that once"]
+
+
+def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:
+    """The check of the sample at an index; some of them decode the label."""
+    count = len(dataset.samples)
+    steps = min(count, SAMPLED_LABELS)
+    decoded = set(range(count)) if full else {(2 * i + 1) * count // (2 * steps) for i in range(steps)}
+    return lambda index: _check_sample(dataset, dataset.samples[index], full, index in decoded)
+
+
+def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_label: bool) -> _Report:
+    report = _Report(sample.image)
+    try:
+        report.size = _check_image(dataset, sample, decode_image)
+        if sample.label is not None:
+            report.file = sample.label
+            report.present = _check_label(dataset, sample, report.size, decode_label)
+    except UserError as error:
+        report.problems.append(str(error).removesuffix("."))
+    return report
+
+
+def _check_image(dataset: Dataset, sample: Sample, decode: bool) -> tuple[int, int]:
+    if dataset.prepared is None:
+        return _check_file(sample.image, "image", decode)
+    entry = dataset.prepared.entries[sample.name]
+    check_length(sample.image, entry.image)
+    return entry.size
+
+
+def _check_label(dataset: Dataset, sample: Sample, image_size: tuple[int, int], decode: bool) -> frozenset[int] | None:
+    """The train ids of the label where it was decoded."""
+    assert sample.label is not None
+    if dataset.prepared is not None:
+        check_length(sample.label, dataset.prepared.entries[sample.name].label)
+        return None
+    size = _check_file(sample.label, "label", False)
+    if size != image_size:
+        raise UserError(f"label {sample.label} is {_hw(size)}, but its image {sample.image} is {_hw(image_size)}")
+    return frozenset(np.unique(dataset.load_label(sample)).tolist()) if decode else None
+
+
+def _check_file(path: Path, what: str, decode: bool) -> tuple[int, int]:
+    """(H, W) of an image file that opens and is whole."""
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            if length == 0:
+                raise UserError(f"{what} {path} is empty")
+            file.seek(max(0, length - _TAIL_BYTES))
+            tail = file.read()
+            file.seek(0)
+            with Image.open(file) as image:
+                end = _ENDS.get(image.format or "")
+                if end is None:
+                    raise UserError(f"{what} {path} is {image.format}; needed is PNG or JPEG")
+                if what == "image" and image.mode not in _IMAGE_MODES:
+                    raise UserError(f"image {path} has mode {image.mode}; needed are 8-bit colours or gray")
+                if decode or end not in tail:
+                    image.load()
+                return image.height, image.width
+    except FileNotFoundError:
+        raise UserError(f"{what} {path} does not exist") from None
+    except Image.DecompressionBombError:
+        raise too_large(what, path) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{what} {path} cannot be read or is cut off ({error})") from None
+
+
+def _small_images_note(
+    stream: str, dataset: Dataset | None, reports: list[_Report], crop_size: tuple[int, int]
+) -> str | None:
+    """A note on images that do not fill the crop at training resolution."""
+    if dataset is None:
+        return None
+    sizes = Counter(training_size(dataset, report.size) for report in reports if report.size is not None)
+    small = [size for size in sizes if size[0] < crop_size[0] or size[1] < crop_size[1]]
+    if not small:
+        return None
+    return (
+        f"{sum(sizes[s] for s in small)} of {len(reports)} {stream} images are smaller than the crop"
+        f" {_hw(crop_size)} at training resolution ({first_few([_hw(s) for s in small], 2)}): the rest of the"
+        " crop is padded with ignored pixels."
+    )
+
+
+def _absent_note(domains: Domains, reports: dict[str, list[_Report]]) -> str | None:
+    """A note on classes without a training label, where every label was decoded and so this is known."""
+    found = [report for stream in ("source", "labeled") for report in reports.get(stream, [])]
+    if not found or any(report.present is None for report in found):
+        return None
+    counts = np.zeros((1, len(domains.classes)), np.int64)
+    for report in found:
+        ids = np.array(sorted(report.present or ()), np.int64)
+        counts[0, ids[ids < len(domains.classes)]] = 1
+    return absent_classes_note(domains.classes, [counts])
+
+
+def _hw(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]} (HxW)"

@@ -1,0 +1,254 @@
+"""A data set on disk: which images and labels there are, and what the labels mean."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...config import DatasetConfig
+from ...types import ClassSet, Sample, UserError
+from ..files.common import first_few
+from ..files.listing import IMAGE_ENDINGS, LABEL_ENDINGS, Listing, list_files
+from ..files.reading import Encoded, read_bytes, too_large
+from ..labels.encodings import LabelEncoding
+from ..prepared.folder import Prepared, is_prepared, open_prepared
+from ..specs.described import find_spec
+from ..specs.spec import DatasetSpec, SplitSpec
+
+Split = Literal["train", "val"]
+Need = Literal["all", "some", "optional"]
+"""Which images must have a label. `all`: each; `some`: each of a known data set, one of a folder data set;
+`optional`: none, those that are there are found."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Some images of one domain, their labels and what the labels mean."""
+
+    name: str
+    """The spec's name, for messages."""
+    classes: ClassSet
+    samples: tuple[Sample, ...]
+    encoding: LabelEncoding
+    resize: tuple[int, int] | None = None
+    """Box (H, W) in pixels that a training image must fit into, aspect ratio kept; None: size on disk."""
+    prepared: Prepared | None = None
+    """The prepared folder that the samples lie in; None: they are as they were downloaded."""
+
+    def with_samples(self, samples: Iterable[Sample]) -> Dataset:
+        """The same data set with other samples."""
+        return replace(self, samples=tuple(samples))
+
+    def load_label(self, sample: Sample) -> NDArray[np.uint8]:
+        """Read a sample's label: uint8 [H,W] train ids at the size on disk, 255 ignored.
+
+        Raises:
+            UserError: the label is missing, cannot be read, or holds an id that the data set does not name.
+        """
+        if sample.label is None:
+            raise UserError(f"Image {sample.image} of {self.name} has no label.")
+        if self.prepared is not None:
+            return self.prepared.load_label(sample)
+        return self.encoding.read(sample.label)
+
+    def read_image_file(self, sample: Sample) -> Encoded:
+        """The bytes of an encoded image. Raises UserError where it is missing, or prepared and not whole."""
+        encoded = read_bytes(sample.image)
+        if self.prepared is not None:
+            self.prepared.require_whole(sample, encoded)
+        return encoded
+
+    def origin(self, sample: Sample) -> Hashable:
+        """The same for two samples of one image, whatever split they are in."""
+        if self.prepared is None:
+            return sample.image
+        return self.prepared.root, self.prepared.images, sample.name
+
+    def image_size(self, sample: Sample) -> tuple[int, int]:
+        """(H, W) of an image on disk: from the index, or from the file's header.
+
+        Raises:
+            UserError: the header cannot be read.
+        """
+        if self.prepared is not None:
+            return self.prepared.entries[sample.name].size
+        try:
+            with Image.open(sample.image) as image:
+                return image.height, image.width
+        except FileNotFoundError:
+            raise UserError(f"Image {sample.image} does not exist.") from None
+        except Image.DecompressionBombError:
+            raise too_large("Image", sample.image) from None
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"Image {sample.image} cannot be read ({error}). Copy or download it again.") from None
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the images are uncompressed, so that a crop is read without the rest."""
+        return self.prepared is not None and self.prepared.format == "raw"
+
+
+def training_size(dataset: Dataset, image_size: tuple[int, int]) -> tuple[int, int]:
+    """The size (H, W) in pixels that an image of (H, W) on disk gets before the crop."""
+    return fit_into(dataset.resize, image_size)
+
+
+def fit_into(box: tuple[int, int] | None, image_size: tuple[int, int]) -> tuple[int, int]:
+    """The largest size (H, W) of the image's aspect ratio that fits into `box`; without a box its own.
+
+    The rule of mmcv's `imrescale`, which DACS and DAFormer resize by: long sides against long sides, short
+    against short, rounded to the nearest pixel. GTA5's 1052x1914 in the box (720, 1280) becomes 704x1280.
+    """
+    if box is None:
+        return image_size
+    scale = min(max(box) / max(image_size), min(box) / min(image_size))
+    height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
+    return height, width
+
+
+def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labels: Need = "all") -> Dataset:
+    """List the images and labels of one split; no file of theirs is opened.
+
+    Labels without an image are left aside. Samples are sorted by name.
+
+    Args:
+        config: the spec and what the user changed of it.
+        root: the data set's folder as it was downloaded, or as `iidm.prepare` wrote it; not needed when the
+            configured folders are absolute.
+        split: `train` or `val`.
+        labels: which images must have a label.
+
+    Raises:
+        UserError: unknown spec, missing folder, no image, two images of one name, images without a label.
+    """
+    spec = find_spec(config)
+    where, name, resize = split_folders(spec, config, split), f"{spec.name} ({split})", config.resize or spec.resize
+    if root is not None and is_prepared(root):
+        return _open_prepared(spec, where, root, name, labels, resize, split)
+    return open_split(spec, where, root, name, labels, resize)
+
+
+def open_split(
+    spec: DatasetSpec,
+    where: SplitSpec,
+    root: Path | None,
+    name: str,
+    labels: Need = "all",
+    resize: tuple[int, int] | None = None,
+) -> Dataset:
+    """`open_dataset` for a spec at hand, folders without `{split}` that are as they were downloaded; `name` is what
+    errors call it."""
+    root = root or spec.root
+    images = list_files(_folder(name, "image", where.images, root), IMAGE_ENDINGS, spec.image_suffix, name)
+    images = _select(images, where, name)
+    try:
+        label_paths = _labels(spec, where, root, name, images, labels)
+    except UserError:
+        if labels != "optional":
+            raise
+        label_paths = {}
+    samples = tuple(Sample(n, path, label_paths.get(n)) for n, path in images.paths.items())
+    return Dataset(spec.name, spec.classes, samples, spec.encoding, resize or spec.resize)
+
+
+def _open_prepared(
+    spec: DatasetSpec,
+    where: SplitSpec,
+    root: Path,
+    name: str,
+    labels: Need,
+    resize: tuple[int, int] | None,
+    split: Split,
+) -> Dataset:
+    prepared, samples = open_prepared(root, spec, where, resize, name, split)
+    missing = [sample.name for sample in samples if sample.label is None]
+    if missing and not _may_lack(spec, labels, len(missing), len(samples)):
+        raise UserError(
+            f"{len(missing)} of {len(samples)} images of {name} have no label in {root}: {first_few(missing)}."
+            " They had none when it was prepared."
+        )
+    return Dataset(spec.name, spec.classes, tuple(samples), spec.encoding, resize, prepared)
+
+
+def _labels(
+    spec: DatasetSpec, where: SplitSpec, root: Path | None, name: str, images: Listing, need: Need
+) -> dict[str, Path]:
+    """Name -> label; those without an image are among them."""
+    if not where.labels:
+        raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
+    folder = _folder(name, "label", where.labels, root)
+    found = list_files(folder, LABEL_ENDINGS, spec.label_suffix, name).paths
+    missing = [n for n in images.paths if n not in found]
+    if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
+        suffixes = f" with {spec.label_suffix} in place of {spec.image_suffix}" if spec.label_suffix else ""
+        raise UserError(
+            f"{len(missing)} of {len(images.paths)} images of {name} have no label in {folder}:"
+            f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png."
+        )
+    return found
+
+
+def _may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:
+    """Whether so many of `count` images may lack a label."""
+    return need == "optional" or (need == "some" and spec.partial_labels and missing < count)
+
+
+def split_folders(spec: DatasetSpec, config: DatasetConfig, split: Split) -> SplitSpec:
+    """The spec's folders of a split, or those that the user named in their place."""
+    images, labels = (config.images, config.labels) if split == "train" else (config.val_images, config.val_labels)
+    where = spec.train if split == "train" else spec.val
+    if where is None and not images:
+        raise UserError(
+            f"Data set {spec.name} has no {split} split: give --data.target.val-images and --data.target.val-labels."
+        )
+    if images or where is None:  # a spec's sequences and frames are about its own folder
+        where = SplitSpec(images or "", where.labels if where else None)
+    folders = [f and f.replace("{split}", split) for f in (where.images, labels or where.labels)]
+    return replace(where, images=folders[0] or "", labels=folders[1])
+
+
+def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
+    path = Path(folder).expanduser()
+    if not path.is_absolute():
+        if root is None:
+            raise UserError(
+                f"{name} needs the folder of the data set (--source-root or --target-root; iidm.prepare: --root)."
+            )
+        path = root.expanduser() / path
+    if path.is_dir():
+        return path
+    if root is not None and not root.expanduser().is_dir():
+        raise UserError(f"The folder of {name} does not exist: {root}.")
+    raise UserError(f"{name} has no {what} folder {path}. Check the root folder, or name the {what} folder yourself.")
+
+
+def _select(listing: Listing, where: SplitSpec, name: str) -> Listing:
+    """The images of some sequences and frames only, where a split is so defined."""
+    if not where.is_filtered:
+        return listing
+    chosen = where.select(list(listing.paths))
+    if not chosen:
+        raise UserError(f"{name} has no images of sequences {', '.join(where.sequences)} in {listing.folder}.")
+    return Listing(listing.folder, {n: listing.paths[n] for n in chosen})
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The four sets of images of a run. A stream that no active loss reads is None."""
+
+    classes: ClassSet
+    source: Dataset | None
+    labeled: Dataset | None
+    unlabeled: Dataset | None
+    val: Dataset
+    plain_target: Dataset | None = None
+    """The labeled and the unlabeled target images together, without labels, whichever of them a loss reads: what the
+    statistics of a saved network are estimated on. None where they are not wanted or there are no such images."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines for the start of a run on how they were chosen."""

@@ -1,0 +1,1 @@
+"""Which files there are, by name, and their bytes."""

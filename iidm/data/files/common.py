@@ -1,0 +1,24 @@
+"""What every room of the data needs: names in messages, progress, and where derived files are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""
+
+
+def first_few(names: Sequence[object], count: int = 5) -> str:
+    """The first names of a list and how many more there are, for a message."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(str(n) for n in names[:count]) + more
+
+
+def cache_folder() -> Path:
+    """Where derived data is kept: $IIDM_CACHE, else $XDG_CACHE_HOME/iidm, else ~/.cache/iidm."""
+    if os.environ.get("IIDM_CACHE"):
+        return Path(os.environ["IIDM_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "iidm"

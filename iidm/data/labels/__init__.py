@@ -1,0 +1,1 @@
+"""How the labels of every tool and data set become train ids."""

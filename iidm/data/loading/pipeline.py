@@ -1,0 +1,245 @@
+"""The DALI graphs: encoded bytes or raw crops in, crops or whole images on the device out.
+
+Training from encoded images: decode -> resize to training resolution -> crop, 0 beyond the image's end -> flip. From
+raw ones: flip. With `data.scale_range` each crop is resized by a factor of its own, also from raw images. The sampler
+has already cut the label with the same numbers (sampling.py), so the pair needs no second graph;
+tests/data/test_pipeline.py and test_scaling.py hold image and label to each other pixel by pixel. Images are resized
+with DALI's antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. EXIF orientation is left
+aside by both: labels are drawn on the stored pixels.
+
+All streams of one kind ride in one batch: [source | target | unlabeled]; the loader splits it into views.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import fn, pipeline_def, types
+
+from ...types import UserError
+from ..files.reading import Encoded, read_bytes
+from .source import SampleSource
+from .worker_process import started_without_interrupts
+
+
+def train_pipeline(
+    source: SampleSource, *, device: torch.device, threads: int, workers: int = 0, prefetch: int = 2
+) -> Any:
+    """The training graph, built: each run gives uint8 [B,h,w,3] RGB crops and uint8 [B,h,w] labels.
+
+    Args:
+        source: what to load.
+        device: where the outputs lie. On CUDA nvJPEG decodes JPEGs; PNGs are decoded on the host, as everywhere.
+        threads: decoding threads.
+        workers: processes that run `source`, started by spawn, as CUDA and threads do not survive a fork; 0: the
+            caller's thread.
+        prefetch: batches that DALI works on ahead.
+    """
+
+    options = {
+        "batch_size": source.batch_size,
+        "num_threads": threads,
+        "device_id": _device_id(device),
+        "prefetch_queue_depth": prefetch,
+        "exec_dynamic": True,
+        "enable_conditionals": True,
+        "py_num_workers": max(workers, 1),
+        "py_start_method": "spawn",
+    }
+    feed = {
+        "source": source,
+        "batch": False,
+        "parallel": workers > 0,
+        **({"prefetch_queue_depth": prefetch} if workers else {}),
+    }
+    graph = (_scaled_raw_graph if source.is_scaled else _raw_graph) if source.is_raw else _encoded_graph
+    pipeline = pipeline_def(graph, **options)(source.crop_size, device, feed)
+    with started_without_interrupts():
+        pipeline.build()
+    return pipeline
+
+
+def _raw_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
+    """The source has read the crop already: nothing is left but to mirror it."""
+    image, flip, label = fn.external_source(
+        num_outputs=3, dtype=[types.UINT8, types.INT32, types.UINT8], ndim=[3, 0, 2], **feed
+    )
+    if device.type == "cuda":
+        image, label = image.gpu(), label.gpu()
+    return fn.flip(image, horizontal=flip), label
+
+
+def _scaled_raw_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
+    """The source has read what the crop is made of."""
+    image, is_resized, roi_start, roi_end, window_size, flip, label = fn.external_source(
+        num_outputs=7,
+        dtype=[types.UINT8, types.BOOL, types.FLOAT, types.FLOAT, types.INT32, types.INT32, types.UINT8],
+        ndim=[3, 0, 1, 1, 1, 0, 2],
+        **feed,
+    )
+    if device.type == "cuda":
+        image, label = image.gpu(), label.gpu()
+    image = fn.reshape(image, layout="HWC")  # as `resize` gives it: both ways must agree
+    if is_resized:
+        size = fn.cast(window_size, dtype=types.FLOAT)
+        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
+    return fn.flip(_padded(image, crop_size), horizontal=flip), label
+
+
+def _padded(image: Any, crop_size: tuple[int, int]) -> Any:
+    """A crop that is 0 where the image has ended."""
+    return fn.slice(image, start=[0, 0], shape=list(crop_size), axes=[0, 1], out_of_bounds_policy="pad", fill_values=0)
+
+
+def _encoded_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
+    encoded, is_resized, is_whole, roi_start, roi_end, window_size, anchor, flip, label = fn.external_source(
+        num_outputs=9,
+        dtype=[types.UINT8, types.BOOL, types.BOOL, types.FLOAT, types.FLOAT, *[types.INT32] * 3, types.UINT8],
+        ndim=[1, 0, 0, 1, 1, 1, 1, 0, 2],
+        **feed,
+    )
+    if is_resized:
+        # Only the crop is resized, not the image around it; the filter still reads beyond the crop's edge.
+        image = fn.decoders.image(encoded, **_decoder_arguments(device))
+        size = fn.cast(window_size, dtype=types.FLOAT)
+        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
+    elif is_whole:
+        image = fn.decoders.image(encoded, **_decoder_arguments(device))
+        image = fn.slice(image, start=anchor, shape=window_size, axes=[0, 1])
+    else:
+        # A JPEG is decoded where the crop lies only: half the time.
+        image = fn.decoders.image_slice(
+            encoded, start=anchor, shape=window_size, axes=[0, 1], **_decoder_arguments(device)
+        )
+    return fn.flip(_padded(image, crop_size), horizontal=flip), label.gpu() if device.type == "cuda" else label
+
+
+class ImageDecoder:
+    """Decodes and resizes whole images, of any sizes side by side.
+
+    Args:
+        device: where the images lie afterwards.
+        batch_size: most images of one call.
+        threads: decoding threads.
+    """
+
+    def __init__(self, *, device: torch.device, batch_size: int, threads: int) -> None:
+        self.device = device
+
+        @pipeline_def(
+            batch_size=batch_size,
+            num_threads=threads,
+            device_id=_device_id(device),
+            prefetch_queue_depth=1,
+            exec_dynamic=True,
+            enable_conditionals=True,
+        )
+        def graph() -> Any:
+            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+            is_resized = fn.external_source(name="is_resized", dtype=types.BOOL, ndim=0)
+            size = fn.external_source(name="size", dtype=types.FLOAT, ndim=1)
+            image = fn.decoders.image(encoded, **_decoder_arguments(device))
+            if is_resized:
+                image = fn.resize(image, size=size, **_RESIZE)
+            return image
+
+        self._pipeline = graph()
+        self._pipeline.build()
+
+    def __call__(self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, int] | None]) -> list[torch.Tensor]:
+        """uint8 [H,W,3] RGB of each file, resized to its (H, W), or as large as on disk where that is None.
+
+        Raises:
+            RuntimeError: DALI cannot decode one of them (it does not say which; see `raise_damaged`).
+        """
+        self._pipeline.feed_input("encoded", list(encoded))
+        self._pipeline.feed_input("is_resized", [np.array(size is not None) for size in sizes])
+        self._pipeline.feed_input("size", [np.array(size or (1, 1), np.float32) for size in sizes])
+        (images,) = self._pipeline.run()
+        return [own(images[place], self.device) for place in range(len(images))]
+
+
+def own(output: Any, device: torch.device) -> torch.Tensor:
+    """A DALI tensor as one of torch's on `device`, complete on return, that no later run of its pipeline writes to."""
+    if device.type != "cuda":
+        return torch.from_dlpack(output)  # no copy: the dynamic executor lets go of the buffer
+    stream = torch.cuda.current_stream(device)
+    tensor = torch.from_dlpack(output).clone()
+    # DALI may write to its buffer again once `output` is gone: the copy must be over by then. Loaders call
+    # this in their own thread on their own stream, so the training step does not wait.
+    stream.synchronize()
+    return tensor
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Decode one image as the loaders do: uint8 [H,W,3] RGB at the size on disk.
+
+    Gray and palette images become RGB, alpha is dropped, 16 bits are scaled to 8.
+
+    Raises:
+        UserError: the file is missing, too large or cannot be decoded; the message names it.
+    """
+    encoded = read_bytes(path)
+    if _png_pixels(encoded) > MOST_PNG_PX:
+        raise UserError(
+            f"Image {path} has more than {MOST_PNG_PX:,} pixels, the most that can be decoded. Cut it into several."
+        )
+    with _SINGLE_LOCK:
+        try:
+            return _single_decoder()([encoded], [None])[0].numpy()
+        except RuntimeError:
+            # A DALI pipeline is of no use after an error.
+            _single_decoder.cache_clear()
+            raise UserError(
+                f"Image {path} is damaged or is no image. Copy or download it again, or remove it."
+            ) from None
+
+
+def _png_pixels(encoded: Encoded) -> int:
+    """Pixels of a PNG, after its header; 0 for any other file."""
+    head = encoded[:24].tobytes()
+    is_png = head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24
+    return int.from_bytes(head[16:20], "big") * int.from_bytes(head[20:24], "big") if is_png else 0
+
+
+def raise_damaged(paths: Sequence[Path]) -> None:
+    """Raise the UserError of the first file that cannot be decoded; DALI's own error names none."""
+    for path in dict.fromkeys(paths):
+        read_image(path)
+
+
+MOST_PNG_PX = 2**30
+"""Pixels of the largest PNG that DALI decodes (OpenCV's CV_IO_MAX_IMAGE_PIXELS); it does not say so."""
+_RESIZE = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+_SINGLE_LOCK = threading.Lock()
+
+
+@cache
+def _single_decoder() -> ImageDecoder:
+    return ImageDecoder(device=torch.device("cpu"), batch_size=1, threads=1)
+
+
+def _decoder_arguments(device: torch.device) -> dict[str, Any]:
+    kind = "mixed" if device.type == "cuda" else "cpu"
+    return {"device": kind, "output_type": types.RGB, "adjust_orientation": False}
+
+
+def decoding_threads() -> int:
+    """Cores that this process may use, 8 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
+
+
+def _device_id(device: torch.device) -> int | None:
+    """DALI's number of a device: None is the CPU (-1 would look for a driver)."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index

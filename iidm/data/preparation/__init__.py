@@ -1,0 +1,1 @@
+"""Writing a prepared folder, and checking one."""

@@ -1,0 +1,1 @@
+"""Prepared folders: their form, and how they are read."""

@@ -1,0 +1,53 @@
+"""What is to be known of a data set to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...types import ClassSet
+from ..labels.encodings import LabelEncoding
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """Where the images and labels of a split lie; `{split}` stands for train or val."""
+
+    images: str
+    labels: str | None = None
+    sequences: tuple[str, ...] = ()
+    """Only images whose name starts with one of these; empty: all."""
+    frames: tuple[int | None, int | None] = (None, None)
+    """Of those, in the order of their names, only the ones from the first to before the second position."""
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether only some of the folder's images belong to the split."""
+        return bool(self.sequences) or self.frames != (None, None)
+
+    def select(self, names: Sequence[str]) -> list[str]:
+        """Those of the sorted names that belong to the split."""
+        chosen = [n for n in names if not self.sequences or n.startswith(self.sequences)]
+        return chosen[slice(*self.frames)]
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is to be known of a data set to read it."""
+
+    name: str
+    classes: ClassSet
+    encoding: LabelEncoding
+    train: SplitSpec
+    val: SplitSpec | None = None
+    image_suffix: str = ""
+    """End of an image's file name before `.png`, no part of the sample's name."""
+    label_suffix: str = ""
+    """End of a label's file name before `.png`, in place of `image_suffix`."""
+    resize: tuple[int, int] | None = None
+    """Box (H, W) in pixels that a training image must fit into, aspect ratio kept."""
+    partial_labels: bool = False
+    """Whether images of the training split may lack a label (folder data sets)."""
+    root: Path | None = None
+    """Folder that relative folders are below when the user gives none (the TOML file's own)."""
