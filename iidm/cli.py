@@ -40,6 +40,7 @@ CHANGEABLE_ON_RESUME = (
     "step.recompute",
     "data.workers",
     "data.skip_damaged",
+    "data.accept",
     "eval.window_batch",
 )
 """What a resumed run may be given anew: nothing that changes the mathematics (beyond rounding) or the data order."""
@@ -87,11 +88,23 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path} is no readable JSON config: {error}") from None
     _refuse_unknown(data, Config(), path, "")
     try:
-        return _converter.structure(data, Config)
+        return _with_kept_descriptions(_converter.structure(data, Config), path.parent)
     except Exception as error:
         own = _first_user_error(error)
         message = str(own) if own else "; ".join(cattrs.transform_error(error))
         raise UserError(f"{path}: {message}") from None
+
+
+def _with_kept_descriptions(config: Config, run_dir: Path) -> Config:
+    """The TOML files of the data sets as the run keeps them (`runs.keep_descriptions`): neither another working folder
+    nor a later change of the originals changes a run."""
+    data = config.data
+    for domain in ("source", "target"):
+        dataset = getattr(data, domain)
+        kept = run_dir / domain / Path(dataset.spec).name
+        if dataset.spec.endswith(".toml") and kept.is_file():
+            data = replace(data, **{domain: replace(dataset, spec=str(kept))})
+    return replace(config, data=data)
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -10,6 +10,7 @@ python -m iidm.evaluate RUN --mode slide --window 512 512      in overlapping wi
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,14 @@ import tyro
 
 from iidm.cli import run_main
 from iidm.config import sliding_window
-from iidm.data import open_folder, open_plain_target, open_validation
+from iidm.data import open_folder, open_plain_target, require_validation
 from iidm.engine.checkpoint import read_metadata
 from iidm.engine.metrics import score_table
 from iidm.engine.norm_statistics import NormStatistics
 from iidm.engine.runtime import pick_device
 from iidm.evaluation import evaluate_networks, normalize_image, results_json, target_statistics, with_windows
 from iidm.recipes import with_values
-from iidm.runs import load_network, open_run, run_precision
+from iidm.runs import description_notes, load_network, open_run, run_precision
 from iidm.types import UserError
 
 
@@ -68,11 +69,13 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--images and --labels go together: both folders, or none for the run's validation images.")
     device = pick_device(arguments.device)
     config, checkpoint = open_run(arguments.run)
+    for line in description_notes(arguments.run):
+        print(line, file=sys.stderr)
     config = with_windows(config, arguments.mode, arguments.window, arguments.stride)
     if arguments.images is not None and arguments.labels is not None:
         dataset = open_folder(config, arguments.images, arguments.labels)
     else:
-        dataset = open_validation(config, target_root=arguments.target_root)
+        dataset = require_validation(config, arguments.target_root)
     names = ["student", "teacher"] if arguments.network == "both" else [arguments.network]
     networks = {name: load_network(config, checkpoint, name, len(dataset.classes), device) for name in names}
     amp_dtype = run_precision(config, arguments.precision, device)

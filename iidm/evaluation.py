@@ -98,7 +98,7 @@ def results_json(scores: Mapping[str, Scores], images: int) -> dict[str, Any]:
 
 def write_results(run_dir: Path, scores: Mapping[str, Scores], images: int, facts: Mapping[str, Any]) -> str:
     """Write RUN/results.json (scores and `facts`) and RUN/results.txt (the table); returns the table."""
-    table = score_table(dict(scores))
+    table = score_table(dict(scores)) if scores else "not scored: there are no validation images"
     (run_dir / "results.json").write_text(json.dumps({**results_json(scores, images), **facts}, indent=2) + "\n")
     (run_dir / "results.txt").write_text(table + "\n")
     return table

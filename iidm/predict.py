@@ -9,6 +9,7 @@ image's own size. An image of any size is labeled: see docs/own-data.md on large
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from iidm.engine.windows import slide_strips
 from iidm.evaluation import normalize_image, with_windows
 from iidm.kernels.pseudo_label import pseudo_label
 from iidm.models import Network
-from iidm.runs import load_network, open_run, run_precision
+from iidm.runs import description_notes, load_network, open_run, run_precision
 from iidm.types import ClassSet, UserError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -69,6 +70,8 @@ def main(argv: Sequence[str]) -> None:
     arguments = tyro.cli(Arguments, prog="python -m iidm.predict", args=list(argv))
     device = pick_device(arguments.device)
     config, checkpoint = open_run(arguments.run)
+    for line in description_notes(arguments.run):
+        print(line, file=sys.stderr)
     config = with_windows(config, arguments.mode, arguments.window, arguments.stride)
     classes = target_classes(config)
     network = load_network(config, checkpoint, arguments.network, len(classes), device)

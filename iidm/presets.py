@@ -169,7 +169,7 @@ def scenes_camvid() -> Config:
 
 def folder() -> Config:
     """A user's own folders: say what they are with --data.source.* and --data.target.* or two TOML files."""
-    return _small("folder", "folder", "folder")
+    return with_values(_small("folder", "folder", "folder"), {"data": {"labeled_count": None}})
 
 
 PRESETS: dict[str, Callable[[], Config]] = {

@@ -32,9 +32,12 @@ def save_previews(
     log: RunLog,
 ) -> None:
     """Write RUN/previews/step-<done>-{batch,validation}.png: the first crop of each stream with its label, both mixes,
-    and predictions of both networks against the truth."""
-    sheets = {"batch": batch_rows(batch, out, domains.classes), "validation": validation_rows(step, domains)}
+    and predictions of both networks against the truth; `unlabeled` in place of `validation` where nothing validates."""
+    seen = "validation" if domains.val is not None else "unlabeled"
+    sheets = {"batch": batch_rows(batch, out, domains.classes), seen: validation_rows(step, domains)}
     for name, rows in sheets.items():
+        if not rows:
+            continue
         path = run_dir / "previews" / f"step-{done:06d}-{name}.png"
         save_sheet(path, rows, domains.classes, f"{name} after {done} steps")
         log.picture(name, path, done)
@@ -61,16 +64,22 @@ def batch_rows(batch: TrainBatch, out: StepOutput, classes: ClassSet) -> list[li
 
 
 def validation_rows(step: TrainStep, domains: Domains) -> list[list[Panel]]:
-    """Evenly spaced validation images: image, truth, student, teacher."""
-    samples = domains.val.samples
+    """Evenly spaced validation images: image, truth, student, teacher. Where nothing validates, images that the run
+    has no label of, without truth."""
+    dataset = domains.val or domains.unlabeled or domains.plain_target or domains.labeled
+    if dataset is None:
+        return []
+    samples = dataset.samples
     chosen = sorted({round(i * (len(samples) - 1) / max(VALIDATION_ROWS - 1, 1)) for i in range(VALIDATION_ROWS)})
     networks = step.networks
     rows = []
-    with EvalLoader(domains.val.with_samples(tuple(samples[i] for i in chosen)), device=step.device) as batches:
+    with EvalLoader(dataset.with_samples(tuple(samples[i] for i in chosen)), device=step.device) as batches:
         for batch in batches:
             labels = {name: _predict(network, batch, step) for name, network in networks.items()}
             for i, name in enumerate(batch.names):
-                row = [Panel(name, _numpy(batch.image[i])), _label("truth", batch.label[i], domains.classes)]
+                row = [Panel(name, _numpy(batch.image[i]))]
+                if domains.val is not None:
+                    row.append(_label("truth", batch.label[i], domains.classes))
                 row += [_label(who, label[i], domains.classes) for who, label in labels.items()]
                 rows.append(row)
     return rows

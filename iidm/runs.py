@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from copy import deepcopy
 from dataclasses import replace
@@ -13,7 +15,7 @@ import torch
 import iidm
 from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config
-from iidm.data import Domains, write_splits
+from iidm.data import Domains, changes_since, refuse, write_splits
 from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from iidm.engine.norm_statistics import Buffers
 from iidm.engine.optim import build_optimizer
@@ -24,10 +26,21 @@ from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, load_pretrained, parameter_groups, set_recompute
 from iidm.types import UserError
 
+DOMAINS = ("source", "target")
+
 
 def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Path:
-    """The run's folder with its configuration and its splits. A folder that holds another run is refused."""
+    """The run's folder with its configuration, its splits and the files that describe its data sets.
+
+    Raises UserError for a folder that holds another run, and for a resumed run whose images have changed, unless
+    `data.accept` says that they may.
+    """
     if resume is not None:
+        changes = "; ".join(changes_since(domains, resume))
+        if changes:
+            text = f"The images are not those that {resume} began with (its splits/ names them): {changes}."
+            refuse({"changed": text}, config.data.accept)
+            write_splits(domains, resume)
         return resume
     name = f"{config.preset}-{config.method}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = config.run_dir or Path("runs") / name
@@ -37,8 +50,36 @@ def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Pa
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     write_splits(domains, run_dir)
-    write_config(replace(config, run_dir=None), run_dir / "config.json")
+    write_config(keep_descriptions(replace(config, run_dir=None), run_dir), run_dir / "config.json")
     return run_dir
+
+
+def keep_descriptions(config: Config, run_dir: Path) -> Config:
+    """Copy the TOML files that describe data sets to RUN/source and RUN/target, for `read_config` to find them there.
+
+    Returns the configuration with the folder that a description's relative folders lie below, which was the file's own.
+    """
+    roots: dict[str, Any] = {}
+    for domain in DOMAINS:
+        path = Path(getattr(config.data, domain).spec).expanduser()
+        if path.suffix == ".toml":
+            (run_dir / domain).mkdir()
+            shutil.copyfile(path, run_dir / domain / path.name)
+            if getattr(config, f"{domain}_root") is None:
+                roots[f"{domain}_root"] = path.resolve().parent
+    return replace(config, **roots)
+
+
+def description_notes(run_dir: Path) -> list[str]:
+    """A line for each TOML file that was changed since the run copied it."""
+    data = json.loads((run_dir / "config.json").read_text())["data"]
+    notes = []
+    for domain in DOMAINS:
+        path = Path(data[domain]["spec"]).expanduser()
+        kept = run_dir / domain / path.name
+        if path.suffix == ".toml" and kept.is_file() and path.is_file() and path.read_bytes() != kept.read_bytes():
+            notes.append(f"{path} was changed since this run began; the run reads its own copy, {kept}")
+    return notes
 
 
 def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[TrainStep, str]:

@@ -21,7 +21,7 @@ import torch
 
 from iidm.cli import parse_config, run_main
 from iidm.config import Config
-from iidm.data import Checked, Domains, TrainLoader, check_domains, open_domains, slow_reading_notes
+from iidm.data import Domains, TrainLoader, check_data, open_domains, slow_reading_notes
 from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.curves import save_curves
 from iidm.engine.interrupt import InterruptFlag
@@ -34,7 +34,7 @@ from iidm.evaluation import evaluate_networks, target_statistics, write_results
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
 from iidm.previews import save_previews
-from iidm.runs import build_step, load_state, prepare_run_dir, save_state
+from iidm.runs import build_step, description_notes, load_state, prepare_run_dir, save_state
 from iidm.types import StepOutput, UserError
 
 
@@ -53,9 +53,8 @@ def run(config: Config, resume: Path | None = None) -> Path:
     notes = [choose_kernels(config, device)]
     with Progress("drawing the built-in scenes, once", config.quiet) as progress:
         domains = open_domains(config, progress=progress)
-    checked = Checked([])
-    if config.data.check:
-        checked = check_domains(domains, config.data.crop_size, skip_damaged=config.data.skip_damaged)
+    with Progress("reading the labels, once", config.quiet) as progress:
+        checked = check_data(domains, config.data, progress)
     notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]
     step, origin = build_step(config, domains, device)
     statistics, note = target_statistics(config, domains.plain_target, step.networks, step.amp_dtype, checked.damaged)
@@ -74,6 +73,8 @@ def run(config: Config, resume: Path | None = None) -> Path:
             log.note(line)
         if resume:
             log.note(f"resumed {checkpoint} at step {start_step}" if checkpoint else "no checkpoint yet: step 0")
+            for line in description_notes(run_dir):
+                log.note(line)
         if start_step < config.max_steps:
             with TrainLoader(
                 domains,
@@ -87,12 +88,14 @@ def run(config: Config, resume: Path | None = None) -> Path:
                 train(step, loader, log, run_dir, domains, statistics, start_step, started)
         else:
             log.note(f"all {config.max_steps} steps are done; its scores are computed again")
-    with statistics.applied(step.networks):
-        scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype)
+    scores = {}
+    if domains.val is not None:
+        with statistics.applied(step.networks):
+            scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype)
     save_curves(run_dir)
     seconds = time.time() - started
     facts = {"seconds": round(seconds, 1), "steps": config.max_steps, "machine": machine_info()}
-    print(write_results(run_dir, scores, len(domains.val.samples), facts))
+    print(write_results(run_dir, scores, len(domains.val.samples) if domains.val else 0, facts))
     print(f"time taken: {seconds / 60:.1f} min\neverything lies in: {run_dir}")
     return run_dir
 
@@ -164,7 +167,7 @@ def train(
                 with statistics.applied(step.networks) as own:
                     if draw:
                         save_previews(run_dir, done, batches[-1], out, step, domains, log)
-                    if score:
+                    if score and domains.val is not None:
                         networks = {"teacher": step.teacher.network}
                         scores = evaluate_networks(networks, domains.val, config, step.amp_dtype)
                         log.log(number, {"miou": scores["teacher"].miou})

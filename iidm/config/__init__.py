@@ -4,7 +4,7 @@ The recipes are in `recipes.py`, presets in `presets.py`, the command line in `c
 """
 
 from .checks import unknown_name
-from .data import DataConfig, DatasetConfig
+from .data import DataConfig, DatasetConfig, Mistake
 from .method import AugmentConfig, LossConfig, MixingConfig, Normalizer, TeacherConfig
 from .run import PROFILE_WARMUP, Config, Recipe, Streams, sliding_window, streams_of
 from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, SlidingWindow, StepConfig
@@ -18,6 +18,7 @@ __all__ = [
     "EvalConfig",
     "LogConfig",
     "LossConfig",
+    "Mistake",
     "MixingConfig",
     "ModelConfig",
     "Normalizer",

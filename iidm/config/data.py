@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..types import UserError
 from .checks import require, require_share
+
+Mistake = Literal["ignored", "one-class", "train-ids", "missing-class", "class-names", "changed"]
+"""What stops a run before its first step unless `data.accept` names it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,12 @@ class DataConfig:
     (`labeled_count`, `labeled_list`) even where no loss does. Empty: all (the paper). The idea is SDSS's (arXiv
     2205.00312), the distance this project's: see data/datasets/subset.py."""
     val_list: Path | None = None
-    """Text file with the names of the validation images. Empty: the spec's validation split."""
+    """Text file with the names of the validation images: of the spec's validation split, or of the labeled training
+    images where it has none. Empty: the whole split."""
+    val_count: int | None = None
+    """Keep so many labeled target images out of training to validate, in place of a validation split: the first of a
+    shuffle by `split_seed`, so a smaller number is a part of a larger one. Without it and without a validation split
+    nothing is scored."""
     flip_probability: float = 0.5
     """Chance of a horizontal flip; DAFormer: 0.5."""
     scale_range: tuple[float, float] = (1.0, 1.0)
@@ -97,7 +106,13 @@ class DataConfig:
     prefetch: int = 2
     """Batches that are ready ahead."""
     check: bool = True
-    """Open every image and label header and fully decode a sample of them before the first step."""
+    """Before the first step: open every image, read every label once, tell what there is, and stop at likely mistakes
+    (`accept`)."""
+    accept: tuple[Mistake, ...] = ()
+    """Likely mistakes that do not stop the run, by the name that their error gives them: `ignored` (nearly all pixels
+    of a set of labels are), `one-class` (all labels hold one class), `train-ids` (train ids are read as ids),
+    `missing-class` (validation asks for a class that no training label holds), `class-names` (source and target each
+    have classes that the other lacks), `changed` (a resumed run finds other images than it began with)."""
     skip_damaged: bool = False
     """Draw another image where one cannot be read, in place of a stop; each process names each once. Validation images
     are never skipped."""
@@ -112,6 +127,9 @@ class DataConfig:
             self.labeled_count,
             ">= 0",
         )
+        require(self.val_count is None or self.val_count >= 1, "data.val_count", self.val_count, "at least 1")
+        if self.val_count is not None and self.val_list is not None:
+            raise UserError("--data.val-count and --data.val-list both choose the validation images; give one of them.")
         require(
             self.source_subset is None or 0 < self.source_subset <= 1,
             "data.source_subset",

@@ -5,19 +5,22 @@ set is), scenes (the built-in ones), prepared (the form of prepared folders), da
 loading (what a step reads), preparation (writing prepared folders).
 """
 
-from .datasets.check import Checked, check_domains, slow_reading_notes
+from .datasets.check import Checked, check_data, check_domains, slow_reading_notes
 from .datasets.dataset import Dataset
 from .datasets.domains import (
     Domains,
     builtin_root,
+    changes_since,
     open_domains,
     open_folder,
     open_plain_target,
     open_validation,
+    require_validation,
     target_classes,
     training_size_for,
     write_splits,
 )
+from .datasets.summary import refuse
 from .loading.eval_loader import EvalLoader
 from .loading.loader import TrainLoader, plain_crops
 from .loading.pipeline import read_image
@@ -31,6 +34,8 @@ __all__ = [
     "EvalLoader",
     "TrainLoader",
     "builtin_root",
+    "changes_since",
+    "check_data",
     "check_domains",
     "check_prepared",
     "make_plan",
@@ -42,6 +47,8 @@ __all__ = [
     "plain_crops",
     "prepare",
     "read_image",
+    "refuse",
+    "require_validation",
     "slow_reading_notes",
     "target_classes",
     "training_size_for",

@@ -19,10 +19,12 @@ from tqdm import tqdm
 from ..types import UserError
 
 METRICS = "metrics.jsonl"
+NOTES = "notes.txt"
 
 
 class RunLog:
-    """Writes RUN/metrics.jsonl (one JSON object a log point), RUN/tensorboard, and a progress bar on stderr.
+    """Writes RUN/metrics.jsonl (one JSON object a log point), RUN/notes.txt (all that was said), RUN/tensorboard, and a
+    progress bar on stderr.
 
     On resume the lines from `start_step` on are dropped, so that the file becomes that of an uninterrupted run.
 
@@ -42,6 +44,7 @@ class RunLog:
         half.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(half, path)
         self._file = path.open("a")
+        self._notes = (run_dir / NOTES).open("a", encoding="utf-8")
         self._lines = not quiet and not sys.stderr.isatty()
         """Whether plain lines stand for the bar, as in a log file."""
         self._total = total_steps
@@ -94,7 +97,9 @@ class RunLog:
             print(f"step {done}/{self._total}  {words}  {speed:.2f} steps/s  {left:.0f} s left", file=sys.stderr)
 
     def note(self, line: str) -> None:
-        """Say one line, above the bar."""
+        """Say one line, above the bar, and write it down."""
+        self._notes.write(f"{line}\n")
+        self._notes.flush()
         if not self.quiet:
             tqdm.write(line, file=sys.stderr)
 
@@ -111,6 +116,7 @@ class RunLog:
         """Flush and close everything."""
         self._bar.close()
         self._file.close()
+        self._notes.close()
         if self._board is not None:
             self._board.close()
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iidm.config import Config, sliding_window
-from iidm.data import Dataset, EvalLoader, open_validation
+from iidm.data import Dataset, EvalLoader, require_validation
 from iidm.engine.runtime import pick_device
 from iidm.predict import predict
 from iidm.runs import load_network, run_precision
@@ -49,7 +49,7 @@ def save_predictions(config: Config, checkpoint: Path, labels: Path, pictures: P
     """Write LABELS/<name>.png, the student's train ids at the size that it sees, and PICTURES/<name>.jpg and .png, the
     image and its truth at that size."""
     device = pick_device(config.device)
-    dataset = choose_images(open_validation(config), names)
+    dataset = choose_images(require_validation(config), names)
     network = load_network(config, checkpoint, NETWORK, len(dataset.classes), device)
     amp_dtype = run_precision(config, "run", device)
     with EvalLoader(dataset, device=torch.device("cpu")) as batches:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from iidm.cli import config_as_dict
 from iidm.config import Config, streams_of
-from iidm.data import open_domains
+from iidm.data import open_domains, require_validation
 from iidm.data.files.common import Progress
 from iidm.types import UserError
 
@@ -63,7 +63,7 @@ def _cheap(config: Config) -> Config:
 def _error(config: Config, strips: Sequence[str], progress: Progress | None) -> UserError | None:
     try:
         domains = open_domains(config, progress=progress)
-        choose_images(domains.val, strips)
+        choose_images(domains.val or require_validation(config), strips)
     except UserError as error:
         return error
     return None

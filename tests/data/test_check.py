@@ -142,16 +142,10 @@ def test_only_a_full_check_decodes_labels_beyond_the_sample(tmp_path: Path) -> N
         check_domains(domains, (8, 8), full=True)
 
 
-def test_small_images_and_absent_classes_are_noted(domains: Domains) -> None:
-    for stream in (domains.source, domains.labeled):
-        assert stream is not None
-        for sample in stream.samples:
-            assert sample.label is not None
-            make.save_gray(sample.label, make.random_ids((0, 1, 2, 3, 4, 5, 6, 8, 10, 11), make.SIZE, 0))
+def test_small_images_are_noted(domains: Domains) -> None:
     notes = check_domains(domains, (32, 40)).notes
-    assert len(notes) == 4 and all("\n" not in note for note in notes)
+    assert len(notes) == 3 and all("\n" not in note for note in notes)
     assert notes[0].startswith("7 of 7 source images are smaller than the crop 32x40 (HxW)")
-    assert notes[3].startswith("No training label holds fence, pedestrian:")
 
 
 def test_two_thousand_files_are_checked_in_seconds(tmp_path: Path) -> None:

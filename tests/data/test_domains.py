@@ -140,11 +140,15 @@ def test_a_needed_stream_that_is_empty_says_what_to_do(gta5_cityscapes: Path) ->
         open_domains(_config("gta5", "cityscapes", gta5_cityscapes, labeled_count=7))
 
 
-def test_domains_of_other_classes_are_refused_with_both_lists(tmp_path: Path) -> None:
+def test_classes_that_both_domains_lack_of_each_other_are_refused_with_both_lists(tmp_path: Path) -> None:
     make.write_gta5(tmp_path / "source")
     make.write_camvid(tmp_path / "target", DUSK)
-    with pytest.raises(UserError, match="gta5: road, sidewalk.*camvid-dusk: sky, building"):
-        open_domains(_config("gta5", "camvid-dusk", tmp_path, labeled_count=1))
+    config = _config("gta5", "camvid-dusk", tmp_path, labeled_count=1)
+    with pytest.raises(UserError, match="source alone has sidewalk.*target alone has pavement.*--data.accept"):
+        open_domains(config)
+    accepted = open_domains(replace(config, data=replace(config.data, accept=("class-names",))))
+    assert accepted.source is not None and accepted.source.classes == accepted.classes
+    assert "sidewalk" in accepted.notes[0] and "pavement" in accepted.notes[1]
 
 
 def test_lists_choose_the_images_of_each_set(gta5_cityscapes: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from iidm.config import DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
-from iidm.data.datasets.statistics import absent_classes_note, class_pixel_counts
+from iidm.data.datasets.statistics import class_pixel_counts, label_pixel_counts
 from iidm.data.files.common import cache_folder
-from iidm.types import ClassSet, UserError
+from iidm.types import UserError
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_cache_that_cannot_be_written_is_left_aside(dataset: Dataset, tmp_path
 
 def test_progress_is_told_for_every_label(dataset: Dataset, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    class_pixel_counts(dataset, cache=tmp_path / "cache", progress=lambda *done: told.append(done))
+    label_pixel_counts(dataset, cache=tmp_path / "cache", progress=lambda *done: told.append(done))
     assert told == [(i, 5) for i in range(1, 6)]
 
 
@@ -120,9 +120,9 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert cache_folder() == Path.home() / ".cache" / "iidm"
 
 
-def test_classes_that_no_label_holds_are_noted() -> None:
-    classes = ClassSet(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
-    source, labeled = np.array([[4, 0, 0], [0, 0, 0]]), np.array([[0, 0, 7]])
-    note = absent_classes_note(classes, [source, labeled])
-    assert note is not None and note.startswith("No training label holds b:") and "\n" not in note
-    assert absent_classes_note(classes, [source, labeled, np.array([[0, 1, 0]])]) is None
+def test_ignored_pixels_are_counted_beside_the_classes(dataset: Dataset, tmp_path: Path) -> None:
+    pixels = label_pixel_counts(dataset, cache=tmp_path / "cache")
+    labels = [dataset.load_label(sample) for sample in dataset.samples]
+    assert pixels[:, -1].tolist() == [int((label == 255).sum()) for label in labels] and pixels[:, -1].any()
+    np.testing.assert_array_equal(pixels[:, :-1], class_pixel_counts(dataset, cache=tmp_path / "cache"))
+    assert pixels.sum(axis=1).tolist() == [label.size for label in labels]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iidm.engine.log import METRICS, Progress, RunLog, check_finite, read_metrics
+from iidm.engine.log import METRICS, NOTES, Progress, RunLog, check_finite, read_metrics
 from iidm.types import UserError
 
 
@@ -162,4 +162,4 @@ def test_without_tensorboard_no_such_folder_is_made(tmp_path: Path) -> None:
     with run_log(tmp_path) as log:
         log.log(0, {"lr": 1.0})
         log.picture("train", tmp_path / "absent.png", 1)
-    assert [path.name for path in tmp_path.iterdir()] == [METRICS]
+    assert {path.name for path in tmp_path.iterdir()} == {METRICS, NOTES}

@@ -100,7 +100,7 @@ def test_curves_show_a_panel_for_each_thing_that_was_logged(tmp_path: Path) -> N
     log_run(tmp_path, lines)
     three = width(save_curves(tmp_path))  # a quality that is always null has no curve
     assert three == pytest.approx(two * 3 / 2, abs=2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "metrics.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "metrics.jsonl", "notes.txt"]
 
 
 def test_a_run_that_logged_nothing_has_no_curves(tmp_path: Path) -> None:

@@ -141,7 +141,17 @@ def test_the_first_preset_trains_on_scenes_of_the_users_own_folder(tmp_path: Pat
                 Image.fromarray(array).save(path)
     words = ["--source-root", tmp_path, "--target-root", tmp_path, "--run-dir", tmp_path / "run", "--quiet"]
     words += "--data.labeled-count 1 --data.crop-size 64 128 --max-steps 2 --log.every 1".split()
-    said = train([*words, "--data.rare-class-min-px", "20", "--data.rare-class-min-crop-px", "10"])
+    said = train(
+        [
+            *words,
+            "--data.rare-class-min-px",
+            "20",
+            "--data.rare-class-min-crop-px",
+            "10",
+            "--data.accept",
+            "missing-class",
+        ]
+    )
     assert len(logged(tmp_path / "run", "loss_total")) == 2
     assert "traffic light" in said.out
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
+from ...config import DataConfig
 from ...types import Sample, UserError
-from ..files.common import first_few
+from ..files.common import Progress, first_few
 from ..files.reading import too_large
 from ..prepared.folder import check_length
 from .dataset import Dataset, Domains, training_size
-from .statistics import absent_classes_note
+from .summary import summarize
 
 SAMPLED_LABELS = 32
 """Labels of each set that are decoded whole, evenly spaced."""
@@ -40,8 +40,6 @@ class _Report:
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     """(H, W) of the image on disk."""
-    present: frozenset[int] | None = None
-    """Train ids of the label, where it was decoded."""
 
 
 class Checked(NamedTuple):
@@ -51,6 +49,21 @@ class Checked(NamedTuple):
     """What is allowed but worth knowing, a line each."""
     damaged: frozenset[Path] = frozenset()
     """Training images and labels that are to be left out."""
+
+
+def check_data(domains: Domains, data: DataConfig, progress: Progress | None = None) -> Checked:
+    """What is to be known of a run's images before its first step, as `data.check` wishes.
+
+    Args:
+        progress: called with (labels read, all) of each set whose labels were not counted before.
+
+    Raises:
+        UserError: what `check_domains` and `summarize` raise.
+    """
+    if not data.check:
+        return Checked([])
+    checked = check_domains(domains, data.crop_size, skip_damaged=data.skip_damaged)
+    return checked._replace(notes=[*summarize(domains, data, progress), *checked.notes])
 
 
 def check_domains(
@@ -102,7 +115,7 @@ def check_domains(
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
     found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
-    notes += [note for note in (*found_notes, _absent_note(domains, reports)) if note is not None]
+    notes += [note for note in found_notes if note is not None]
     return Checked(notes, frozenset(report.file for _, report in skipped))
 
 
@@ -130,7 +143,7 @@ def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_l
         report.size = _check_image(dataset, sample, decode_image)
         if sample.label is not None:
             report.file = sample.label
-            report.present = _check_label(dataset, sample, report.size, decode_label)
+            _check_label(dataset, sample, report.size, decode_label)
     except UserError as error:
         report.problems.append(str(error).removesuffix("."))
     return report
@@ -144,16 +157,16 @@ def _check_image(dataset: Dataset, sample: Sample, decode: bool) -> tuple[int, i
     return entry.size
 
 
-def _check_label(dataset: Dataset, sample: Sample, image_size: tuple[int, int], decode: bool) -> frozenset[int] | None:
-    """The train ids of the label where it was decoded."""
+def _check_label(dataset: Dataset, sample: Sample, image_size: tuple[int, int], decode: bool) -> None:
     assert sample.label is not None
     if dataset.prepared is not None:
         check_length(sample.label, dataset.prepared.entries[sample.name].label)
-        return None
+        return
     size = _check_file(sample.label, "label", False)
     if size != image_size:
         raise UserError(f"label {sample.label} is {_hw(size)}, but its image {sample.image} is {_hw(image_size)}")
-    return frozenset(np.unique(dataset.load_label(sample)).tolist()) if decode else None
+    if decode:
+        dataset.load_label(sample)
 
 
 def _check_file(path: Path, what: str, decode: bool) -> tuple[int, int]:
@@ -198,18 +211,6 @@ def _small_images_note(
         f" {_hw(crop_size)} at training resolution ({first_few([_hw(s) for s in small], 2)}): the rest of the"
         " crop is padded with ignored pixels."
     )
-
-
-def _absent_note(domains: Domains, reports: dict[str, list[_Report]]) -> str | None:
-    """A note on classes without a training label, where every label was decoded and so this is known."""
-    found = [report for stream in ("source", "labeled") for report in reports.get(stream, [])]
-    if not found or any(report.present is None for report in found):
-        return None
-    counts = np.zeros((1, len(domains.classes)), np.int64)
-    for report in found:
-        ids = np.array(sorted(report.present or ()), np.int64)
-        counts[0, ids[ids < len(domains.classes)]] = 1
-    return absent_classes_note(domains.classes, [counts])
 
 
 def _hw(size: tuple[int, int]) -> str:

@@ -112,7 +112,14 @@ def fit_into(box: tuple[int, int] | None, image_size: tuple[int, int]) -> tuple[
     return height, width
 
 
-def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labels: Need = "all") -> Dataset:
+def open_dataset(
+    config: DatasetConfig,
+    root: Path | None,
+    split: Split,
+    *,
+    labels: Need = "all",
+    classes: ClassSet | None = None,
+) -> Dataset:
     """List the images and labels of one split; no file of theirs is opened.
 
     Labels without an image are left aside. Samples are sorted by name.
@@ -123,11 +130,15 @@ def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labe
             configured folders are absolute.
         split: `train` or `val`.
         labels: which images must have a label.
+        classes: those of the run, where the data set's own are to be matched to them by name.
 
     Raises:
-        UserError: unknown spec, missing folder, no image, two images of one name, images without a label.
+        UserError: unknown spec, no class in common with `classes`, missing folder, no image, two images of one name,
+            images without a label.
     """
     spec = find_spec(config)
+    if classes is not None:
+        spec = spec.matched_to(classes)
     where, name, resize = split_folders(spec, config, split), f"{spec.name} ({split})", config.resize or spec.resize
     if root is not None and is_prepared(root):
         return _open_prepared(spec, where, root, name, labels, resize, split)
@@ -199,6 +210,11 @@ def _may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:
     return need == "optional" or (need == "some" and spec.partial_labels and missing < count)
 
 
+def has_validation(config: DatasetConfig) -> bool:
+    """Whether a data set has a validation split of its own."""
+    return config.val_images is not None or find_spec(config).val is not None
+
+
 def split_folders(spec: DatasetSpec, config: DatasetConfig, split: Split) -> SplitSpec:
     """The spec's folders of a split, or those that the user named in their place."""
     images, labels = (config.images, config.labels) if split == "train" else (config.val_images, config.val_labels)
@@ -246,7 +262,8 @@ class Domains:
     source: Dataset | None
     labeled: Dataset | None
     unlabeled: Dataset | None
-    val: Dataset
+    val: Dataset | None
+    """None: nothing is scored."""
     plain_target: Dataset | None = None
     """The labeled and the unlabeled target images together, without labels, whichever of them a loss reads: what the
     statistics of a saved network are estimated on. None where they are not wanted or there are no such images."""

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ...config import Config, DataConfig, DatasetConfig, streams_of
 from ...types import ClassSet, UserError
-from ..files.common import Progress, cache_folder
+from ..files.common import Progress, cache_folder, first_few
 from ..scenes import scenes_root, write_scenes
 from ..specs.described import find_spec
 from ..specs.known import SCENES_COUNTS, SCENES_SEED, SCENES_SIZE, SPECS
 from ..specs.spec import SplitSpec
-from .dataset import Dataset, Domains, fit_into, open_dataset, open_split
+from .dataset import Dataset, Domains, fit_into, has_validation, open_dataset, open_split
 from .splits import labeled_split, read_list, write_list
 from .subset import nearest_subset
 
@@ -31,18 +31,20 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         progress: called with (scenes written, all) while a domain of them is drawn.
 
     Raises:
-        UserError: what `open_dataset` and `nearest_subset` raise; class names that differ between the domains; a
-            needed stream without images; a source subset without labels of the target.
+        UserError: what `open_dataset` and `nearest_subset` raise; source and target have classes that the other
+            lacks; a needed stream without images; a source subset without labels of the target.
     """
     data = config.data
     target_root = config.target_root or builtin_root(data.target, scenes_cache, progress)
+    classes = target_classes(config)
     val = open_validation(config, target_root=target_root)
+    notes: list[str] = []
     source = None
     reads = streams_of(config)
     if reads.source:
         source_root = config.source_root or builtin_root(data.source, scenes_cache, progress)
-        source = open_dataset(data.source, source_root, "train")
-        _require_same_classes(source, val)
+        notes += _class_notes(data, find_spec(data.source).classes, classes)
+        source = open_dataset(data.source, source_root, "train", classes=classes)
         if data.source_list is not None:
             source = _listed(source, data.source_list)
     whole_source = source if data.source_subset is not None else None
@@ -53,7 +55,6 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         if whole_source is not None:
             raise UserError(_NO_LABELED_FOR_SUBSET)
     labeled = unlabeled = plain_target = None
-    notes: tuple[str, ...] = ()
     if needs_labeled or needs_unlabeled or whole_source is not None:
         target = open_dataset(data.target, target_root, "train", labels="some" if needs_labeled else "optional")
         target = _without(target, val)
@@ -61,17 +62,17 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         plain_target = _together(labeled, unlabeled)
         if whole_source is not None:
             source, note = nearest_subset(whole_source, _labeled_for_subset(target, data), data)
-            notes = (note,)
+            notes.append(note)
     elif config.eval.statistics == "target":
         plain_target = open_plain_target(config, target_root=target_root)
     return Domains(
-        classes=val.classes,
+        classes=classes,
         source=source,
         labeled=_require_images(labeled, _NO_LABELED) if needs_labeled else None,
         unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
         val=val,
         plain_target=plain_target if config.eval.statistics == "target" else None,
-        notes=notes,
+        notes=tuple([*notes, *_validation_notes(data, val)]),
     )
 
 
@@ -91,15 +92,65 @@ def open_plain_target(config: Config, *, target_root: Path | None = None) -> Dat
     return _together(*_divide(target, config.data, needs_labeled=False))
 
 
-def open_validation(config: Config, *, target_root: Path | None = None) -> Dataset:
-    """The validation images of the target, or those of them that `--data.val-list` names.
+def open_validation(config: Config, *, target_root: Path | None = None) -> Dataset | None:
+    """The validation images of the target, or those of them that `data.val_list` names; labeled training images where
+    `data.val_count` asks for them or there is no validation split. None: nothing validates.
 
     Args:
         target_root: where the target lies, in place of the configured folder.
     """
-    root = target_root or config.target_root or builtin_root(config.data.target)
-    val = open_dataset(config.data.target, root, "val")
-    return val if config.data.val_list is None else _listed(val, config.data.val_list)
+    data = config.data
+    root = target_root or config.target_root or builtin_root(data.target)
+    if data.val_count is None and has_validation(data.target):
+        val = open_dataset(data.target, root, "val")
+        return val if data.val_list is None else _listed(val, data.val_list)
+    if data.val_count is None and data.val_list is None:
+        return None
+    target = open_dataset(data.target, root, "train", labels="some")
+    target = target.with_samples(sample for sample in target.samples if sample.label is not None)
+    return _held_out(target, data) if data.val_list is None else _listed(target, data.val_list)
+
+
+def require_validation(config: Config, target_root: Path | None = None) -> Dataset:
+    """`open_validation`; raises UserError where nothing validates."""
+    val = open_validation(config, target_root=target_root)
+    if val is None:
+        raise UserError(
+            "There are no validation images. Name labeled ones: --images and --labels (iidm.evaluate),"
+            " --data.target.val-images and --data.target.val-labels, or --data.val-count N (iidm.train)."
+        )
+    return val
+
+
+def _held_out(labeled: Dataset, data: DataConfig) -> Dataset:
+    """`data.val_count` labeled training images; none that `data.labeled_list` wants to train on."""
+    assert data.val_count is not None
+    names = [sample.name for sample in labeled.samples]
+    wanted = set() if data.labeled_list is None else set(read_list(data.labeled_list, names))
+    free = [name for name in names if name not in wanted]
+    if data.val_count > len(free):
+        listed = f", {len(wanted)} of which --data.labeled-list trains on" if wanted else ""
+        raise UserError(
+            f"--data.val-count is {data.val_count}, but {len(names)} target images have a label{listed}. Give at most"
+            f" {len(free)}, or label more."
+        )
+    chosen = set(labeled_split(free, data.val_count, "random", data.split_seed)[0])
+    return labeled.with_samples(sample for sample in labeled.samples if sample.name in chosen)
+
+
+def _validation_notes(data: DataConfig, val: Dataset | None) -> list[str]:
+    if val is None:
+        return [
+            "no validation images: nothing is scored, and the pictures show unlabeled images (--data.val-count N keeps"
+            " labeled images out, --data.target.val-images and --data.target.val-labels name a folder)"
+        ]
+    notes = []
+    if data.val_count is not None:
+        other = "; the validation split is not read" if has_validation(data.target) else ""
+        notes.append(f"validation: {data.val_count} labeled images that do not train (--data.val-count){other}")
+    if val.prepared is not None and any(val.prepared.is_reduced(sample) for sample in val.samples):
+        notes.append("validation: labels of prepared training images, so pixels are scored at training resolution")
+    return notes
 
 
 def open_folder(config: Config, images: Path, labels: Path) -> Dataset:
@@ -129,11 +180,30 @@ def write_splits(domains: Domains, run_dir: Path) -> None:
     """Write the names of each set to RUN/splits/<set>.txt, as `read_list` reads them."""
     folder = run_dir / "splits"
     folder.mkdir(parents=True, exist_ok=True)
-    for stream in ("source", "labeled", "unlabeled", "val"):
+    for stream in STREAMS:
         dataset: Dataset | None = getattr(domains, stream)
         if dataset is not None:
             write_list(folder / f"{stream}.txt", [sample.name for sample in dataset.samples])
 
+
+def changes_since(domains: Domains, run_dir: Path) -> list[str]:
+    """How the images differ from those in RUN/splits, a line for each set that does."""
+    lines = []
+    for stream in STREAMS:
+        dataset: Dataset | None = getattr(domains, stream)
+        path = run_dir / "splits" / f"{stream}.txt"
+        now = {sample.name for sample in dataset.samples} if dataset is not None else set()
+        before = set(read_list(path)) if path.is_file() else set()
+        gone, new = sorted(before - now), sorted(now - before)
+        said = [f"lacks {first_few(gone, 3)}"] if gone else []
+        said += [f"has also {first_few(new, 3)}"] if new else []
+        if said:
+            lines.append(f"{stream} {' and '.join(said)}")
+    return lines
+
+
+STREAMS = ("source", "labeled", "unlabeled", "val")
+"""The sets of images whose names a run writes down."""
 
 _NO_LABELED = (
     "No target image is labeled, but L_t or L_intra needs them. Give labels (--data.labeled-count or"
@@ -189,8 +259,10 @@ def _listed(dataset: Dataset, path: Path) -> Dataset:
     return dataset.with_samples(by_name[n] for n in sorted(read_list(path, list(by_name))))
 
 
-def _without(target: Dataset, val: Dataset) -> Dataset:
+def _without(target: Dataset, val: Dataset | None) -> Dataset:
     """The target's training images that do not validate."""
+    if val is None:
+        return target
     held_out = {val.origin(sample) for sample in val.samples}
     return target.with_samples(s for s in target.samples if target.origin(s) not in held_out)
 
@@ -201,13 +273,24 @@ def _require_images(dataset: Dataset | None, message: str) -> Dataset:
     return dataset
 
 
-def _require_same_classes(source: Dataset, target: Dataset) -> None:
-    if source.classes.names != target.classes.names:
+def _class_notes(data: DataConfig, source: ClassSet, target: ClassSet) -> list[str]:
+    """What matching the classes by name leaves out. Raises UserError where both sides have classes of their own: their
+    names are likely to be spelled in two ways."""
+    names = [{name.strip().casefold() for name in classes.names} for classes in (source, target)]
+    only_source = [name for name in source.names if name.strip().casefold() not in names[1]]
+    only_target = [name for name in target.names if name.strip().casefold() not in names[0]]
+    if only_source and only_target and len(only_source) < len(source) and "class-names" not in data.accept:
         raise UserError(
-            "Source and target need the same classes in the same order."
-            f" Source {source.name}: {', '.join(source.classes.names)}."
-            f" Target {target.name}: {', '.join(target.classes.names)}."
+            f"Classes are matched by name. The source alone has {', '.join(only_source)}; the target alone has"
+            f" {', '.join(only_target)}. Name them alike where they mean the same. If they do not, --data.accept"
+            " class-names ignores the source's and learns the target's from its own labels."
         )
+    notes = (
+        [f"source: pixels of {', '.join(only_source)} are ignored, the target has no such class"] if only_source else []
+    )
+    if only_target:
+        notes.append(f"source: it has no {', '.join(only_target)}")
+    return notes
 
 
 def builtin_root(config: DatasetConfig, cache: Path | None = None, progress: Progress | None = None) -> Path | None:

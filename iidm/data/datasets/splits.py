@@ -47,14 +47,14 @@ def labeled_split(
     return labeled, tuple(n for i, n in enumerate(ordered) if i not in picked)
 
 
-def read_list(path: Path, names: Sequence[str]) -> list[str]:
+def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
     """The names in a text file, one a line, with or without the image's ending; in the order of the file.
 
     Empty lines and lines that start with `#` are left aside.
 
     Args:
         path: the list.
-        names: all names there are.
+        names: all names there are; None: every line is a name as it stands.
 
     Raises:
         UserError: no such file, no name in it, a name that does not exist (with the nearest), or one named
@@ -64,6 +64,8 @@ def read_list(path: Path, names: Sequence[str]) -> list[str]:
         lines = path.expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The list {path} cannot be read: {error}.") from None
+    if names is None:
+        return [entry for line in lines if (entry := line.strip()) and not entry.startswith("#")]
     known = set(names)
     listed: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):

@@ -1,4 +1,4 @@
-"""How many pixels of each class each labeled image holds: what rare class sampling draws by."""
+"""How many pixels of each class each labeled image holds: what rare class sampling draws by, and a run tells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zipfile import BadZipFile
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...types import ClassSet, Sample, UserError
+from ...types import IGNORE_INDEX, Sample, UserError
 from ..files.common import Progress, cache_folder, first_few
 from .dataset import Dataset, training_size
 
@@ -23,6 +22,13 @@ _log = logging.getLogger("iidm.data")
 
 
 def class_pixel_counts(
+    dataset: Dataset, *, skip_damaged: bool = False, cache: Path | None = None, jobs: int | None = None
+) -> NDArray[np.int64]:
+    """int64 [N,K]: `label_pixel_counts` without the ignored pixels."""
+    return label_pixel_counts(dataset, skip_damaged=skip_damaged, cache=cache, jobs=jobs)[:, :-1]
+
+
+def label_pixel_counts(
     dataset: Dataset,
     *,
     skip_damaged: bool = False,
@@ -30,7 +36,8 @@ def class_pixel_counts(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
-    """Pixels of each class in each label, counted on disk and scaled to the area of the training resolution.
+    """Pixels of each class in each label, and those that are ignored, counted on disk and scaled to the area of the
+    training resolution.
 
     Replaces DAFormer's class statistics files, which users had to make and which were missing or empty (its
     issues 50 and 82). A prepared data set has them in its index. Else the first call decodes every label on threads
@@ -45,19 +52,20 @@ def class_pixel_counts(
         progress: called with (labels counted, labels in all) from this thread.
 
     Returns:
-        int64 [N,K], rows as in `dataset.samples`. Ignored pixels are not counted.
+        int64 [N,K+1], rows as in `dataset.samples`; the last column holds the ignored pixels.
 
     Raises:
         UserError: an image has no label, or a label cannot be read or holds an id that the data set does not
             name.
     """
+    shape = (len(dataset.samples), len(dataset.classes) + 1)
     if dataset.prepared is not None:
-        return dataset.prepared.class_pixels(dataset.samples, len(dataset.classes))
+        return dataset.prepared.label_pixels(dataset.samples, len(dataset.classes))
     path = (cache or cache_folder()) / f"class-pixels-{_key(dataset, skip_damaged)}.npz"
-    cached = _read(path, (len(dataset.samples), len(dataset.classes)))
+    cached = _read(path, shape)
     if cached is not None:
         return cached
-    counts = np.zeros((len(dataset.samples), len(dataset.classes)), np.int64)
+    counts = np.zeros(shape, np.int64)
     damaged: list[Path] = []
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
         try:
@@ -87,45 +95,30 @@ def keep_counts(
 
     Args:
         part: the images.
-        counts: int64 [N,K] as `class_pixel_counts` returns them, rows as in `part.samples`.
+        counts: int64 [N,K+1] as `label_pixel_counts` returns them, rows as in `part.samples`.
         skip_damaged, cache: as there.
     """
     if part.prepared is None and counts.any(axis=1).all():
         _write((cache or cache_folder()) / f"class-pixels-{_key(part, skip_damaged)}.npz", counts)
 
 
-def absent_classes_note(classes: ClassSet, counts: Iterable[NDArray[np.int64]]) -> str | None:
-    """One line about classes that no label holds, or None where each occurs.
-
-    Args:
-        counts: int64 [N,K] of each labeled set.
-    """
-    present = np.zeros(len(classes), bool)
-    for count in counts:
-        present |= count.any(axis=0)
-    absent = [name for name, is_present in zip(classes.names, present, strict=True) if not is_present]
-    if not absent:
-        return None
-    return (
-        f"No training label holds {', '.join(absent)}: the network cannot learn"
-        f" {'it' if len(absent) == 1 else 'them'}; the IoU is n/a where validation has none either, else 0."
-    )
-
-
 def _count(dataset: Dataset, sample: Sample, skip_damaged: bool) -> NDArray[np.int64] | None:
     try:
-        return count_pixels(dataset, dataset.load_label(sample))
+        return count_pixels(dataset, dataset.load_label(sample), with_ignored=True)
     except UserError:
         if skip_damaged:
             return None
         raise
 
 
-def count_pixels(dataset: Dataset, label: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """int64 [K]: pixels of each class in a label at its size on disk, scaled to the area of the training resolution."""
+def count_pixels(dataset: Dataset, label: NDArray[np.uint8], *, with_ignored: bool = False) -> NDArray[np.int64]:
+    """Pixels of each class in a label at its size on disk, scaled to the area of the training resolution: int64 [K], or
+    [K+1] with the ignored ones."""
     height, width = training_size(dataset, (label.shape[0], label.shape[1]))
     # Pillow's histogram reads bytes as they are; numpy's bincount makes an int64 copy first
-    histogram = np.array(Image.fromarray(label).histogram()[: len(dataset.classes)], np.int64)
+    every = np.array(Image.fromarray(label).histogram(), np.int64)
+    counted = [*range(len(dataset.classes)), *([IGNORE_INDEX] if with_ignored else [])]
+    histogram = every[counted]
     area = height * width
     return histogram if area == label.size else (histogram * area + label.size // 2) // label.size
 

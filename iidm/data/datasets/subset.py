@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ...config import DataConfig
 from ...types import UserError
 from .dataset import Dataset
-from .statistics import class_pixel_counts, keep_counts
+from .statistics import class_pixel_counts, keep_counts, label_pixel_counts
 
 MIN_IMAGES_PER_CLASS = 10
 """Images of each class that a subset keeps where the source has so many and there is room: as many as stand in for a
@@ -53,13 +53,14 @@ def nearest_subset(source: Dataset, labeled: Dataset, data: DataConfig) -> tuple
         UserError: a label that is missing or damaged; source and target labels that have no class in common.
     """
     assert data.source_subset is not None
-    counts = class_pixel_counts(source, skip_damaged=data.skip_damaged)
+    pixels = label_pixel_counts(source, skip_damaged=data.skip_damaged)
+    counts = pixels[:, :-1]
     distances = label_distances(counts, class_pixel_counts(labeled, skip_damaged=data.skip_damaged))
     names = [sample.name for sample in source.samples]
     number = max(1, int(data.source_subset * len(names) + 0.5))
     chosen = choose_subset(distances, counts, names, number, min_px=data.rare_class_min_px)
     subset = source.with_samples(source.samples[i] for i in chosen)
-    keep_counts(subset, counts[chosen], skip_damaged=data.skip_damaged)
+    keep_counts(subset, pixels[chosen], skip_damaged=data.skip_damaged)
     note = (
         f"source: {len(chosen)} of {len(names)} images, those nearest to {len(labeled.samples)} labeled target images"
         f" (--data.source-subset {data.source_subset:g})"

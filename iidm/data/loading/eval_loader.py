@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from ...types import EvalBatch, Sample
+from ...types import IGNORE_INDEX, EvalBatch, Sample
 from ..datasets.dataset import Dataset, training_size
 from ..prepared.arrays import map_rows
 from .pipeline import ImageDecoder, decoding_threads, raise_damaged
@@ -27,7 +27,7 @@ class EvalLoader:
     Neighbours of equal sizes share a batch; `len()` is the number of images.
 
     Args:
-        dataset: labeled images.
+        dataset: images; the label of one without is ignored everywhere.
         device: where the batches lie.
         batch_size: most images of a batch.
         threads: decoding threads; None: one a core, 8 at most.
@@ -69,9 +69,10 @@ def _eval_batches(dataset: Dataset, device: torch.device, batch_size: int, threa
     group: list[tuple[torch.Tensor, torch.Tensor, str]] = []
     with ThreadPoolExecutor(threads) as pool:
         for chunk in _chunks(dataset, most):
-            labels = [pool.submit(dataset.load_label, sample) for sample, _ in chunk]
+            labels = [pool.submit(dataset.load_label, sample) if sample.label else None for sample, _ in chunk]
             for (sample, _), image, future in zip(chunk, load_images(chunk), labels, strict=True):
-                label = torch.from_numpy(np.require(future.result(), requirements="W"))
+                read = future.result() if future else np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
+                label = torch.from_numpy(np.require(read, requirements="W"))
                 if group and (
                     len(group) == batch_size or (image.shape, label.shape) != (group[0][0].shape, group[0][1].shape)
                 ):

@@ -23,7 +23,7 @@ from typing import IO
 
 from ...config import DatasetConfig
 from ...types import Sample, UserError
-from ..datasets.dataset import Dataset, Split, open_dataset, split_folders, training_size
+from ..datasets.dataset import Dataset, Split, has_validation, open_dataset, split_folders, training_size
 from ..datasets.splits import write_list
 from ..files.common import Progress, first_few
 from ..loading.worker_process import started_without_interrupts
@@ -87,8 +87,7 @@ def make_plan(
         UserError: what `open_dataset` raises; `out` holds something else, or a preparation with other settings.
     """
     spec = find_spec(config)
-    has_val = spec.val is not None or config.val_images is not None
-    wanted: Sequence[Split] = splits or (("train", "val") if has_val else ("train",))
+    wanted: Sequence[Split] = splits or (("train", "val") if has_validation(config) else ("train",))
     if is_prepared(root):
         raise UserError(f"{root} is a prepared folder already. Give --root the data set as it was downloaded.")
     labels = {split: "optional" if spec.partial_labels and split == "train" else "all" for split in wanted}

@@ -159,6 +159,11 @@ class Prepared:
         """Image and label of an entry."""
         return entry_paths(self.root, self.format, entry)
 
+    def is_reduced(self, sample: Sample) -> bool:
+        """Whether a label has another size than it had before it was prepared."""
+        entry = self.entries[sample.name]
+        return entry.label_size not in (None, entry.disk_size)
+
     def load_label(self, sample: Sample) -> NDArray[np.uint8]:
         """uint8 [H,W] train ids of the run. Raises UserError where the file is missing or damaged."""
         entry = self.entries[sample.name]
@@ -183,15 +188,17 @@ class Prepared:
                 " is missing. Remove it and run iidm.prepare again."
             )
 
-    def class_pixels(self, samples: Iterable[Sample], num_classes: int) -> NDArray[np.int64]:
-        """int64 [N,K] pixels of each class, rows as in `samples`."""
-        stored = np.array([self.entries[sample.name].pixels for sample in samples], np.int64)
-        if self.relabel is None:
-            return stored
-        counts = np.zeros((len(stored), num_classes), np.int64)
-        for before, after in enumerate(self.relabel[: stored.shape[1]]):
+    def label_pixels(self, samples: Iterable[Sample], num_classes: int) -> NDArray[np.int64]:
+        """int64 [N,K+1] pixels of each class and ignored ones at training resolution, rows as in `samples`."""
+        entries = [self.entries[sample.name] for sample in samples]
+        stored = np.array([entry.pixels for entry in entries], np.int64).reshape(len(entries), -1)
+        counts = np.zeros((len(entries), num_classes + 1), np.int64)
+        for before in range(stored.shape[1]):
+            after = before if self.relabel is None else self.relabel[before]
             if after != IGNORE_INDEX:
                 counts[:, after] += stored[:, before]
+        areas = np.array([entry.size[0] * entry.size[1] for entry in entries], np.int64)
+        counts[:, -1] = np.maximum(areas - counts.sum(axis=1), 0)  # counts are rounded one by one
         return counts
 
 

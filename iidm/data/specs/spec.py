@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...types import ClassSet
-from ..labels.encodings import LabelEncoding
+from ...types import ClassSet, UserError
+from ..labels.encodings import LabelEncoding, merged
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,20 @@ class DatasetSpec:
     """Whether images of the training split may lack a label (folder data sets)."""
     root: Path | None = None
     """Folder that relative folders are below when the user gives none (the TOML file's own)."""
+
+    def matched_to(self, classes: ClassSet) -> DatasetSpec:
+        """The same data set with another's classes, which are matched by name (capitals do not count).
+
+        Pixels of a class that `classes` lacks are ignored. Raises UserError where no name is common.
+        """
+        if self.classes.names == classes.names:
+            return self
+        index = {name.strip().casefold(): i for i, name in enumerate(classes.names)}
+        own = [index.get(name.strip().casefold()) for name in self.classes.names]
+        train_ids = {k: i for k, i in enumerate(own) if i is not None}
+        if not train_ids:
+            raise UserError(
+                f"Classes are matched by name, and {self.name} has none that the target has. {self.name}:"
+                f" {', '.join(self.classes.names)}. Target: {', '.join(classes.names)}."
+            )
+        return replace(self, classes=classes, encoding=merged(self.encoding, train_ids))
