@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iidm.data.datasets.dataset import Dataset
+from iidm.data.loading.crops import CropRules
 from iidm.data.loading.pipeline import ImageDecoder, SampleSource, raise_damaged, read_bytes, read_image, train_pipeline
-from iidm.data.loading.sampling import CropRules, Sampler
+from iidm.data.loading.sampling import Sampler
 from iidm.types import IGNORE_INDEX, UserError
 
 CPU = torch.device("cpu")

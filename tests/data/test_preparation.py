@@ -18,8 +18,8 @@ from iidm.config import DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset, training_size
 from iidm.data.datasets.statistics import class_pixel_counts
 from iidm.data.files.reading import read_bytes
+from iidm.data.loading.crops import resize_label
 from iidm.data.loading.pipeline import ImageDecoder, read_image
-from iidm.data.loading.sampling import resize_label
 from iidm.data.preparation import plan as preparation
 from iidm.data.preparation.check import check_prepared
 from iidm.data.preparation.plan import make_plan, prepare

@@ -14,18 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iidm.data.datasets.dataset import Dataset
-from iidm.data.loading.sampling import (
-    FALLBACK_IMAGES,
-    CropRules,
-    LabelCache,
-    RareClasses,
-    Sampler,
-    cut_label,
-    random_anchor,
-    resize_label,
-    search_anchor,
-    share_over,
-)
+from iidm.data.loading.crops import CropRules, cut_label, random_anchor, resize_label, search_anchor, share_over
+from iidm.data.loading.sampling import FALLBACK_IMAGES, LabelCache, RareClasses, Sampler
 from iidm.types import UserError
 
 RULES = CropRules((32, 48))

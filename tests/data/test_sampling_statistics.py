@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from iidm.config import DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
 from iidm.data.datasets.statistics import class_pixel_counts
-from iidm.data.loading import sampling as sampling
-from iidm.data.loading.sampling import CropRules, Draw, RareClasses, Sampler, random_anchor
+from iidm.data.loading import crops
+from iidm.data.loading.crops import CropRules, random_anchor
+from iidm.data.loading.sampling import Draw, RareClasses, Sampler
 from iidm.data.preparation.plan import make_plan, prepare
 
 LIMIT = 3.5
@@ -151,7 +152,7 @@ class Spy:
             self.tried[-1].append(found)
             return found
 
-        monkeypatch.setattr(sampling, "random_anchor", anchor)
+        monkeypatch.setattr(crops, "random_anchor", anchor)
         if rare is not None:
             draw = rare.draw
 

@@ -13,9 +13,10 @@ from coordinate_folders import DATA, FORMATS, RARE, RULES, Folders, Kind
 from loaders import CPU, batches_of, equal, everywhere, tensors
 
 from iidm.config import DataConfig
+from iidm.data.loading.crops import CropRules
 from iidm.data.loading.loader import PLAIN_BATCH, plain_crops
 from iidm.data.loading.pipeline import SampleSource, train_pipeline
-from iidm.data.loading.sampling import CropRules, RareClasses, Sampler
+from iidm.data.loading.sampling import RareClasses, Sampler
 from iidm.types import IGNORE_INDEX, UserError
 
 CROP = (32, 48)

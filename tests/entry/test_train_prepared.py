@@ -25,7 +25,8 @@ from small_runs import (
 from iidm.config import Config, DataConfig, DatasetConfig
 from iidm.data.datasets.check import slow_reading_notes
 from iidm.data.datasets.domains import open_domains
-from iidm.data.loading.sampling import CropRules, Sampler
+from iidm.data.loading.crops import CropRules
+from iidm.data.loading.sampling import Sampler
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared.folder import ImageFormat
 

@@ -22,9 +22,10 @@ from ...config import DataConfig
 from ...types import LabeledImages, TrainBatch, UserError
 from ..datasets.dataset import Dataset, Domains
 from ..datasets.statistics import class_pixel_counts
+from .crops import CropRules
 from .pipeline import decoding_threads, own, read_image, train_pipeline
 from .readahead import ReadAhead
-from .sampling import CropRules, RareClasses, Sampler
+from .sampling import RareClasses, Sampler
 from .source import SampleSource
 
 LABEL_CACHE_BYTES = 512 * 2**20

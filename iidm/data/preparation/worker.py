@@ -18,8 +18,8 @@ from ...types import Sample, UserError
 from ..datasets.dataset import Dataset, Split, training_size
 from ..datasets.statistics import count_pixels
 from ..files.reading import read_bytes
+from ..loading.crops import resize_label
 from ..loading.pipeline import ImageDecoder
-from ..loading.sampling import resize_label
 from ..loading.worker_process import follow_the_main_process
 from ..prepared.arrays import array_file
 from ..prepared.folder import Entry, FileFacts, ImageFormat, entry_paths
