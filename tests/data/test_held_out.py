@@ -107,3 +107,8 @@ def test_changes_since_a_run_began_are_told_by_set_and_name(root: Path, tmp_path
     (root / "labels" / "99.png").unlink()
     next((root / "images").glob("15.*")).unlink()
     assert changes_since(open_domains(own), tmp_path / "run") == ["unlabeled lacks 15 and has also 99"]
+
+
+def test_a_method_that_needs_a_source_says_which_one_does_not(root: Path) -> None:
+    with pytest.raises(UserError, match="labeled source domain, and none is given.*--method target_intra"):
+        open_domains(Config(target_root=root, data=DataConfig(target=config(root).data.target)))

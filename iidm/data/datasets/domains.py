@@ -42,6 +42,8 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
     source = None
     reads = streams_of(config)
     if reads.source:
+        if data.source == DatasetConfig():
+            raise UserError(_NO_SOURCE)
         source_root = config.source_root or builtin_root(data.source, scenes_cache, progress)
         notes += _class_notes(data, find_spec(data.source).classes, classes)
         source = open_dataset(data.source, source_root, "train", classes=classes)
@@ -205,6 +207,10 @@ def changes_since(domains: Domains, run_dir: Path) -> list[str]:
 STREAMS = ("source", "labeled", "unlabeled", "val")
 """The sets of images whose names a run writes down."""
 
+_NO_SOURCE = (
+    "The method reads a labeled source domain, and none is given. Name one (--data.source.spec FILE.toml), or train on"
+    " the target alone: --method target_intra."
+)
 _NO_LABELED = (
     "No target image is labeled, but L_t or L_intra needs them. Give labels (--data.labeled-count or"
     " --data.labeled-list), or train without them: --loss.target-weight 0 --loss.intra-weight 0."
