@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import iidm
 from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config
-from iidm.data import Domains, write_splits
+from iidm.data import Domains, class_pixel_counts, write_splits
 from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from iidm.engine.norm_statistics import Buffers
 from iidm.engine.optim import build_optimizer
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
 from iidm.method.catalog import build_method
+from iidm.method.class_weights import class_weights_note
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, load_pretrained, parameter_groups, set_recompute
 from iidm.types import UserError
@@ -47,7 +51,7 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[
     origin = load_pretrained(student, config.model.weights, backbone=config.model.backbone)
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(student, config.step.recompute)
-    method = build_method(config, student, domains.classes.names)
+    method = build_method(config, student, domains.classes.names, count_classes(config, domains))
     teacher = Teacher(deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)
     optim = config.optim
     groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay, optim.layer_decay)
@@ -57,6 +61,20 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[
     generator = torch.Generator(device).manual_seed(config.seed)
     optimizer = build_optimizer(groups, optim, device)
     return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler, method), origin
+
+
+def count_classes(config: Config, domains: Domains) -> list[NDArray[np.int64]]:
+    """The pixels of each class in the labeled images, of source and target apart; none where no weights need them."""
+    if config.loss.class_weights != ("auto",):
+        return []
+    labeled = [dataset for dataset in (domains.source, domains.labeled) if dataset is not None]
+    return [class_pixel_counts(dataset, skip_damaged=config.data.skip_damaged) for dataset in labeled]
+
+
+def describe_class_weights(step: TrainStep, names: Sequence[str]) -> list[str]:
+    """A line on what the classes weigh in the loss; none where they all weigh the same."""
+    loss, weights = step.config.loss, step.method.class_weight
+    return [] if weights is None else [class_weights_note(weights.tolist(), names, loss)]
 
 
 def save_state(

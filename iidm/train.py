@@ -34,7 +34,7 @@ from iidm.evaluation import evaluate_networks, target_statistics, write_results
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
 from iidm.previews import save_previews
-from iidm.runs import build_step, load_state, prepare_run_dir, save_state
+from iidm.runs import build_step, describe_class_weights, load_state, prepare_run_dir, save_state
 from iidm.types import StepOutput, UserError
 
 
@@ -120,6 +120,7 @@ def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -
         f"images: {images} · {len(domains.classes)} classes",
         f"{config.model.backbone} · {getattr(step.student, 'title', '')}"
         f" · {step.device.type} · {precision}, channels-last",
+        *describe_class_weights(step, domains.classes.names),
     ]
 
 

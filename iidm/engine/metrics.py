@@ -137,8 +137,8 @@ def evaluate(
 
 
 def score_table(scores: Mapping[str, Scores]) -> str:
-    """IoU per class, means and pixel accuracy in percent, one column a network, as aligned plain text. A line at its foot
-    names the classes that no label holds."""
+    """IoU per class, means and pixel accuracy in percent, one column a network, as aligned plain text. A line at its
+    foot names the classes that no label holds."""
     first = next(iter(scores.values()))
     rows = [("class", list(scores))]
     per_class = [value.iou_per_class for value in scores.values()]
