@@ -17,9 +17,9 @@ import iidm
 from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config
 from iidm.data import Domains, class_pixel_counts, write_splits
-from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, read_metadata, save_checkpoint
 from iidm.engine.norm_statistics import Buffers
-from iidm.engine.optim import build_optimizer
+from iidm.engine.optim import build_optimizer, learning_rate_factor
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
 from iidm.method.catalog import build_method
@@ -43,6 +43,37 @@ def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Pa
     write_splits(domains, run_dir)
     write_config(replace(config, run_dir=None), run_dir / "config.json")
     return run_dir
+
+
+def change_length(config: Config, run_dir: Path) -> list[str]:
+    """Give a run that is resumed the length of `config`, from its newest checkpoint on.
+
+    Its config.json holds the new one then, so that a further --resume goes on with it. Results of the old length are
+    kept as results-after-N-steps.
+
+    Returns: a line where the length changes, none where it stays.
+    Raises: UserError for fewer steps than are done; the run stays as it is.
+    """
+    path = run_dir / "config.json"
+    saved, new = read_config(path), config.max_steps
+    if new == saved.max_steps:
+        return []
+    checkpoint = find_checkpoint(run_dir)
+    done = int(read_metadata(checkpoint)["step"]) if checkpoint else 0
+    if new < done:
+        raise UserError(f"{run_dir} has done {done} steps, and --max-steps {new} is fewer; give more than {done}.")
+    for ending in ("json", "txt"):
+        results = run_dir / f"results.{ending}"
+        if results.exists():
+            results.replace(run_dir / f"results-after-{saved.max_steps}-steps.{ending}")
+    half = path.with_name(".config.json")
+    write_config(replace(saved, max_steps=new), half)
+    half.replace(path)
+    rate = learning_rate_factor(done, config.optim, new)
+    return [
+        f"{new} steps in place of {saved.max_steps}: from step {done} on the learning rate is that of a run of {new}"
+        f" steps, {rate:.3g} of --optim.lr at first"
+    ]
 
 
 def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[TrainStep, str]:

@@ -38,12 +38,18 @@ def class_weights(
         counts: int64 [N,K] pixels of each class in each labeled image, of each labeled stream; for `auto`.
 
     Raises:
-        UserError: a class that does not exist (with the nearest), another number of weights than classes.
+        UserError: a class that does not exist (with the nearest), another number of weights than classes, nothing
+            but zeros.
     """
     if tuple(wish) == ("none",):
         return None
-    if tuple(wish) == ("auto",):
-        return median_frequency(counts, len(names))
+    found = median_frequency(counts, len(names)) if tuple(wish) == ("auto",) else _given(wish, names)
+    if not any(found):
+        raise UserError("--loss.class-weights are all 0: nothing would be learned. Give one class a weight above 0.")
+    return found
+
+
+def _given(wish: Sequence[str], names: Sequence[str]) -> list[float]:
     if "=" not in wish[0]:
         if len(wish) != len(names):
             raise UserError(

@@ -73,6 +73,7 @@ def test_auto_does_not_change_with_how_many_images_there_are() -> None:
     [
         (("rod=2",), ["no class 'rod'", "'road'", "sky"]),
         (("1", "2"), ["each of the 5 classes", "road, sky, car, person, wall", "2 came", "wall=2"]),
+        (("0", "0", "0", "0", "0"), ["all 0"]),
         (("auto",), ["reads no labeled images"]),
     ],
 )
