@@ -25,7 +25,8 @@ from iidm.method import TrainStep
 from iidm.method.catalog import build_method
 from iidm.method.class_weights import class_weights_note
 from iidm.method.teacher import Teacher
-from iidm.models import Network, build_network, load_pretrained, parameter_groups, set_recompute
+from iidm.models import Network, build_network, parameter_groups, set_recompute
+from iidm.starts import start_network
 from iidm.types import UserError
 
 
@@ -79,7 +80,7 @@ def change_length(config: Config, run_dir: Path) -> list[str]:
 def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[TrainStep, str]:
     """Student, teacher, optimiser and randomness of a run at its start, and a line on where the weights are from."""
     student = random_network(config, len(domains.classes))
-    origin = load_pretrained(student, config.model.weights, backbone=config.model.backbone)
+    origin = start_network(student, config, domains.classes.names)
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(student, config.step.recompute)
     method = build_method(config, student, domains.classes.names, count_classes(config, domains))

@@ -1,8 +1,8 @@
 """Finding a backbone in what people bring: a state dict under wrappers, its keys under prefixes, a head beside it.
 
 DataParallel puts `module.` before every key, mmsegmentation `backbone.`, segmentation_models.pytorch `encoder.`, MoCo
-`module.encoder_q.`; training scripts save {"model": ...}, {"state_dict": ...}, {"student": ..., "teacher": ...}. No list
-of prefixes is complete, so the prefix is the one under which most of the backbone's own names are found.
+`module.encoder_q.`; training scripts save {"model": ...}, {"state_dict": ...}, {"student": ..., "teacher": ...}. No
+list of prefixes is complete, so the prefix is the one under which most of the backbone's own names are found.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "student", "ne
 """Under which a file keeps a state dict, in the order in which they are taken where it has several: the teacher before
 the student, as DINO's evaluation has it."""
 PREFERRED = ("teacher", "model", "encoder_q", "student", "backbone")
-"""The parts of a prefix by which one of several networks that fit is taken, in this order: MIC's `model.backbone.` is its
-student, beside an EMA and an ImageNet network; MoCo's `encoder_q` is the one that learns."""
-HEADS = ("head", "heads", "classifier", "fc", "segmentation_head", "decoder", "projector", "last_linear", "attention")
+"""The parts of a prefix by which one of several networks that fit is taken, in this order: MIC's `model.backbone.` is
+its student, beside an EMA and an ImageNet network; MoCo's `encoder_q` is the one that learns."""
+HEADS = ("head", "heads", "classifier", "fc", "decoder", "projector", "last_linear", "attention")
+"""Names of what lies on top of a backbone; those that end with _head or _classifier too."""
 
 
 class Part(NamedTuple):
@@ -41,7 +42,7 @@ class Part(NamedTuple):
 
 
 def unwrapped(state: Any) -> tuple[Any, str]:
-    """The state dict out of its wrappers, and by which of several keys it was taken; empty where there was no choice."""
+    """The state dict out of its wrappers, and by which of several keys it was taken; empty where there was one."""
     taken = ""
     while isinstance(state, Mapping):
         found = [key for key in WRAPPERS if isinstance(state.get(key), Mapping)]

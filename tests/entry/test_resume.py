@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -143,6 +144,22 @@ def test_resuming_a_finished_run_evaluates_it_again_and_trains_no_step(finished:
     assert again["seconds"] >= results["seconds"] / 2  # with those of the training
     assert f"all {STEPS} steps are done" in said.err
     assert (run_dir / "results.txt").read_text() in said.out
+
+
+def test_a_run_says_its_class_weights_and_has_them_again_after_a_resume(data: Path, tmp_path: Path) -> None:
+    words = ("--loss.class-weights", "auto", "--max-steps", "2", "--log.checkpoint-every", "1")
+    said = train(options(data, tmp_path / "run", *words))
+    line = next(line for line in said.err.splitlines() if line.startswith("class weights"))
+    assert re.match(r"class weights in the loss, by how rare each is: ground [\d.]+, wall [\d.]+, sky [\d.]+", line)
+    losses, ends = metrics(tmp_path / "run"), weights(tmp_path / "run", 2)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000002")
+    assert line in train(["--resume", tmp_path / "run"]).err
+    assert metrics(tmp_path / "run") == losses and weights(tmp_path / "run", 2) == ends
+
+
+def test_a_class_weight_of_a_class_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
+    message = refusal("train", options(data, tmp_path / "run", "--loss.class-weights", "wal=2"))
+    assert "no class 'wal'. Did you mean 'wall'?" in message and not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_can_be_lengthened(finished: Finished, tmp_path: Path) -> None:

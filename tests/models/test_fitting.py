@@ -44,7 +44,10 @@ def loaded_from(content: object, path: Path) -> str:
 PREFIXES: dict[str, Callable[[State], State]] = {
     "DataParallel": lambda state: under("module.", state),
     "mmsegmentation": lambda state: {**under("backbone.", state), "decode_head.conv_seg.weight": torch.ones(3)},
-    "segmentation_models.pytorch": lambda state: {**under("encoder.", state), "segmentation_head.0.bias": torch.ones(3)},
+    "segmentation_models.pytorch": lambda state: {
+        **under("encoder.", state),
+        "segmentation_head.0.bias": torch.ones(3),
+    },
     "Lightning": lambda state: {**under("net.model.backbone.", state), "criterion.weight": torch.ones(3)},
     "MoCo": lambda state: {**under("module.encoder_q.", state), **under("module.encoder_k.", state, 1)},
     "MIC": lambda state: {**under("ema_model.backbone.", state, 1), **under("model.backbone.", state)},
