@@ -42,8 +42,10 @@ CHANGEABLE_ON_RESUME = (
     "data.skip_damaged",
     "data.accept",
     "eval.window_batch",
+    "max_steps",
 )
-"""What a resumed run may be given anew: nothing that changes the mathematics (beyond rounding) or the data order."""
+"""What a resumed run may be given anew: nothing that changes the mathematics (beyond rounding) or the data order, but
+for `max_steps`, which gives the run the schedule of another length from here on (runs.change_length)."""
 
 
 def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:

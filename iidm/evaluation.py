@@ -92,7 +92,8 @@ def target_statistics(
 
 
 def results_json(scores: Mapping[str, Scores], images: int) -> dict[str, Any]:
-    """{"student": {"miou", "iou": {class: IoU}, "pixel_accuracy"}, "teacher": {...}, "images": N}; shares of 1."""
+    """{"student": {"miou", "iou": {class: IoU}, "absent": [class], "pixel_accuracy"}, "teacher": {...}, "images": N};
+    shares of 1."""
     return {**{name: value.as_json() for name, value in scores.items()}, "images": images}
 
 

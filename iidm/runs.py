@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import iidm
 from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config
-from iidm.data import Domains, changes_since, refuse, write_splits
-from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from iidm.data import Domains, changes_since, class_pixel_counts, refuse, write_splits
+from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, read_metadata, save_checkpoint
 from iidm.engine.norm_statistics import Buffers
-from iidm.engine.optim import build_optimizer
+from iidm.engine.optim import build_optimizer, learning_rate_factor
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
 from iidm.method.catalog import build_method
+from iidm.method.class_weights import class_weights_note
 from iidm.method.teacher import Teacher
-from iidm.models import Network, build_network, load_pretrained, parameter_groups, set_recompute
+from iidm.models import Network, build_network, parameter_groups, set_recompute
+from iidm.starts import start_network
 from iidm.types import UserError
 
 DOMAINS = ("source", "target")
@@ -70,6 +75,14 @@ def keep_descriptions(config: Config, run_dir: Path) -> Config:
     return replace(config, **roots)
 
 
+def resume_notes(config: Config, run_dir: Path) -> list[str]:
+    """What a resumed run has other than the one that began, a line each: its length, TOML files that changed since.
+
+    Raises UserError for fewer steps than are done.
+    """
+    return [*change_length(config, run_dir), *description_notes(run_dir)]
+
+
 def description_notes(run_dir: Path) -> list[str]:
     """A line for each TOML file that was changed since the run copied it."""
     data = json.loads((run_dir / "config.json").read_text())["data"]
@@ -82,13 +95,44 @@ def description_notes(run_dir: Path) -> list[str]:
     return notes
 
 
+def change_length(config: Config, run_dir: Path) -> list[str]:
+    """Give a run that is resumed the length of `config`, from its newest checkpoint on.
+
+    Its config.json holds the new one then, so that a further --resume goes on with it. Results of the old length are
+    kept as results-after-N-steps.
+
+    Returns: a line where the length changes, none where it stays.
+    Raises: UserError for fewer steps than are done; the run stays as it is.
+    """
+    path = run_dir / "config.json"
+    saved, new = read_config(path), config.max_steps
+    if new == saved.max_steps:
+        return []
+    checkpoint = find_checkpoint(run_dir)
+    done = int(read_metadata(checkpoint)["step"]) if checkpoint else 0
+    if new < done:
+        raise UserError(f"{run_dir} has done {done} steps, and --max-steps {new} is fewer; give more than {done}.")
+    for ending in ("json", "txt"):
+        results = run_dir / f"results.{ending}"
+        if results.exists():
+            results.replace(run_dir / f"results-after-{saved.max_steps}-steps.{ending}")
+    half = path.with_name(".config.json")
+    write_config(replace(saved, max_steps=new), half)
+    half.replace(path)
+    rate = learning_rate_factor(done, config.optim, new)
+    return [
+        f"{new} steps in place of {saved.max_steps}: from step {done} on the learning rate is that of a run of {new}"
+        f" steps, {rate:.3g} of --optim.lr at first"
+    ]
+
+
 def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[TrainStep, str]:
     """Student, teacher, optimiser and randomness of a run at its start, and a line on where the weights are from."""
     student = random_network(config, len(domains.classes))
-    origin = load_pretrained(student, config.model.weights, backbone=config.model.backbone)
+    origin = start_network(student, config, domains.classes.names)
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(student, config.step.recompute)
-    method = build_method(config, student, domains.classes.names)
+    method = build_method(config, student, domains.classes.names, count_classes(config, domains))
     teacher = Teacher(deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)
     optim = config.optim
     groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay, optim.layer_decay)
@@ -98,6 +142,20 @@ def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[
     generator = torch.Generator(device).manual_seed(config.seed)
     optimizer = build_optimizer(groups, optim, device)
     return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler, method), origin
+
+
+def count_classes(config: Config, domains: Domains) -> list[NDArray[np.int64]]:
+    """The pixels of each class in the labeled images, of source and target apart; none where no weights need them."""
+    if config.loss.class_weights != ("auto",):
+        return []
+    labeled = [dataset for dataset in (domains.source, domains.labeled) if dataset is not None]
+    return [class_pixel_counts(dataset, skip_damaged=config.data.skip_damaged) for dataset in labeled]
+
+
+def describe_class_weights(step: TrainStep, names: Sequence[str]) -> list[str]:
+    """A line on what the classes weigh in the loss; none where they all weigh the same."""
+    loss, weights = step.config.loss, step.method.class_weight
+    return [] if weights is None else [class_weights_note(weights.tolist(), names, loss)]
 
 
 def save_state(

@@ -3,7 +3,7 @@
     python -m iidm.train --amp                                     built-in data, minutes on 2 CPU cores
     python -m iidm.train --preset camvid-dusk --source-root DIR --target-root DIR --model.weights FILE --amp
     python -m iidm.train --preset gta5-cityscapes-100 --source-root GTA5 --target-root CITYSCAPES --amp
-    python -m iidm.train --resume RUN                              continues bit-exactly on CPU
+    python -m iidm.train --resume RUN [--max-steps MORE]           continues bit-exactly on CPU
     python -m iidm.train --list-presets | --list-methods | --help
 
 The run folder holds config.json, splits/, metrics.jsonl, tensorboard/, previews/, curves.png, checkpoints/ and, at the
@@ -34,7 +34,7 @@ from iidm.evaluation import evaluate_networks, target_statistics, write_results
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
 from iidm.previews import save_previews
-from iidm.runs import build_step, description_notes, load_state, prepare_run_dir, save_state
+from iidm.runs import build_step, describe_class_weights, load_state, prepare_run_dir, resume_notes, save_state
 from iidm.types import StepOutput, UserError
 
 
@@ -59,6 +59,7 @@ def run(config: Config, resume: Path | None = None) -> Path:
     step, origin = build_step(config, domains, device)
     statistics, note = target_statistics(config, domains.plain_target, step.networks, step.amp_dtype, checked.damaged)
     run_dir = prepare_run_dir(config, domains, resume)
+    notes += resume_notes(config, run_dir) if resume else []
     checkpoint = find_checkpoint(run_dir) if resume else None
     start_step, seconds_before = load_state(checkpoint, step) if checkpoint else (0, 0.0)
     started -= seconds_before
@@ -73,8 +74,6 @@ def run(config: Config, resume: Path | None = None) -> Path:
             log.note(line)
         if resume:
             log.note(f"resumed {checkpoint} at step {start_step}" if checkpoint else "no checkpoint yet: step 0")
-            for line in description_notes(run_dir):
-                log.note(line)
         if start_step < config.max_steps:
             with TrainLoader(
                 domains,
@@ -123,6 +122,7 @@ def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -
         f"images: {images} · {len(domains.classes)} classes",
         f"{config.model.backbone} · {getattr(step.student, 'title', '')}"
         f" · {step.device.type} · {precision}, channels-last",
+        *describe_class_weights(step, domains.classes.names),
     ]
 
 

@@ -132,6 +132,13 @@ class ClassSet:
             raise UserError(
                 f"A class set needs one colour per class: {len(self.names)} names, {len(self.palette)} colours."
             )
+        if len(self.names) == 1:
+            raise UserError(
+                f"{self.names[0]} is the only class, and a network cannot learn one class alone: it would call every"
+                " pixel so. Add a class for all the rest: in a TOML file a second [[classes]] with name ="
+                ' "background" and the ids of the other pixels (ids = [0]), on the command line "background" among the'
+                " class names."
+            )
         if not 2 <= len(self.names) <= 255:
             raise UserError(f"A class set needs 2 to 255 classes, not {len(self.names)}.")
         if len(set(self.names)) != len(self.names):

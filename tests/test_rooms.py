@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ENTRY_POINTS = ("train", "evaluate", "predict", "prepare", "study", "evaluation", "previews", "runs", "cli")
+ENTRY_POINTS = ("train", "evaluate", "predict", "prepare", "study", "evaluation", "previews", "runs", "starts", "cli")
 ALLOWED = {
     "types": set(),
     "config": {"types", "config"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +35,16 @@ class LossConfig:
     """Divisor of L_inter and L_intra: `sum` (paper eqs. 7-8), `pixels` (DAFormer, DACS)."""
     class_balance: float = 0.0
     """Strength of the logit adjustment (balance.py): 0 none, 1 as if all classes were equally common; the mixes have
-    half of it. The paper, DACS and DAFormer have none."""
+    half of it. The paper, DACS and DAFormer have none. Take this first where rare classes are missed: it follows the
+    labels of each branch, and no pixel counts for more than another."""
+    class_weights: tuple[str, ...] = ("none",)
+    """What a pixel's cross-entropy weighs by the class of its label. `none`; `auto`: by how rare each class is in the
+    labels, from 0.1 to 10 (method/class_weights.py); or your numbers, by name (crack=5 "traffic light=2", the others 1)
+    or one for each class in their order (1 5 2). They hold for source, labeled target, mixes and hidden images,
+    pseudo-labels too, beside the weights that pixels have there; a method's further terms have none. The normalizer
+    counts pixels as without: with `valid` that is not the mean of torch's weighted cross-entropy, whose divisor is the
+    sum of the weights. Take numbers where mistakes on one class cost more than others, `auto` to compare with recipes
+    that balance so; then give class_balance 0, or rarity counts twice."""
     mask_weight: float = 0.0
     """Factor of L_mask: unlabeled images of which blocks are hidden, with the teacher's labels (MIC); MIC: 1."""
     detail_weight: float = 0.1
@@ -47,9 +57,28 @@ class LossConfig:
         others = {n: getattr(self, n) for n in ("class_balance", "mask_weight", "auxiliary_weight")}
         for name, value in {**weights, **others}.items():
             require(value >= 0, f"loss.{name}", value, ">= 0")
+        _check_class_weights(self.class_weights)
         require_share("loss.detail_weight", self.detail_weight)
         if not any(weights.values()):
             raise UserError("All four loss weights are 0: nothing would be learned. Give at least one --loss.*-weight.")
+
+
+def _check_class_weights(words: tuple[str, ...]) -> None:
+    """The form alone: which classes there are is known when the data is opened."""
+    if words in (("none",), ("auto",)):
+        return
+    name, form = "loss.class_weights", "none, auto, pairs CLASS=NUMBER such as crack=5, or a number for each class"
+    named = ["=" in word for word in words]
+    require(bool(words) and all(named) == any(named), name, " ".join(words), form)
+    for word in words:
+        try:
+            value = float(word.rpartition("=")[2])
+        except ValueError:
+            value = math.nan
+        require(0 <= value < math.inf, name, word, f"{form}, each number at least 0 and finite")
+    classes = [word.rpartition("=")[0] for word in words if "=" in word]
+    double = next((one for one in classes if classes.count(one) > 1), None)
+    require(double is None, name, f"{double}=...", "one number for each class")
 
 
 @dataclass(frozen=True)

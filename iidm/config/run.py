@@ -36,7 +36,9 @@ class Config:
     run_dir: Path | None = None
     """Folder of the run; empty: runs/<preset>-<method>-<time>."""
     max_steps: int = 40_000
-    """Training steps; paper: 40,000."""
+    """Training steps; paper: 40,000. With --resume another number makes a run longer (or ends it earlier): it goes on
+    with the images that are next, the learning rate takes the place that the next step has in the schedule of the new
+    length, and what a method does by the share of the run that is done follows too."""
     seed: int = 0
     """Seed of weights, data order, crops, class draws and augmentation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -36,7 +36,10 @@ class ModelConfig:
     align_corners: bool = False
     """Corner convention of the bilinear upsampling of logits: DAFormer False, DACS True."""
     weights: str = "imagenet"
-    """Start of the backbone: `imagenet` (fetched by name), `none` (random), or the path of a state dict."""
+    """Start of the network: `imagenet` (the backbone's, fetched by name), `none` (random), the path of a state dict
+    with a backbone, or a run to train on: its folder (the teacher of its newest checkpoint), one of its checkpoints, or
+    student.safetensors or teacher.safetensors in one. Of a run the head is taken too where the classes are the same in
+    the same order, and starts anew otherwise."""
 
     def __post_init__(self) -> None:
         require(len(self.dilations) >= 1, "model.dilations", self.dilations, "one dilation or more")

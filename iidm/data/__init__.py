@@ -20,6 +20,7 @@ from .datasets.domains import (
     training_size_for,
     write_splits,
 )
+from .datasets.statistics import class_pixel_counts
 from .datasets.summary import refuse
 from .loading.eval_loader import EvalLoader
 from .loading.loader import TrainLoader, plain_crops
@@ -38,6 +39,7 @@ __all__ = [
     "check_data",
     "check_domains",
     "check_prepared",
+    "class_pixel_counts",
     "make_plan",
     "megabytes",
     "open_domains",

@@ -163,10 +163,15 @@ def load_checkpoint(
     return metadata
 
 
-def load_weights(checkpoint: Path, name: str, module: nn.Module) -> None:
-    """Put one network's weights into a module of the same architecture. Raises UserError for another one."""
+def load_weights(checkpoint: Path, name: str, module: nn.Module, part: str = "") -> None:
+    """Put one network's weights into a module of the same architecture. Raises UserError for another one.
+
+    Args:
+        part: what begins the names of those that the module has, where it is a part of the network (`backbone.`).
+    """
     path = checkpoint / f"{name}.safetensors"
-    given, own = _load_file(path), module.state_dict()
+    own = module.state_dict()
+    given = {key.removeprefix(part): value for key, value in _load_file(path).items() if key.startswith(part)}
     wrong = [key for key in own.keys() | given.keys() if key not in own or key not in given]
     wrong += [key for key in own.keys() & given.keys() if own[key].shape != given[key].shape]
     if wrong:

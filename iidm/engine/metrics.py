@@ -35,12 +35,24 @@ class Scores:
         return torch.where(truth > 0, iou, torch.nan).tolist()
 
     @property
+    def subsets(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """The class ids that each mean is over: the reported subsets, or all classes where there is none."""
+        return self.classes.report or (("all classes", tuple(range(len(self.classes)))),)
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes that a mean would be over and that no label holds. mmsegmentation counts such a class as 0 where it
+        is predicted somewhere, and leaves it out elsewhere; here it is left out of every mean."""
+        averaged = {i for _, ids in self.subsets for i in ids}
+        held = (self.confusion.sum(1) > 0).tolist()
+        return [name for i, name in enumerate(self.classes.names) if i in averaged and not held[i]]
+
+    @property
     def means(self) -> dict[str, float]:
-        """Mean IoU over each reported subset of the classes (over all where there is none); absent classes left out."""
-        subsets = self.classes.report or (("all classes", tuple(range(len(self.classes)))),)
+        """Mean IoU over each of `subsets`; absent classes are left out."""
         iou = self.iou_per_class
         found = {}
-        for name, ids in subsets:
+        for name, ids in self.subsets:
             values = [iou[i] for i in ids if not math.isnan(iou[i])]
             found[name] = sum(values) / len(values) if values else math.nan
         return found
@@ -57,11 +69,13 @@ class Scores:
         return int(self.confusion.diagonal().sum()) / total if total else math.nan
 
     def as_json(self) -> dict[str, Any]:
-        """miou, iou of each class (null where absent), pixel_accuracy; and means where subsets are reported."""
+        """miou, iou of each class (null where absent), absent classes, pixel_accuracy; and means where subsets are
+        reported."""
         iou = {n: _or_none(v) for n, v in zip(self.classes.names, self.iou_per_class, strict=True)}
         out: dict[str, Any] = {
             "miou": _or_none(self.miou),
             "iou": iou,
+            "absent": self.absent,
             "pixel_accuracy": _or_none(self.pixel_accuracy),
         }
         if self.classes.report:
@@ -123,7 +137,8 @@ def evaluate(
 
 
 def score_table(scores: Mapping[str, Scores]) -> str:
-    """IoU per class, means and pixel accuracy in percent, one column a network, as aligned plain text."""
+    """IoU per class, means and pixel accuracy in percent, one column a network, as aligned plain text. A line at its
+    foot names the classes that no label holds."""
     first = next(iter(scores.values()))
     rows = [("class", list(scores))]
     per_class = [value.iou_per_class for value in scores.values()]
@@ -140,7 +155,14 @@ def score_table(scores: Mapping[str, Scores]) -> str:
     ]
     rule = "-" * len(lines[0])
     count = len(first.classes)
-    return "\n".join([lines[0], rule, *lines[1 : count + 1], rule, *lines[count + 1 :]])
+    return "\n".join([lines[0], rule, *lines[1 : count + 1], rule, *lines[count + 1 :], *_absent_lines(first)])
+
+
+def _absent_lines(scores: Scores) -> list[str]:
+    if not scores.absent:
+        return []
+    whether = "whether or not it is" if len(scores.absent) == 1 else "whether or not they are"
+    return [f"- no label here holds {', '.join(scores.absent)}: left out of the mIoU, {whether} predicted"]
 
 
 def _percent(value: float) -> str:

@@ -6,6 +6,7 @@ A method is a module: what it learns (discriminators) is trained with the studen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -60,6 +61,9 @@ class Method(nn.Module):
     progress: Tensor
     """float32 scalar: the share of the run that is done, set before each step. It lies on the device, so that phases
     work in a captured graph too."""
+    class_weight: Tensor | None
+    """float32 [K], what a pixel of each class weighs in the cross-entropies (class_weights.py); None: no such weights.
+    It is in the checkpoint, so that a resumed run keeps it."""
 
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -68,6 +72,12 @@ class Method(nn.Module):
         self.register_buffer("progress", torch.zeros((), device=device), persistent=False)
         strength = config.loss.class_balance
         self.balance = ClassBalance(strength, device) if strength > 0 else None
+        self.register_buffer("class_weight", None)
+
+    def weigh_classes(self, weights: Sequence[float] | None) -> None:
+        """Set `class_weight`; None: none."""
+        own = None if weights is None else torch.tensor(weights, device=self.progress.device)
+        self.register_buffer("class_weight", own)
 
     @property
     def labels_images(self) -> bool:

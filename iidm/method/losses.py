@@ -51,6 +51,8 @@ class Branch(NamedTuple):
     """int64 [2], top and left of the window that an HRDA network sees at full resolution."""
     logit_bias: Tensor | None = None
     """float32 [K or more], added to the logits of each class in the cross-entropy alone (balance.py)."""
+    class_weight: Tensor | None = None
+    """float32 [K], what a pixel of each class weighs in the cross-entropy, beside `weight` (class_weights.py)."""
 
 
 class Terms(NamedTuple):
@@ -83,7 +85,8 @@ def branch_terms(
     detail: Branch | None = None,
     detail_weight: float = 0.0,
 ) -> Terms:
-    """-sum w log softmax(upsampled logits)[label] over its normaliser, and the objective.
+    """-sum w v[label] log softmax(upsampled logits)[label] over its normaliser, and the objective. w are the weights of
+    pixels, v those of classes; the normaliser counts pixels, whatever they weigh.
 
     Args:
         detail: the branch within its box, for `out.detail`.
@@ -107,7 +110,14 @@ def _cross_entropy(logits: Tensor, branch: Branch, align_corners: bool) -> Tenso
     assert branch.label is not None
     if branch.logit_bias is not None:  # before the upsampling, which leaves what is the same everywhere as it is
         logits = logits + branch.logit_bias[: logits.shape[1], None, None].to(logits.dtype)
-    return cross_entropy(logits, branch.label, branch.weight, normalizer=branch.normalizer, align_corners=align_corners)
+    return cross_entropy(
+        logits,
+        branch.label,
+        branch.weight,
+        class_weight=branch.class_weight,
+        normalizer=branch.normalizer,
+        align_corners=align_corners,
+    )
 
 
 def per_pixel(loss: Tensor, branch: Branch) -> Tensor:

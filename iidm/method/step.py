@@ -140,6 +140,8 @@ class TrainStep:
             branches = self.method.branches(scene)
             if self.method.balance is not None:
                 branches = self.method.balance(branches)
+            if self.method.class_weight is not None:
+                branches = [b._replace(class_weight=self.method.class_weight) for b in branches]
             draw_box: Callable[..., Tensor] | None = getattr(self.student, "draw_box", None)
             if draw_box is not None:  # all of them before the first pass, so that merged branches have the same
                 branches = [b._replace(box=draw_box(b.image.shape[2:], self.generator)) for b in branches]

@@ -24,10 +24,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-PREFIXES = ("model.backbone.", "backbone.", "segformer.encoder.", "encoder.")
-"""Of the backbone in a larger network: MIC's and HRDA's (where `model` is the student), mmsegmentation's, Hugging
-Face's and segmentation_models.pytorch's."""
-
 STAGES = (
     (r"(?:patch_embeddings\.(\d)|stages\.(\d)\.downsample|layers\.(\d)\.0)\.", "patch_embed"),
     (r"(?:block\.(\d)|stages\.(\d)\.blocks|layers\.(\d)\.1)\.", "block"),
@@ -56,16 +52,12 @@ PARTS = (
 def original_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A Mix Transformer's state dict in the original names.
 
-    What no naming has is left as it is. Of a larger network the backbone alone is taken; the classifier of ImageNet is
-    left out.
+    What no naming has is left as it is.
 
     Args:
-        state: names -> tensors, as published; not changed.
+        state: names -> tensors, as published, without what stands before all of them; not changed.
     """
-    prefix = next((prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in state)), "")
-    found = {_original(key[len(prefix) :]): value for key, value in state.items() if key.startswith(prefix)}
-    for key in [key for key in found if key.startswith(("head.", "classifier."))]:
-        del found[key]
+    found = {_original(key): value for key, value in state.items()}
     for key, value in list(found.items()):
         if re.search(r"\.fc[12]\.weight$", key) and value.dim() == 4:
             found[key] = value.flatten(1)  # of a 1x1 convolution

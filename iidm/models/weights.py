@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..types import UserError
+from .fitting import fitting_parts, unwrapped
 from .mit import MixTransformer
 from .names import original_names
 
@@ -49,9 +52,6 @@ KEPT_AS: dict[str, str] = {"pvt_v2_b5": "pvt_v2_b5-a53f87b6.bin"}
 """Backbone -> the name of its file in the cache, where that is not the address's own. Either ends with the first digits
 of the file's SHA-256."""
 
-EXTRAS = ("fc.", "classifier.", "features.18.")
-"""Keys of a classifier, which a backbone has no place for."""
-
 _CHOICES = "Give --model.weights PATH (a state dict at hand) or --model.weights none (random start)."
 
 
@@ -62,11 +62,12 @@ def load_pretrained(network: Network, weights: str, *, backbone: str) -> str:
         network: its `backbone` is filled in place, and left as it was where this raises.
         weights: `none`, `imagenet` (fetched once through torch.hub into its cache, hash checked), or the
             path of a .pth, .bin or .safetensors state dict: of a ResNet or MobileNetV2 in torchvision's or OpenMMLab's
-            names, of a Mix Transformer in any of those of names.py, also as a part of a trained network.
+            names, of a Mix Transformer in any of those of names.py; also as a part of a larger network, under any
+            prefix and wrapper (fitting.py).
         backbone: the backbone's name.
 
     Returns:
-        One line that says what was loaded, from which file.
+        One line that says what was loaded, from which file, and what of a file was left aside.
 
     Raises:
         UserError: a failed download, a wrong hash, a file that is missing or holds no state dict, or one of
@@ -80,25 +81,28 @@ def load_pretrained(network: Network, weights: str, *, backbone: str) -> str:
         path, state = _fetch(backbone)
         maker = next(maker for start, maker in _MAKERS.items() if IMAGENET[backbone].startswith(start))
         terms = ", for research and evaluation only" if maker == "NVIDIA" else ""
-        title = f"imagenet weights of {maker}'s {backbone}{terms}"
+        title, taken = f"imagenet weights of {maker}'s {backbone}{terms}", ""
     else:
         path = Path(weights).expanduser()
-        state, title = _read(path), f"weights of {backbone}"
-    if isinstance(network.backbone, MixTransformer):
-        state = original_names(state)
-    kept = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(EXTRAS) and not key.endswith("num_batches_tracked")
-    }
-    _check_fit(network.backbone.state_dict(), kept, path, backbone)
-    network.backbone.load_state_dict(kept)
-    return f"{title} (file {path}, sha256 {_sha256(path)[:8]})"
+        state, taken = _read(path)
+        title = f"weights of {backbone}"
+    own = network.backbone.state_dict()
+    parts = fitting_parts(state, own.keys(), original_names if isinstance(network.backbone, MixTransformer) else dict)
+    if len(parts) > 1:
+        raise UserError(
+            f"{path} holds several networks that fit the backbone {backbone}: {', '.join(parts)}. Save the tensors of"
+            " the one that you mean in a file of its own."
+        )
+    (part,) = parts.values()
+    _check_fit(own, part.state, path, backbone, state)
+    network.backbone.load_state_dict(part.state)
+    more = [words for words in (taken, part.left_aside) if words and weights != "imagenet"]
+    return "; ".join([f"{title} (file {path}, sha256 {_sha256(path)[:8]})", *more])
 
 
 def _load_into_timm(network: Network, weights: str, backbone: str) -> str:
     """timm fetches its own weights by name, and translates what is in a file."""
-    state = None if weights == "imagenet" else _read(Path(weights).expanduser())
+    state = None if weights == "imagenet" else _plain(_read(Path(weights).expanduser())[0])
     try:
         network.backbone.load(state)  # type: ignore[operator]
     except Exception as error:
@@ -107,6 +111,13 @@ def _load_into_timm(network: Network, weights: str, backbone: str) -> str:
         what = "cannot be fetched" if state is None else f"are not those in {weights}"
         raise UserError(f"The weights of {backbone} {what} ({reason}). {_CHOICES}") from error
     return f"weights of {backbone} from {'timm' if state is None else weights}"
+
+
+def _plain(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Without what stands before all keys and is no part of a model's own names."""
+    while first := next((p for p in ("module.", "model.", "backbone.") if all(k.startswith(p) for k in state)), None):
+        state = {key.removeprefix(first): value for key, value in state.items()}
+    return state
 
 
 def _fetch(backbone: str) -> tuple[Path, Mapping[str, Tensor]]:
@@ -136,41 +147,43 @@ def _fetch(backbone: str) -> tuple[Path, Mapping[str, Tensor]]:
         # urllib, http.client, ssl, the file system and pickle fail in kinds of their own.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"The weights {address} could not be fetched ({reason}). {_CHOICES}") from error
-    return cached, _unwrapped(state, cached)
+    return cached, _state_dict(state, cached)[0]
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def _read(path: Path) -> tuple[Mapping[str, Tensor], str]:
+    """A file's state dict, and by which of several keys it was taken."""
     if not path.is_file():
         raise UserError(f"There is no weights file {path}. {_CHOICES} `imagenet` fetches one by name.")
     try:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):  # many scripts save their arguments beside the weights
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A truncated or foreign file raises one of many kinds, whose texts advise unsafe loading.
         raise UserError(
             f"{path} is no readable state dict of tensors ({type(error).__name__}; whole models and other"
-            f" pickled objects are not loaded). {_CHOICES}"
+            f" pickled objects are not loaded: save model.state_dict() alone). {_CHOICES}"
         ) from error
-    return _unwrapped(state, path)
+    return _state_dict(state, path)
 
 
-def _unwrapped(state: Any, path: Path) -> Mapping[str, Tensor]:
-    """The state dict itself, out of OpenMMLab's {"state_dict": ...} and others' {"model": ...}."""
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
+def _state_dict(state: Any, path: Path) -> tuple[Mapping[str, Tensor], str]:
+    """The state dict itself, out of {"state_dict": ...} and others, and by which of several keys it was taken."""
+    state, taken = unwrapped(state)
     if (
         not isinstance(state, Mapping)
         or not state
         or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     ):
         raise UserError(f"{path} holds no state dict of tensors. {_CHOICES}")
-    return state
+    return state, taken
 
 
-def _check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path, backbone: str) -> None:
+def _check_fit(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path, backbone: str, whole: Mapping[str, Tensor]
+) -> None:
     wrong = {
         "missing": [key for key in own if key not in given],
         "unknown": [key for key in given if key not in own],
@@ -181,11 +194,43 @@ def _check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Pat
         for what, keys in wrong.items()
         if keys
     ]
-    if found:
-        raise UserError(
-            f"{path} does not fit the backbone {backbone}: {'; '.join(found)}. Choose the --model.backbone"
-            " that it was trained for, or another file."
+    if not found:
+        return
+    others = [name for name in _known_backbones() if name != backbone and _is_of(whole, name)]
+    if others:
+        advice = f"They are those of {' or '.join(others)}: give --model.backbone {others[0]}, or another file."
+    elif len(wrong["missing"]) == len(own):
+        advice = (
+            f"Its names are of no backbone that is known here: they are like {_some(whole)}, and {backbone} has"
+            f" {_some(own)}. Rename them, or give another file."
         )
+    else:
+        advice = f"Give another file, or options that make the {backbone} that it was trained as."
+    raise UserError(f"{path} does not fit the backbone {backbone}: {'; '.join(found)}. {advice}")
+
+
+@cache
+def _known_backbones() -> dict[str, dict[str, torch.Size]]:
+    """Backbone -> the shapes of its tensors."""
+    from . import BACKBONES  # which imports this file
+
+    with torch.device("meta"):
+        built = {name: build(32) for name, build in BACKBONES.items()}
+    return {name: {k: v.shape for k, v in one.state_dict().items()} for name, one in built.items()}
+
+
+def _is_of(state: Mapping[str, Tensor], backbone: str) -> bool:
+    """Whether a state dict holds exactly a known backbone's tensors, beside others that are left aside."""
+    shapes = _known_backbones()[backbone]
+    translate = original_names if backbone.startswith(("mit", "pvt")) else dict
+    parts = fitting_parts(state, shapes.keys(), translate).values()
+    return any({key: value.shape for key, value in part.state.items()} == shapes for part in parts)
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first, a middle and the last name."""
+    names = list(names)
+    return ", ".join(dict.fromkeys((names[0], names[len(names) // 2], names[-1])))
 
 
 def _sha256(path: Path) -> str:

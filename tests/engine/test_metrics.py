@@ -28,6 +28,7 @@ def test_iou_mean_and_accuracy_are_those_computed_by_hand() -> None:
     assert scores.as_json() == {
         "miou": pytest.approx(sum(IOU) / 3),
         "iou": {"road": pytest.approx(IOU[0]), "car": pytest.approx(IOU[1]), "sky": pytest.approx(IOU[2])},
+        "absent": [],
         "pixel_accuracy": pytest.approx(0.75),
     }
 
@@ -41,6 +42,24 @@ def test_a_class_without_labels_is_left_out_of_the_mean_and_shown_as_a_dash() ->
     assert json.loads(json.dumps(scores.as_json(), allow_nan=False))["iou"]["car"] is None
     row = next(line for line in score_table({"teacher": scores}).splitlines() if line.startswith("car"))
     assert row.split() == ["car", "-"]
+
+
+def test_classes_without_labels_are_named_below_the_table_and_in_the_json() -> None:
+    predicted = Scores(torch.tensor([[6, 2, 0], [0, 0, 0], [1, 0, 1]]), CLASSES)
+    never = Scores(torch.tensor([[8, 0, 0], [0, 0, 0], [1, 0, 1]]), CLASSES)
+    for scores in (predicted, never):
+        assert scores.as_json()["absent"] == ["car"]
+        foot = score_table({"student": scores}).splitlines()[-1]
+        assert foot == "- no label here holds car: left out of the mIoU, whether or not it is predicted"
+    assert "no label" not in score_table({"student": Scores(BY_HAND, CLASSES)})
+    both = Scores(torch.tensor([[8, 0, 0], [0, 0, 0], [0, 0, 0]]), CLASSES)
+    assert "holds car, sky: left out of the mIoU, whether or not they are" in score_table({"student": both})
+
+
+def test_a_class_that_no_mean_is_over_is_not_called_absent() -> None:
+    reported = ClassSet(CLASSES.names, CLASSES.palette, (("2 classes", (0, 2)),))
+    scores = Scores(torch.tensor([[6, 2, 0], [0, 0, 0], [1, 0, 1]]), reported)
+    assert scores.absent == [] and "no label" not in score_table({"student": scores})
 
 
 def test_a_labeled_class_that_is_never_found_counts_as_zero() -> None:

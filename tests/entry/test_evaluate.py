@@ -26,7 +26,7 @@ def test_the_scores_of_a_finished_run_are_those_it_ended_with(finished: Finished
     results = json.loads((finished.run_dir / "results.json").read_text())
     assert found == {key: results[key] for key in ("student", "teacher", "images")}
     for network in ("student", "teacher"):
-        assert found[network].keys() == {"miou", "iou", "pixel_accuracy"}
+        assert found[network].keys() == {"miou", "iou", "absent", "pixel_accuracy"}
         assert list(found[network]["iou"]) == list(CLASSES)
 
 

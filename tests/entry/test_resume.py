@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,9 @@ from small_runs import (
     train,
     weights,
 )
+
+from iidm.cli import read_config
+from iidm.engine.optim import learning_rate_factor
 
 LONG = 12
 """Steps of the runs that are cut short."""
@@ -139,6 +144,63 @@ def test_resuming_a_finished_run_evaluates_it_again_and_trains_no_step(finished:
     assert again["seconds"] >= results["seconds"] / 2  # with those of the training
     assert f"all {STEPS} steps are done" in said.err
     assert (run_dir / "results.txt").read_text() in said.out
+
+
+def test_a_run_says_its_class_weights_and_has_them_again_after_a_resume(data: Path, tmp_path: Path) -> None:
+    words = ("--loss.class-weights", "auto", "--max-steps", "2", "--log.checkpoint-every", "1")
+    said = train(options(data, tmp_path / "run", *words))
+    line = next(line for line in said.err.splitlines() if line.startswith("class weights"))
+    assert re.match(r"class weights in the loss, by how rare each is: ground [\d.]+, wall [\d.]+, sky [\d.]+", line)
+    losses, ends = metrics(tmp_path / "run"), weights(tmp_path / "run", 2)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000002")
+    assert line in train(["--resume", tmp_path / "run"]).err
+    assert metrics(tmp_path / "run") == losses and weights(tmp_path / "run", 2) == ends
+
+
+def test_a_class_weight_of_a_class_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
+    message = refusal("train", options(data, tmp_path / "run", "--loss.class-weights", "wal=2"))
+    assert "no class 'wal'. Did you mean 'wall'?" in message and not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_can_be_lengthened(finished: Finished, tmp_path: Path) -> None:
+    run_dir, longer = tmp_path / "copy", STEPS + 2
+    shutil.copytree(finished.run_dir, run_dir)
+    words = ["--resume", run_dir, "--max-steps", str(longer), "--log.no-tensorboard", "--log.preview-every", "0"]
+    said = train(words)
+    rates = [json.loads(line)["lr"] for line in metrics(run_dir).splitlines() if "lr" in json.loads(line)]
+    config = read_config(run_dir / "config.json")
+    assert config == replace(read_config(finished.run_dir / "config.json"), max_steps=longer)
+    assert metrics(run_dir).startswith(metrics(finished.run_dir)), "what is done stays"
+    expected = [config.optim.lr * learning_rate_factor(step, config.optim, longer) for step in (STEPS, STEPS + 1)]
+    assert rates[STEPS:] == expected and expected[0] > rates[STEPS - 1], "the schedule is that of the new length"
+    assert f"{longer} steps in place of {STEPS}: from step {STEPS} on" in said.err and "0.25 of --optim.lr" in said.err
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["steps"] == longer and (run_dir / "results.txt").read_text() in said.out
+    for ending in ("json", "txt"):
+        kept = (run_dir / f"results-after-{STEPS}-steps.{ending}").read_bytes()
+        assert kept == (finished.run_dir / f"results.{ending}").read_bytes()
+    assert f"all {longer} steps are done" in train(["--resume", run_dir]).err, "it keeps its new length"
+
+
+def test_a_lengthened_run_goes_on_with_the_images_and_draws_that_are_next(data: Path, tmp_path: Path) -> None:
+    """At a learning rate that changes no weight the losses tell the images, crops and mixes apart, and nothing else."""
+    still = ("--optim.lr", "1e-30", "--quiet", "--eval.statistics", "running")
+    train(options(data, tmp_path / "whole", *still, "--max-steps", "2"))
+    train(options(data, tmp_path / "run", *still, "--max-steps", "1"))
+    train(["--resume", tmp_path / "run", "--max-steps", "2"])
+    ours, theirs = (
+        [{key: value for key, value in json.loads(line).items() if key != "lr"} for line in metrics(run).splitlines()]
+        for run in (tmp_path / "run", tmp_path / "whole")
+    )
+    assert ours == theirs and len({line["loss_total"] for line in ours}) == 2
+
+
+def test_fewer_steps_than_are_done_are_refused_and_the_run_stays_as_it_is(finished: Finished) -> None:
+    before = (finished.run_dir / "config.json").read_bytes()
+    message = refusal("train", ["--resume", finished.run_dir, "--max-steps", str(STEPS - 1), "--profile", "0"])
+    assert f"has done {STEPS} steps" in message and f"--max-steps {STEPS - 1} is fewer" in message
+    assert (finished.run_dir / "config.json").read_bytes() == before
+    assert (finished.run_dir / "results.json").exists()
 
 
 def test_a_resumed_run_refuses_what_would_make_it_another_run(finished: Finished) -> None:

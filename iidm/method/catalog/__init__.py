@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from iidm.config import Config, unknown_name
@@ -11,6 +14,7 @@ from iidm.recipes import with_values
 from iidm.types import UserError
 
 from ..base import Method
+from ..class_weights import class_weights
 from . import ass, complexmix, confeti, daformer, diga, dldm, dst_cbc, iidm, mic, mme, proda, ssl, uda
 from .entry import Entry
 
@@ -56,12 +60,16 @@ def with_method(config: Config, method: str) -> Config:
     return replace(with_values(config, METHODS[method].values_for(config)), method=method)
 
 
-def build_method(config: Config, student: nn.Module, classes: tuple[str, ...]) -> Method:
+def build_method(
+    config: Config, student: nn.Module, classes: tuple[str, ...], counts: Sequence[NDArray[np.int64]] = ()
+) -> Method:
     """What `config.method` computes in a step.
 
     Args:
         student: the network at its start, on its device.
         classes: names of the classes.
+        counts: int64 [N,K] pixels of each class in each labeled image, of each labeled stream; needed where
+            `loss.class_weights` is `auto`.
 
     Raises:
         UserError: a name that no method has, or what the method needs and the configuration does not give.
@@ -72,7 +80,9 @@ def build_method(config: Config, student: nn.Module, classes: tuple[str, ...]) -
     if config.loss.mask_weight > 0 and not build.hides:
         able = ", ".join(name for name, entry in METHODS.items() if entry.build.hides)
         raise UserError(f"{config.method} hides nothing: --loss.mask-weight is for the methods {able}.")
-    return build(config, student, classes)
+    method = build(config, student, classes)
+    method.weigh_classes(class_weights(config.loss.class_weights, classes, counts))
+    return method
 
 
 def describe_methods() -> str:

@@ -1,0 +1,108 @@
+"""What a network starts from: pretrained weights (models/weights.py), or a network that iidm trained before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iidm.config import Config, ModelConfig
+from iidm.engine.checkpoint import METADATA, find_checkpoint, load_weights, read_metadata
+from iidm.models import Network, load_pretrained
+from iidm.types import UserError
+
+NETWORKS = ("teacher", "student")
+"""Of a checkpoint; the first is taken of a folder, as iidm.predict does."""
+
+
+class Trained(NamedTuple):
+    """A network in a checkpoint."""
+
+    checkpoint: Path
+    network: str
+
+
+def start_network(network: Network, config: Config, classes: Sequence[str]) -> str:
+    """Put what `model.weights` names into a network with a random start.
+
+    A run's folder stands for its newest checkpoint, a checkpoint for its teacher; student.safetensors or
+    teacher.safetensors in a checkpoint is that network. Where the run had the same classes in the same order all of it
+    is taken, else the backbone alone: the head starts anew, also where some classes have the same names.
+
+    Args:
+        network: as `config` has it.
+        classes: names of the classes.
+
+    Returns: one line that says what was loaded.
+    Raises: UserError for a network of another kind than configured (with the options that make it), a folder that is no
+        run, and what `load_pretrained` raises.
+    """
+    weights = config.model.weights
+    found = None if weights in ("none", "imagenet") else find_trained(Path(weights).expanduser())
+    if found is None:
+        return load_pretrained(network, weights, backbone=config.model.backbone)
+    metadata = read_metadata(found.checkpoint)
+    theirs: list[str] = metadata.get("classes", [])
+    same = theirs == list(classes)
+    _require_same_kind(found, _model_of(metadata), config.model, same)
+    title = f"start: the {found.network} of {found.checkpoint}"
+    if same:
+        load_weights(found.checkpoint, found.network, network)
+        return f"{title}, with its head for the same {len(classes)} classes"
+    load_weights(found.checkpoint, found.network, network.backbone, part="backbone.")
+    return f"{title}, without its head, which starts anew: its classes are others ({', '.join(theirs)})"
+
+
+def find_trained(path: Path) -> Trained | None:
+    """The trained network that a path stands for, or None for a file that lies in no checkpoint, and for no file.
+
+    Raises: UserError for a folder that is no run and no checkpoint, and for a file of a checkpoint that is no network.
+    """
+    if path.is_dir():
+        if (path / METADATA).is_file():
+            return Trained(path, NETWORKS[0])
+        checkpoint = find_checkpoint(path)
+        if checkpoint is None:
+            what = "has no checkpoint yet" if (path / "config.json").is_file() else "is neither a run nor a checkpoint"
+            raise UserError(
+                f"--model.weights {path}: the folder {what}. Give the folder of a run of iidm.train, one of its"
+                " checkpoints, or a file of weights."
+            )
+        return Trained(checkpoint, NETWORKS[0])
+    if not path.is_file() or not (path.parent / METADATA).is_file():
+        return None
+    if path.suffix != ".safetensors" or path.stem not in NETWORKS:
+        raise UserError(
+            f"{path} is no network of its checkpoint. Give {' or '.join(f'{name}.safetensors' for name in NETWORKS)}"
+            " beside it, or the folder."
+        )
+    return Trained(path.parent, path.stem)
+
+
+def _model_of(metadata: Mapping[str, Any]) -> ModelConfig:
+    """How a network was made. Values that its version of iidm did not have are today's defaults."""
+    known = {field.name for field in fields(ModelConfig)}
+    values = {key: value for key, value in metadata.get("config", {}).get("model", {}).items() if key in known}
+    if "dilations" in values:  # JSON has no tuples
+        values["dilations"] = tuple(values["dilations"])
+    return ModelConfig(**values)
+
+
+def _require_same_kind(found: Trained, theirs: ModelConfig, ours: ModelConfig, with_head: bool) -> None:
+    """The same backbone, and the same head where it is taken."""
+    differ = []
+    if theirs.backbone != ours.backbone:
+        differ.append(f"--model.backbone {theirs.backbone}")
+    if with_head:
+        if theirs.head_by_name != ours.head_by_name:
+            differ.append(f"--model.head {theirs.head_by_name}")
+        elif theirs.head_by_name == "deeplabv2" and theirs.dilations != ours.dilations:
+            differ.append(f"--model.dilations {' '.join(map(str, theirs.dilations))}")
+        if theirs.hrda != ours.hrda:
+            differ.append("--model.hrda" if theirs.hrda else "--model.no-hrda")
+    if differ:
+        raise UserError(
+            f"--model.weights: the {found.network} of {found.checkpoint} is a network of another kind than this run's:"
+            f" give {' '.join(differ)}."
+        )
