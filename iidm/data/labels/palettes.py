@@ -137,6 +137,3 @@ NOT_SCORED: dict[str, frozenset[str]] = {
     **{name: frozenset({"unlabeled"}) for name in PALETTES if name.startswith("CARLA")},
 }
 """Classes that the data set's own scores leave out."""
-
-VOC_BORDER: RGB = (224, 224, 192)
-"""The colour of VOC's index 255."""
