@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ENTRY_POINTS = ("train", "evaluate", "predict", "prepare", "study", "evaluation", "previews", "runs", "starts", "cli")
+ENTRY_POINTS = (
+    "train",
+    "evaluate",
+    "predict",
+    "prepare",
+    "study",
+    "inspect",
+    "evaluation",
+    "previews",
+    "runs",
+    "starts",
+    "cli",
+)
 ALLOWED = {
     "types": set(),
     "config": {"types", "config"},
@@ -54,7 +66,7 @@ def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
         assert imported_rooms(file, package) <= allowed, file
 
 
-DATA_FLOORS = ("files", "labels", "specs", "scenes", "prepared", "datasets", "loading", "preparation")
+DATA_FLOORS = ("files", "labels", "specs", "scenes", "prepared", "datasets", "loading", "preparation", "inspection")
 """The rooms of the data, lowest first: each imports only those before it."""
 
 
@@ -81,5 +93,5 @@ def test_every_room_stands_in_the_table() -> None:
 
 
 def test_entry_points_read_like_a_page() -> None:
-    for name in ("train", "evaluate", "predict", "prepare", "study"):
+    for name in ("train", "evaluate", "predict", "prepare", "study", "inspect"):
         assert len((ROOT / "iidm" / f"{name}.py").read_text().splitlines()) <= 200, name

@@ -2,7 +2,7 @@
 
 Its rooms, each standing on those before it: files (which there are), labels (how they are read), specs (what a data
 set is), scenes (the built-in ones), prepared (the form of prepared folders), datasets (opened: the images of a run),
-loading (what a step reads), preparation (writing prepared folders).
+loading (what a step reads), preparation (writing prepared folders), inspection (folders that nobody described yet).
 """
 
 from .datasets.check import Checked, check_data, check_domains, slow_reading_notes

@@ -1,0 +1,51 @@
+"""The commands that come after an inspection."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from .report import Report
+
+VAL_SHARE = 0.2
+"""Share of the labeled images that the command keeps to validate where there is no split for it."""
+
+
+def next_steps(reports: Sequence[Report], folders: Sequence[Path], written: Sequence[Path]) -> list[str]:
+    """The command that trains on what was found, or that writes it down first.
+
+    Args:
+        reports: of the target, or of source and target.
+        folders: that were inspected.
+        written: the descriptions of the reports; empty: there are none yet.
+    """
+    if not written:
+        files = " ".join(
+            "FILE.toml" if len(reports) == 1 else name for name in ("source.toml", "target.toml")[: len(reports)]
+        )
+        named = shlex.join(str(folder) for folder in folders)
+        return [f"Write it down:  python -m iidm.inspect {named} --write {files}"]
+    target = reports[-1]
+    count, labeled = target.count(target.train)
+    source = len(reports) == 2
+    if not labeled and not source:
+        return ["To train, labels are needed: of some of these images, or of a source domain."]
+    words = ["python", "-m", "iidm.train", "--preset", "folder", "--amp"]
+    if source:
+        words += ["--data.source.spec", str(written[0])]
+    words += ["--data.target.spec", str(written[-1])]
+    kept = max(1, round(labeled * VAL_SHARE)) if target.val is None and labeled > 1 else 0
+    words += ["--method", _method(source, labeled, count), "--data.labeled-count", str(labeled - kept)]
+    lines = ["Train on it:    " + shlex.join(words + (["--data.val-count", str(kept)] if kept else []))]
+    if kept:
+        lines.append(f"                --data.val-count keeps {kept} of the {labeled} labeled images out to validate")
+    return lines
+
+
+def _method(source: bool, labeled: int, count: int) -> str:
+    if not labeled:
+        return "dacs"
+    if labeled == count:
+        return "source_target" if source else "target_only"
+    return "iidm" if source else "target_intra"

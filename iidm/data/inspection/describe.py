@@ -1,0 +1,233 @@
+"""A report in words, and as the TOML file that describes the data set."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ...types import IGNORE_INDEX
+from .annotations import KIND_NAMES
+from .doubts import describe_kind
+from .files import SPLIT
+from .layout import Layout
+from .naming import Named
+from .report import Report
+
+_SHOWN = 40
+"""Classes that are told; the others are counted."""
+_WIDTH = 100
+
+
+def tell(report: Report) -> list[str]:
+    """The report in lines for a person."""
+    layout = report.layout
+    count, labeled = len(report.images), len(report.labeled)
+    formats = Counter(report.headers[f.path].format or "unreadable" for f in report.images)
+    kinds = ", ".join(name if n == count else f"{n} {name}" for name, n in formats.most_common())
+    place = _shown_path(layout, "images")
+    lines = [
+        ", ".join(str(root) for root in report.roots),
+        f"  images   {count} ({kinds}), {_sizes(report)}",
+        f"           in {place}{f', names end in {layout.image_suffix}' if layout.image_suffix else ''}",
+    ]
+    if layout.label_root is None:
+        lines.append("  labels   none were found")
+    else:
+        lines.append(f"  labels   {labeled} of {count} images have one: {_kind(report)}")
+        tail = f"*{layout.label_suffix}{layout.label_ending}"
+        path = _shown_path(layout, "labels")
+        lines.append(f"           in {path}" + ("" if _is_file(layout) else f"/{tail}"))
+    if len(report.splits) > 1 or layout.splits:
+        told = [f"{split} {report.count(split)[0]} ({report.count(split)[1]} labeled)" for split in report.splits]
+        lines.append(f"  splits   {', '.join(told)}")
+    lines += _told_classes(report)
+    lines += [f"  doubt    {line}" for line in report.doubts]
+    lines += [f"  note     {line}" for line in report.notes]
+    return lines
+
+
+def _sizes(report: Report) -> str:
+    sizes = Counter(report.headers[f.path].size for f in report.images if not report.headers[f.path].problem)
+    if not sizes:
+        return "none of which can be read"
+    told = [f"{h}x{w}" if len(sizes) == 1 else f"{n} of {h}x{w}" for (h, w), n in sizes.most_common(3)]
+    more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
+    return f"{', '.join(told)}{more} (HxW)"
+
+
+def _kind(report: Report) -> str:
+    if report.annotations is not None:
+        return KIND_NAMES[report.annotations.kind]
+    assert report.values is not None
+    return describe_kind(report.values.kind)
+
+
+def _is_file(layout: Layout) -> bool:
+    """Whether the labels are one file, not a folder of them."""
+    return bool(layout.labels) and layout.labels[-1].lower().endswith((".json", ".xml"))
+
+
+def _shown_path(layout: Layout, kind: str) -> str:
+    root, parts = (layout.image_root, layout.images) if kind == "images" else (layout.label_root, layout.labels)
+    assert root is not None
+    shown = "{" + ",".join(spelled for _, spelled in layout.splits) + "}"
+    return str(root.joinpath(*(p.replace(SPLIT, shown) for p in parts)))
+
+
+def _told_classes(report: Report) -> list[str]:
+    """One line a class: what it is in the labels, its name, its share."""
+    naming = report.naming
+    if not naming.classes:
+        return []
+    origin = f"; names: {naming.origin} (by {naming.why})" if naming.origin else "; names are made up"
+    if report.annotations is not None:
+        total = sum(report.annotations.names.values())
+        lines = [f"  classes  {len(report.annotations.names)} names of {total} annotations"]
+        lines[0] += f"; {naming.origin}" if naming.origin else ""
+        return lines + _clipped([f"{n:>8}  {name}" for name, n in report.annotations.names.items()])
+    values = report.values
+    assert values is not None
+    seen, is_color = naming.by_value(values.kind == "colors"), values.kind == "colors"
+    what = "colours" if is_color else "ids"
+    head = f"  classes  {len(values.pixels)} {what} in {values.read} labels{_evenly(report)}{origin}"
+    total = max(1, sum(values.pixels.values()))
+    told = []
+    for value in sorted(values.pixels):
+        entry = seen.get(value)
+        if entry is None:
+            continue  # a blurred edge: counted among the doubts
+        share = f"{values.pixels[value] / total:8.2%}"
+        ignored = "" if entry.scored else "  (ignored)"
+        name = f"#{value:06x}" if is_color else f"{value:>5}"
+        color = "" if is_color or value not in values.colors else f" #{values.colors[value]:06x}"
+        told.append(f"{share}  {name}{color}  {entry.name}{ignored}")
+    absent = [e for e in naming.classes if e.scored and not any(v in values.pixels for v in _values(e, is_color))]
+    lines = [head, *_clipped(told)]
+    if absent:
+        names = ", ".join(e.name for e in absent[:8]) + (", ..." if len(absent) > 8 else "")
+        lines.append(f"           not in these labels: {names}")
+    return lines
+
+
+def _evenly(report: Report) -> str:
+    return ", evenly spaced" if report.values and report.values.read < len(report.labeled) else ""
+
+
+def _clipped(lines: list[str]) -> list[str]:
+    shown = [f"           {line}" for line in lines[:_SHOWN]]
+    return shown + ([f"           and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])
+
+
+def _values(entry: Named, is_color: bool) -> tuple[int, ...]:
+    return entry.ids if not is_color else () if entry.color is None else (entry.color,)
+
+
+def describe(report: Report, path: Path, *, classes: Sequence[Named] = ()) -> str:
+    """The TOML file that describes the data set, as text.
+
+    Args:
+        path: where it will lie: folders below its own are written relative to it.
+        classes: for a data set without labels, the classes of the one that it goes with.
+    """
+    lines = [f"# Written by iidm.inspect from {', '.join(str(root) for root in report.roots)}."]
+    if report.values is not None and report.values.read < len(report.labeled):
+        lines.append(
+            f"# {report.values.read} of {len(report.labeled)} labels were read: others may hold further"
+            f" {'colours' if report.values.kind == 'colors' else 'ids'}."
+        )
+    lines += _places(report, path.absolute().parent)
+    if report.val is None:
+        lines.append("# No labeled images to validate were found: train with --data.val-count N.")
+    if report.annotations is not None:
+        lines.append(f"label_kind = {_text(report.annotations.kind)}")
+    named = report.naming.classes or tuple(classes)
+    lines += _ignored(report, named)
+    if report.naming.origin:
+        lines.append(f"# The classes are those of {report.naming.origin}, recognised by {report.naming.why}.")
+    if any(e.guessed for e in named):
+        lines.append("# Names with the word guessed beside them are made up: give them their own.")
+    return "\n".join([*lines, *_classes(report, named)]) + "\n"
+
+
+def _places(report: Report, base: Path) -> list[str]:
+    layout = report.layout
+    spelled = dict(layout.splits)
+    train, val = spelled.get(report.train, ""), spelled.get(report.val or "", "")
+    trains_labeled = report.count(report.train)[1] > 0
+    plain = layout.has_split and (train, val) == ("train", "val") and _labels_follow(layout) and trains_labeled
+    lines = []
+    for kind in ("images", "labels"):
+        if kind == "labels" and layout.label_root is None:
+            continue
+        root, parts = (layout.image_root, layout.images) if kind == "images" else (layout.label_root, layout.labels)
+        assert root is not None
+        written = _below(root.joinpath(*parts), base)
+        if kind == "images" or trains_labeled:
+            lines.append(f"{kind} = {_text(written if plain else written.replace(SPLIT, train))}")
+        if report.val is not None and not plain:
+            lines.append(f"val_{kind} = {_text(written.replace(SPLIT, val))}")
+            if kind == "images" and report.val == "test":
+                lines[-1] += "  # guessed: there is no other split to validate on"
+    if layout.image_suffix:
+        lines.append(f"image_suffix = {_text(layout.image_suffix)}")
+    if layout.label_suffix:
+        lines.append(f"label_suffix = {_text(layout.label_suffix)}")
+    return lines
+
+
+def _labels_follow(layout: Layout) -> bool:
+    return layout.label_root is None or any(SPLIT in part for part in layout.labels)
+
+
+def _below(path: Path, base: Path) -> str:
+    try:
+        return path.relative_to(base).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+def _ignored(report: Report, named: Iterable[Named]) -> list[str]:
+    void = [entry for entry in named if not entry.scored]
+    if report.annotations is not None:
+        names = [entry.name for entry in void]
+        lines = [f"ignore_names = [{', '.join(map(_text, names))}]"] if names else []
+        if any(e.name == "background" and e.guessed for e in named):
+            lines.append('unlabeled = "background"  # guessed; "ignore" where parts of images are not annotated')
+        return lines
+    if report.values is None:
+        return []
+    if report.values.kind == "colors":
+        colors = [f'"#{entry.color:06x}"' for entry in void if entry.color is not None]
+        return [f"ignore_colors = [{', '.join(colors)}]"] if colors else []
+    used = {i for entry in named if entry.scored for i in entry.ids}
+    ids = sorted({i for entry in void for i in entry.ids} | ({IGNORE_INDEX} - used))
+    return [f"ignore = {ids}"]
+
+
+def _classes(report: Report, named: Iterable[Named]) -> list[str]:
+    """The [[classes]] tables; those of a data set without labels have names and colours alone."""
+    lines = []
+    taken: set[int] = set()
+    values = report.values
+    total = max(1, sum(values.pixels.values())) if values else 1
+    for entry in named:
+        if not entry.scored:
+            continue
+        guessed = "  # guessed" if entry.guessed else ""
+        lines += ["", "[[classes]]", f"name = {_text(entry.name)}{guessed}"]
+        if entry.color is not None and entry.color not in taken:
+            lines.append(f'color = "#{entry.color:06x}"')
+            taken.add(entry.color)
+        if values is not None and entry.ids:
+            lines.append(f"ids = {list(entry.ids)}")
+        seen = sum(values.pixels[v] for v in _values(entry, values.kind == "colors")) if values else 0
+        if values is not None:
+            lines[-1] += f"  # {seen / total:.2%} of the pixels that were read"
+    return lines
+
+
+def _text(value: str) -> str:
+    """A TOML string."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,138 @@
+"""`python -m iidm.inspect` as a user runs it: what it says, what it writes, and that its command trains."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_runs
+from PIL import Image
+
+import iidm.inspect
+from iidm.config import DatasetConfig
+from iidm.data.datasets.dataset import open_dataset
+from iidm.types import UserError
+
+
+def inspect(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    iidm.inspect.main([str(word) for word in words])
+    return capsys.readouterr().out
+
+
+def camera(root: Path, labeled: int = 4, unlabeled: int = 3, *, seed: int = 0) -> Path:
+    """root/images and root/labels without splits, labels of the ids 0 to 2 and 255."""
+    for i in range(labeled + unlabeled):
+        small_runs.write_pair(root, ".", f"t{i}", seed + i)
+        if i >= labeled:
+            (root / "labels" / f"t{i}.png").unlink()
+    return root
+
+
+def test_it_tells_what_is_there_and_how_to_write_it_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = camera(tmp_path / "my camera")
+    said = inspect(capsys, root)
+    assert "7 (PNG), 64x96 (HxW)" in said and "4 of 7 images have one: 8-bit ids" in said
+    assert re.search(r"\d+\.\d\d%      2  class 2", said) and re.search(r"\d\.\d\d%    255  id 255  \(ignored\)", said)
+    assert f"python -m iidm.inspect '{root}' --write FILE.toml" in said
+    assert not list(tmp_path.glob("*.toml")), "without --write nothing is written"
+
+
+def test_it_writes_a_description_and_a_sheet_of_images_with_their_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = camera(tmp_path / "camera")
+    said = inspect(capsys, root, "--write", tmp_path / "camera.toml")
+    assert "training reads" not in said and "cannot read" not in said
+    dataset = open_dataset(DatasetConfig(spec=str(tmp_path / "camera.toml")), None, "train", labels="some")
+    assert len(dataset.samples) == 7 and sum(s.label is not None for s in dataset.samples) == 4
+    with Image.open(tmp_path / "camera.png") as sheet:
+        colors = {color for _, color in sheet.getcolors(1 << 20)}
+    assert set(dataset.classes.palette) <= colors, "the sheet shows every class"
+
+
+def test_existing_files_are_kept_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = camera(tmp_path / "camera")
+    for name in ("a.toml", "b.png"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UserError, match=r"exists.*--force"):
+            inspect(capsys, root, "--write", tmp_path / Path(name).with_suffix(".toml"))
+        assert (tmp_path / name).read_text() == "mine"
+    inspect(capsys, root, "--write", tmp_path / "a.toml", "--force")
+    assert "[[classes]]" in (tmp_path / "a.toml").read_text()
+
+
+def test_two_data_sets_are_source_and_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = camera(tmp_path / "old", 5, 0), camera(tmp_path / "new", 3, 4, seed=50)
+    with pytest.raises(UserError, match="two data sets.*two files"):
+        inspect(capsys, old, new, "--write", tmp_path / "one.toml")
+    said = inspect(capsys, old, new, "--write", tmp_path / "old.toml", tmp_path / "new.toml")
+    command = shlex.split(next(line for line in said.splitlines() if line.startswith("Train on it:")))
+    assert command[command.index("--data.source.spec") + 1] == str(tmp_path / "old.toml")
+    assert command[command.index("--data.target.spec") + 1] == str(tmp_path / "new.toml")
+    assert command[command.index("--method") + 1] == "iidm"
+
+
+def test_a_target_without_labels_takes_the_classes_of_the_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = camera(tmp_path / "old", 5, 0), camera(tmp_path / "new", 0, 4, seed=50)
+    (new / "labels").rmdir()
+    said = inspect(capsys, old, new, "--write", tmp_path / "old.toml", tmp_path / "new.toml")
+    opened = [
+        open_dataset(DatasetConfig(spec=str(tmp_path / name)), None, "train", labels="optional")
+        for name in ("old.toml", "new.toml")
+    ]
+    assert opened[0].classes.names == opened[1].classes.names == ("class 0", "class 1", "class 2")
+    assert "--method dacs --data.labeled-count 0" in said
+
+
+def test_images_without_any_label_are_told_and_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = camera(tmp_path / "camera", 0, 3)
+    (root / "labels").rmdir()
+    assert "labels   none were found" in inspect(capsys, root)
+    with pytest.raises(UserError, match="without labels there are no classes"):
+        inspect(capsys, root, "--write", tmp_path / "camera.toml")
+    assert not (tmp_path / "camera.toml").exists()
+
+
+def test_names_that_are_no_unicode_are_shown_with_escapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = camera(tmp_path / "camera", 2, 0)
+    (root / "labels" / os.fsdecode(b"stray\xff.png")).write_bytes((root / "labels" / "t0.png").read_bytes())
+    assert r"1 labels have no image: stray\udcff" in inspect(capsys, root)
+
+
+def test_labels_of_another_size_are_shown_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = camera(tmp_path / "camera", 2, 0)
+    Image.fromarray(np.tile(np.arange(3, dtype=np.uint8), (50, 30))).save(root / "labels" / "t0.png")
+    said = inspect(capsys, root, "--write", tmp_path / "camera.toml")
+    assert "1 labels have another size than their image" in said and (tmp_path / "camera.png").exists()
+
+
+@pytest.mark.parametrize("names", [("source", "target"), ("target",)], ids=" ".join)
+def test_its_command_trains(names: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = small_runs.write_data(tmp_path / "data")
+    files = [tmp_path / f"{name}.toml" for name in names]
+    said = inspect(capsys, *(data / name for name in names), "--write", *files)
+    command = shlex.split(next(line for line in said.splitlines() if line.startswith("Train on it:")))
+    words = command[command.index("iidm.train") + 1 :]
+    assert "--data.val-count" not in words, "the target has a split to validate"
+    small = small_runs.options(tmp_path, tmp_path / "run", "--max-steps", "1", "--data.no-rare-class-sampling")
+    kept = small[small.index("--data.labeled-count") + 2 :]  # sizes of a small run, without folders and labels
+    small_runs.train([*words, "--run-dir", str(tmp_path / "run"), *kept, "--log.checkpoint-every", "0"])
+    assert (tmp_path / "run" / "config.json").exists()
+
+
+CRACKS = Path(os.environ.get("IIDM_TEST_DATA", "nowhere")) / "uav-crack"
+
+
+@pytest.mark.skipif(not CRACKS.is_dir(), reason="IIDM_TEST_DATA names no folder with the drone images")
+def test_the_drone_images_of_cracks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = inspect(capsys, CRACKS, "--write", tmp_path / "crack.toml")
+    assert "train 189 (189 labeled), val 63 (63 labeled), test 63 (63 labeled)" in said
+    assert "test: 63 images are left aside" in said and "cannot read" not in said and "training reads" not in said
+    dataset = open_dataset(DatasetConfig(spec=str(tmp_path / "crack.toml")), None, "val")
+    assert dataset.classes.names == ("background", "foreground") and len(dataset.samples) == 63
