@@ -97,7 +97,7 @@ def make_plan(
     manifest = Manifest(
         dataset=spec.name,
         classes=first.classes.names,
-        train_ids=first.encoding.train_ids,
+        train_ids=first.encoding.keys,
         resize=first.resize,
         format=image_format,
         splits={split: split_folders(spec, config, split) for split in wanted},
