@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ...types import UserError
-from .shapes import MALFORMED, Annotated, Bitmap, Entry, Form, Polygons, Shape, number, points_of, runs_mask
+from .shapes import (
+    MALFORMED,
+    Annotated,
+    Bitmap,
+    Entry,
+    Form,
+    Polygons,
+    Shape,
+    decode_counts,
+    number,
+    points_of,
+    runs_mask,
+)
 
 
 def is_coco(table: object) -> bool:
@@ -90,29 +102,3 @@ def _form(segmentation: Any, size: tuple[int, int] | None) -> Form | None:
         if len(ring) >= 6:  # two points enclose nothing
             rings.append(points_of(list(zip(ring[::2], ring[1::2], strict=True)), 3))
     return Polygons(tuple(rings), "coco") if rings else None
-
-
-def decode_counts(text: str | bytes) -> list[int]:
-    """Run lengths of COCO's compressed text: five bits a character, from the third on as difference to the last but
-    one (pycocotools' rleFrString).
-
-    Raises: ValueError for what is no such text.
-    """
-    data = text.encode("ascii") if isinstance(text, str) else text
-    counts: list[int] = []
-    value, shift = 0, 0
-    for byte in data:
-        bits = byte - 48
-        if not 0 <= bits < 64:
-            raise ValueError(f"its mask holds the character {chr(byte)!r}, which is none of COCO's")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value, shift = 0, 0
-    if shift:
-        raise ValueError("its mask is cut off")
-    return counts

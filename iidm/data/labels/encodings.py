@@ -85,6 +85,10 @@ class LabelEncoding:
         return tuple(sorted(i for i, _ in self.train_ids))
 
     @property
+    def _has_colors(self) -> bool:
+        return any(train_id != IGNORE_INDEX for _, train_id in self.colors)
+
+    @property
     def keys(self) -> Table:
         """What the labels at hand are told apart by, as numbers: ids, colours or names with their train ids.
 
@@ -104,6 +108,10 @@ class LabelEncoding:
             return tuple((_name_key(name), t) for name, t in (*self.names, ("", self.unlabeled)))
         return self.train_ids
 
+    def of_any_place(self) -> LabelEncoding:
+        """The same classes, for labels that lie elsewhere and may be of another kind than these annotations."""
+        return replace(self, kind="auto") if self.kind in ANNOTATION_KINDS else self
+
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Read one label picture.
 
@@ -115,7 +123,7 @@ class LabelEncoding:
                 not name.
         """
         assert self.kind not in ANNOTATION_KINDS, "annotations are drawn into pictures first"
-        picture = read_picture(path, self.kind, has_colors=bool(self.colors))  # type: ignore[arg-type]
+        picture = read_picture(path, self.kind, has_colors=self._has_colors)  # type: ignore[arg-type]
         if picture.is_color:
             return self._by_color(path, picture.values)
         train_ids = np.take(self.lookup, picture.values)

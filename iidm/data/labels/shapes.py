@@ -41,8 +41,9 @@ class Polygons:
             from pycocotools import mask  # only where it is needed: it takes time to load
 
             flat = [[c for point in ring for c in point] for ring in self.rings]
-            encoded = mask.merge(mask.frPyObjects(flat, canvas.height, canvas.width))
-            _paste(canvas, (0, 0), mask.decode(encoded) > 0, value)
+            size = canvas.height, canvas.width
+            counts = mask.merge(mask.frPyObjects(flat, *size))["counts"]
+            _paste(canvas, (0, 0), runs_mask(decode_counts(counts), size, "columns"), value)
         else:
             for ring in self.rings:
                 ImageDraw.Draw(canvas).polygon(ring, fill=value)
@@ -179,6 +180,32 @@ def runs_mask(runs: Sequence[int], size: tuple[int, int], order: Literal["rows",
         raise ValueError(f"its run lengths cover {int(counts.sum())} pixels, not {size[0]} x {size[1]} (HxW)")
     inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return inside.reshape(size) if order == "rows" else inside.reshape(size[::-1]).T
+
+
+def decode_counts(text: str | bytes) -> list[int]:
+    """Run lengths of COCO's compressed text: five bits a character, from the third on as difference to the last but
+    one (pycocotools' rleFrString).
+
+    Raises: ValueError for what is no such text.
+    """
+    data = text.encode("ascii") if isinstance(text, str) else text
+    counts: list[int] = []
+    value, shift = 0, 0
+    for byte in data:
+        bits = byte - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"its mask holds the character {chr(byte)!r}, which is none of COCO's")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("its mask is cut off")
+    return counts
 
 
 def _paste(canvas: Image.Image, corner: tuple[int, int], mask: NDArray[np.bool_], value: int) -> None:
