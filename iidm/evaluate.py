@@ -40,7 +40,8 @@ class Arguments:
     images: Path | None = None
     """Folder of images to score in place of the run's validation images; needs --labels."""
     labels: Path | None = None
-    """Folder of their labels, matched by file stem, in the raw ids of the run's target data set."""
+    """Their labels, in the ids, colours or names of the run's target data set: a folder of label pictures, matched by
+    file stem, or of LabelMe JSON files, a COCO .json or a CVAT .xml file."""
     network: Literal["student", "teacher", "both"] = "both"
     """Which network."""
     statistics: Literal["saved", "target"] = "saved"

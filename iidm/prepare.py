@@ -63,15 +63,18 @@ def main(argv: Sequence[str]) -> None:
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {arguments.jobs}.")
     config = replace(arguments.data, spec=arguments.dataset)
-    with Progress("drawing the built-in scenes, once", quiet=False) as progress:
+    with Progress("drawing scenes or labels, once", quiet=False) as progress:
         root = arguments.root or builtin_root(config, progress=progress)
-    plan = make_plan(
-        config,
-        root,
-        arguments.out.expanduser(),
-        image_format=arguments.format,
-        splits=arguments.splits,
-    )
+        plan = make_plan(
+            config,
+            root,
+            arguments.out.expanduser(),
+            image_format=arguments.format,
+            splits=arguments.splits,
+            progress=progress,
+        )
+    for note in dict.fromkeys(note for dataset in plan.datasets.values() for note in dataset.notes):
+        say(note)
     about = "" if arguments.format == "raw" else "about "
     say(
         f"{plan.manifest.dataset}: {len(plan.tasks)} images to prepare, {len(plan.done)} are there;"

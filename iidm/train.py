@@ -51,7 +51,7 @@ def run(config: Config, resume: Path | None = None) -> Path:
     seed_everything(config.seed)
     keep_freed_memory()
     notes = [choose_kernels(config, device)]
-    with Progress("drawing the built-in scenes, once", config.quiet) as progress:
+    with Progress("drawing scenes or labels, once", config.quiet) as progress:
         domains = open_domains(config, progress=progress)
     with Progress("reading the labels, once", config.quiet) as progress:
         checked = check_data(domains, config.data, progress)

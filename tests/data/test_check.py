@@ -111,14 +111,40 @@ def test_unknown_ids_are_found_before_the_first_step(domains: Domains) -> None:
         check_domains(domains, CROP)
 
 
-def test_five_bad_files_are_named_and_all_are_counted(domains: Domains) -> None:
+def test_one_kind_of_fault_is_told_once_with_its_files(domains: Domains) -> None:
     assert domains.source is not None
     for sample in domains.source.samples:
         sample.image.write_bytes(b"")
     with pytest.raises(UserError) as error:
         check_domains(domains, CROP)
-    assert "7 bad files" in str(error.value) and str(error.value).count("is empty") == 5
-    assert "and 2 more" in str(error.value) and "\n" not in str(error.value)
+    message = str(error.value)
+    assert "7 bad files" in message and message.count("is empty") == 1
+    assert "s0.jpg is empty (the same fault in 6 more files: s1.jpg, s2.jpg, s3.jpg and 3 more)" in message
+    assert "Copy or download them again" in message and "\n" not in message
+
+
+def test_faults_of_two_kinds_are_both_told_and_no_copy_is_advised_where_it_would_not_help(domains: Domains) -> None:
+    assert domains.source is not None
+    for i, sample in enumerate(domains.source.samples):
+        assert sample.label is not None
+        if i < 4:
+            make.save_gray(sample.label, np.full(make.SIZE, 70 + i, np.uint8))
+        else:
+            make.save_image(sample.label, make.SIZE, i)
+    with pytest.raises(UserError, match="^The data check found 7 bad files") as error:
+        check_domains(domains, CROP)
+    message = str(error.value)
+    assert message.count("does not name") == 1 and "more files: s1.png, s2.png, s3.png)" in message
+    assert message.count("Colours are not ids") == 1 and "2 more files: s5.png, s6.png)" in message
+    assert "download" not in message and "Mend them" in message and len(message) < 1000
+
+
+def test_labels_of_other_lossless_formats_pass(domains: Domains) -> None:
+    for stream, ending in (("source", ".bmp"), ("val", ".tif")):
+        path = _first(getattr(domains, stream), "label")
+        with Image.open(path) as label:
+            label.save(path, format={".bmp": "BMP", ".tif": "TIFF"}[ending])
+    assert check_domains(domains, CROP) == Checked([])
 
 
 def test_only_a_full_check_decodes_labels_beyond_the_sample(tmp_path: Path) -> None:

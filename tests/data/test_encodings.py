@@ -133,7 +133,7 @@ def test_palette_labels_are_indices_and_not_colours(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_ids(tmp_path / "label.png", "palette"), ids)
 
 
-@pytest.mark.parametrize("kind", ["gray8", "palette", "red16", "auto"])
+@pytest.mark.parametrize("kind", ["gray8", "palette", "red16", "ids"])
 def test_colour_labels_are_refused(kind: str, tmp_path: Path) -> None:
     make.save_image(tmp_path / "label.png", (8, 8), seed=0)
     with pytest.raises(UserError, match=r"label\.png is RGB \(mode RGB\); needed is"):

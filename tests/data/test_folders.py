@@ -9,6 +9,7 @@ from typing import Any
 import make_datasets as make
 import numpy as np
 import pytest
+from PIL import Image
 
 from iidm.config import DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
@@ -130,3 +131,97 @@ def test_mistakes_in_a_toml_file_are_named(old: str, new: str, message: str, tmp
 def test_a_missing_toml_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no data set file .*gone\.toml"):
         open_dataset(_spec(str(tmp_path / "gone.toml")), None, "train")
+
+
+LABELS_TOML = """
+images = "i"
+labels = "l"
+label_kind = "colors"
+ignore_colors = ["#000000"]
+
+[[classes]]
+name = "road"
+color = "#804080"
+colors = ["#804081"]
+
+[[classes]]
+name = "car"
+color = "#00008e"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"colors"', '"colour"', r"There is no label_kind 'colour'\. Did you mean 'colors'"),
+        ('"#00008e"', '"#804081"', "color #804081 of class 'car' is named more than once: class 'road' has it too"),
+        ('"#804081"', '"#804080"', "color #804080 of class 'road' is named more than once"),
+        ('"#00008e"', '"#000000"', "color #000000 of class 'car' is named more than once: ignored colors hold it too"),
+        ('"#00008e"', '"00008e"', "A colour must be #rrggbb such as #804080, not '00008e'"),
+        ('["#000000"]', '["black"]', "A colour must be #rrggbb such as #804080, not 'black'"),
+        ('color = "#00008e"', "", "label_kind = \"colors\" needs the color of each class; 'car' has none"),
+        (
+            'color = "#00008e"',
+            'color = "#00008e"\nnames = ["road"]',
+            "name 'road' of class 'car' is named more than once",
+        ),
+        ('name = "car"', 'name = "car"\nnames = ["a", "a"]', "name 'a' of class 'car' is named more than once"),
+        ('name = "car"', 'name = "car"\nnames = "a"', "names must be a list of texts, not 'a'"),
+        ('label_kind = "colors"', 'unlabeled = "sky"', "unlabeled must be \"ignore\" or a class's name, not 'sky'"),
+        (
+            'name = "car"',
+            'name = "car"\nids = [1]',
+            r"`ids` to all classes or to none .*: 'car' has some, 'road' has none",
+        ),
+    ],
+)
+def test_mistakes_in_what_a_toml_file_says_of_labels_are_named(
+    old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    assert old in LABELS_TOML
+    (tmp_path / "mine.toml").write_text(LABELS_TOML.replace(old, new, 1))
+    with pytest.raises(UserError, match=rf"mine\.toml: .*{message}"):
+        open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
+
+
+def test_ids_reach_65535_and_no_further(tmp_path: Path) -> None:
+    text = LABELS_TOML.replace('"colors"', '"ids"').replace('colors = ["#804081"]', "ids = [65535]")
+    (tmp_path / "mine.toml").write_text(text + "ids = [65536]\n")
+    with pytest.raises(UserError, match=r"mine\.toml: .*65536:1; ids are 0 to 65535"):
+        open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16"])
+def test_a_toml_file_of_any_editor_is_read(form: str, tmp_path: Path) -> None:
+    text = 'images = "i"\n[[classes]]\nname = "caf\u00e9"\n[[classes]]\nname = "b"\n'
+    (tmp_path / "mine.toml").write_bytes(text.encode(form))
+    make.save_image(tmp_path / "i" / "x.png", make.SIZE, 0)
+    dataset = open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train", labels="optional")
+    assert dataset.classes.names == ("caf\u00e9", "b")
+
+
+def test_a_toml_file_in_another_encoding_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes('images = "caf\u00e9"\n'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"mine\.toml cannot be read: it is no UTF-8 text\. Save it as UTF-8\.$"):
+        open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
+
+
+@pytest.mark.parametrize("ignore", ["", "ignore = []"])
+def test_an_id_of_255_that_a_class_names_is_that_class(ignore: str, tmp_path: Path) -> None:
+    classes = '[[classes]]\nname = "rest"\nids = [0]\n[[classes]]\nname = "car"\nids = [255]\n'
+    (tmp_path / "mine.toml").write_text(f'images = "images"\nlabels = "labels"\n{ignore}\n{classes}')
+    written = make.write_folder(tmp_path, ["x"], (0, 255))
+    dataset = open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
+    np.testing.assert_array_equal(dataset.load_label(dataset.samples[0]), written["x"] == 255)
+
+
+def test_a_palette_on_the_command_line_reads_colour_masks(tmp_path: Path) -> None:
+    make.save_image(tmp_path / "images" / "x.jpg", (2, 2), 0)
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.array([[[128, 64, 128], [10, 11, 12]]] * 2, np.uint8)).save(tmp_path / "labels" / "x.png")
+    config = _spec("folder", images="images", labels="labels", class_names=("road", "rest"))
+    with pytest.raises(UserError, match="Give each class its `color"):
+        dataset = open_dataset(config, tmp_path, "train")
+        dataset.load_label(dataset.samples[0])
+    dataset = open_dataset(replace(config, palette=("#804080", "#0a0b0c")), tmp_path, "train")
+    np.testing.assert_array_equal(dataset.load_label(dataset.samples[0]), [[0, 1], [0, 1]])

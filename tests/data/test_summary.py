@@ -115,3 +115,12 @@ def test_a_class_of_validation_that_no_training_label_holds_stops_a_run_with_a_s
     with pytest.raises(UserError, match="Validation asks for sky.*--data.accept missing-class"):
         say(config(root))
     assert say(config(root, accept=("missing-class",)))[-1].startswith("no training label has sky")
+
+
+def test_255_that_a_class_names_is_a_class(root: Path) -> None:
+    write(root / "source", "train", [label(0, 0, 255)] * 2)
+    write(root / "target", "train", [label(0, 0, 255)] * 3)
+    write(root / "target", "val", [label(0, 0, 255)])
+    id_map = ("0:0", "255:1")
+    lines = say(config(root, names=("ground", "car"), id_map=id_map, labeled_count=1))
+    assert lines[0].endswith("0.0% of their pixels are ignored") and not any("alone" in line for line in lines)

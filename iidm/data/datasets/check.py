@@ -18,16 +18,19 @@ from ..files.common import Progress, first_few
 from ..files.reading import too_large
 from ..prepared.folder import check_length
 from .dataset import Dataset, Domains, training_size
+from .problems import Problem, told_once
 from .summary import summarize
 
 SAMPLED_LABELS = 32
 """Labels of each set that are decoded whole, evenly spaced."""
 SHOWN_PROBLEMS = 5
-"""Bad files that the error names."""
+"""Kinds of fault that the error tells."""
 
 _TAIL_BYTES = 4096
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """The last bytes of a whole file; others may follow. A JPEG's pixel data never holds 0xff 0xd9."""
+_LABEL_FORMATS = ("BMP", "TIFF")
+"""Further formats of labels; their ends say nothing, so they are decoded."""
 _IMAGE_MODES = ("RGB", "RGBA", "L", "P")
 
 
@@ -37,6 +40,8 @@ class _Report:
 
     file: Path
     """The one that was looked at last: the damaged one, if there are problems."""
+    files: tuple[Path, ...] = ()
+    """Image and label."""
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     """(H, W) of the image on disk."""
@@ -86,7 +91,7 @@ def check_domains(
         jobs: threads; default: four per core, as most of the time is spent waiting for the disk.
 
     Raises:
-        UserError: one for all bad files; it names up to `SHOWN_PROBLEMS` of them and how many there are.
+        UserError: one for all bad files; it tells up to `SHOWN_PROBLEMS` kinds of fault and how many files have each.
     """
     sets = {
         "source": domains.source,
@@ -102,13 +107,16 @@ def check_domains(
     bad = [(stream, report) for stream, found in reports.items() for report in found if report.problems]
     skipped = [(stream, report) for stream, report in bad if skip_damaged and stream != "val"]
     fatal = [(stream, report) for stream, report in bad if not skip_damaged or stream == "val"]
-    problems = [f"{stream}: {problem}" for stream, report in fatal for problem in report.problems]
+    problems = [
+        Problem(stream, report.file, report.files, problem) for stream, report in fatal for problem in report.problems
+    ]
     if problems:
+        advice = (
+            "Copy or download them again, or leave" if any(p.is_damage for p in problems) else "Mend them, or leave"
+        )
         raise UserError(
-            f"The data check found {len(problems)} bad file{'s' if len(problems) > 1 else ''}. "
-            + "; ".join(problems[:SHOWN_PROBLEMS])
-            + (f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else "")
-            + ". Copy or download them again, or leave them out with a list of names (--data.source-list,"
+            f"The data check found {len(problems)} bad file{'s' if len(problems) > 1 else ''}."
+            f" {told_once(problems, SHOWN_PROBLEMS)}. {advice} them out with a list of names (--data.source-list,"
             " --data.labeled-list, --data.unlabeled-list, --data.val-list), or with --data.skip-damaged."
         )
     notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
@@ -138,7 +146,7 @@ def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:
 
 
 def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_label: bool) -> _Report:
-    report = _Report(sample.image)
+    report = _Report(sample.image, (sample.image,) if sample.label is None else (sample.image, sample.label))
     try:
         report.size = _check_image(dataset, sample, decode_image)
         if sample.label is not None:
@@ -181,11 +189,11 @@ def _check_file(path: Path, what: str, decode: bool) -> tuple[int, int]:
             file.seek(0)
             with Image.open(file) as image:
                 end = _ENDS.get(image.format or "")
-                if end is None:
+                if end is None and not (what == "label" and image.format in _LABEL_FORMATS):
                     raise UserError(f"{what} {path} is {image.format}; needed is PNG or JPEG")
                 if what == "image" and image.mode not in _IMAGE_MODES:
                     raise UserError(f"image {path} has mode {image.mode}; needed are 8-bit colours or gray")
-                if decode or end not in tail:
+                if decode or end is None or end not in tail:
                     image.load()
                 return image.height, image.width
     except FileNotFoundError:

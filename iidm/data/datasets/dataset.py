@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,10 +13,13 @@ from PIL import Image
 
 from ...config import DatasetConfig
 from ...types import ClassSet, Sample, UserError
-from ..files.common import first_few
-from ..files.listing import IMAGE_ENDINGS, LABEL_ENDINGS, Listing, list_files
+from ..files.common import Progress, first_few
+from ..files.listing import IMAGE_ENDINGS, Listing, list_files
 from ..files.reading import Encoded, read_bytes, too_large
-from ..labels.encodings import LabelEncoding
+from ..labels.annotations import draw_labels
+from ..labels.discovery import Found, find_labels
+from ..labels.encodings import LabelEncoding, drawn
+from ..labels.pictures import is_color_picture
 from ..prepared.folder import Prepared, is_prepared, open_prepared
 from ..specs.described import find_spec
 from ..specs.spec import DatasetSpec, SplitSpec
@@ -40,6 +43,8 @@ class Dataset:
     """Box (H, W) in pixels that a training image must fit into, aspect ratio kept; None: size on disk."""
     prepared: Prepared | None = None
     """The prepared folder that the samples lie in; None: they are as they were downloaded."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines for the start of a run on what of the labels was left aside."""
 
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
         """The same data set with other samples."""
@@ -119,8 +124,11 @@ def open_dataset(
     *,
     labels: Need = "all",
     classes: ClassSet | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
-    """List the images and labels of one split; no file of theirs is opened.
+    """List the images and labels of one split; no image of theirs is decoded.
+
+    Annotation files become label pictures in the cache folder when they are first met (labels/annotations.py).
 
     Labels without an image are left aside. Samples are sorted by name.
 
@@ -131,6 +139,7 @@ def open_dataset(
         split: `train` or `val`.
         labels: which images must have a label.
         classes: those of the run, where the data set's own are to be matched to them by name.
+        progress: called with (labels drawn from annotations, all).
 
     Raises:
         UserError: unknown spec, no class in common with `classes`, missing folder, no image, two images of one name,
@@ -142,7 +151,7 @@ def open_dataset(
     where, name, resize = split_folders(spec, config, split), f"{spec.name} ({split})", config.resize or spec.resize
     if root is not None and is_prepared(root):
         return _open_prepared(spec, where, root, name, labels, resize, split)
-    return open_split(spec, where, root, name, labels, resize)
+    return open_split(spec, where, root, name, labels, resize, progress)
 
 
 def open_split(
@@ -152,20 +161,26 @@ def open_split(
     name: str,
     labels: Need = "all",
     resize: tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """`open_dataset` for a spec at hand, folders without `{split}` that are as they were downloaded; `name` is what
     errors call it."""
     root = root or spec.root
     images = list_files(_folder(name, "image", where.images, root), IMAGE_ENDINGS, spec.image_suffix, name)
     images = _select(images, where, name)
+    found = None
     try:
-        label_paths = _labels(spec, where, root, name, images, labels)
+        found = _find_labels(spec, where, root, name, images)
     except UserError:
         if labels != "optional":
             raise
-        label_paths = {}
+    if found is None:
+        label_paths, encoding, notes = dict[str, Path](), spec.encoding, tuple[str, ...]()
+    else:
+        label_paths, encoding, notes = _read_labels(found, spec, images, progress)
+        _require_labels(spec, where, name, images, label_paths, labels)
     samples = tuple(Sample(n, path, label_paths.get(n)) for n, path in images.paths.items())
-    return Dataset(spec.name, spec.classes, samples, spec.encoding, resize or spec.resize)
+    return Dataset(spec.name, spec.classes, samples, encoding, resize or spec.resize, notes=notes)
 
 
 def _open_prepared(
@@ -187,22 +202,50 @@ def _open_prepared(
     return Dataset(spec.name, spec.classes, tuple(samples), spec.encoding, resize, prepared)
 
 
-def _labels(
-    spec: DatasetSpec, where: SplitSpec, root: Path | None, name: str, images: Listing, need: Need
-) -> dict[str, Path]:
-    """Name -> label; those without an image are among them."""
+def _find_labels(spec: DatasetSpec, where: SplitSpec, root: Path | None, name: str, images: Listing) -> Found:
     if not where.labels:
         raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
-    folder = _folder(name, "label", where.labels, root)
-    found = list_files(folder, LABEL_ENDINGS, spec.label_suffix, name).paths
-    missing = [n for n in images.paths if n not in found]
+    place = _folder(name, "label", where.labels, root)
+    return find_labels(place, spec.encoding, images.paths, spec.label_suffix, name)
+
+
+def _read_labels(
+    found: Found, spec: DatasetSpec, images: Listing, progress: Progress | None
+) -> tuple[dict[str, Path], LabelEncoding, tuple[str, ...]]:
+    """Name -> label picture (those without an image are among them), how they are read, and notes."""
+    encoding = spec.encoding
+    if found.annotations is not None:
+        if not encoding.class_names:  # a data set known by name
+            names = spec.classes.names
+            encoding = replace(encoding, names=tuple((n, k) for k, n in enumerate(names)), class_names=names)
+        own = Dataset(spec.name, spec.classes, (), encoding)
+        drawn_labels = draw_labels(
+            found.annotations,
+            found.files,
+            images.paths,
+            encoding,
+            lambda path: own.image_size(Sample(path.name, path, None)),
+            progress=progress,
+        )
+        return drawn_labels.paths, drawn(encoding), drawn_labels.notes
+    assert not isinstance(found.files, Path)
+    if encoding.kind == "auto" and encoding.colors and found.files:
+        first = next(iter(found.files.values()))
+        encoding = replace(encoding, by="colors" if is_color_picture(first) else "ids")
+    return found.files, encoding, ()
+
+
+def _require_labels(
+    spec: DatasetSpec, where: SplitSpec, name: str, images: Listing, labels: Mapping[str, Path], need: Need
+) -> None:
+    missing = [n for n in images.paths if n not in labels]
     if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
         suffixes = f" with {spec.label_suffix} in place of {spec.image_suffix}" if spec.label_suffix else ""
         raise UserError(
-            f"{len(missing)} of {len(images.paths)} images of {name} have no label in {folder}:"
-            f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png."
+            f"{len(missing)} of {len(images.paths)} images of {name} have no label in {where.labels}:"
+            f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png; annotation files name"
+            " the image."
         )
-    return found
 
 
 def _may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:
@@ -237,7 +280,7 @@ def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
                 f"{name} needs the folder of the data set (--source-root or --target-root; iidm.prepare: --root)."
             )
         path = root.expanduser() / path
-    if path.is_dir():
+    if path.is_dir() or (what == "label" and path.is_file()):
         return path
     if root is not None and not root.expanduser().is_dir():
         raise UserError(f"The folder of {name} does not exist: {root}.")

@@ -12,7 +12,7 @@ from ..scenes import scenes_root, write_scenes
 from ..specs.described import find_spec
 from ..specs.known import SCENES_COUNTS, SCENES_SEED, SCENES_SIZE, SPECS
 from ..specs.spec import SplitSpec
-from .dataset import Dataset, Domains, fit_into, has_validation, open_dataset, open_split
+from .dataset import Dataset, Domains, Need, fit_into, has_validation, open_dataset, open_split
 from .splits import labeled_split, read_list, write_list
 from .subset import nearest_subset
 
@@ -28,7 +28,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
 
     Args:
         scenes_cache: where the built-in scenes are written when no root is given; default: the cache folder.
-        progress: called with (scenes written, all) while a domain of them is drawn.
+        progress: called with (drawn, all) while scenes, or labels of annotation files, are drawn.
 
     Raises:
         UserError: what `open_dataset` and `nearest_subset` raise; source and target have classes that the other
@@ -37,7 +37,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
     data = config.data
     target_root = config.target_root or builtin_root(data.target, scenes_cache, progress)
     classes = target_classes(config)
-    val = open_validation(config, target_root=target_root)
+    val = open_validation(config, target_root=target_root, progress=progress)
     notes: list[str] = []
     source = None
     reads = streams_of(config)
@@ -46,7 +46,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
             raise UserError(_NO_SOURCE)
         source_root = config.source_root or builtin_root(data.source, scenes_cache, progress)
         notes += _class_notes(data, find_spec(data.source).classes, classes)
-        source = open_dataset(data.source, source_root, "train", classes=classes)
+        source = open_dataset(data.source, source_root, "train", classes=classes, progress=progress)
         if data.source_list is not None:
             source = _listed(source, data.source_list)
     whole_source = source if data.source_subset is not None else None
@@ -58,7 +58,8 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
             raise UserError(_NO_LABELED_FOR_SUBSET)
     labeled = unlabeled = plain_target = None
     if needs_labeled or needs_unlabeled or whole_source is not None:
-        target = open_dataset(data.target, target_root, "train", labels="some" if needs_labeled else "optional")
+        need: Need = "some" if needs_labeled else "optional"
+        target = open_dataset(data.target, target_root, "train", labels=need, progress=progress)
         target = _without(target, val)
         labeled, unlabeled = _divide(target, data, needs_labeled)
         plain_target = _together(labeled, unlabeled)
@@ -67,6 +68,8 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
             notes.append(note)
     elif config.eval.statistics == "target":
         plain_target = open_plain_target(config, target_root=target_root)
+    opened = [dataset for dataset in (source, labeled, val) if dataset is not None]
+    notes += tuple(dict.fromkeys(note for dataset in opened for note in dataset.notes))
     return Domains(
         classes=classes,
         source=source,
@@ -94,21 +97,24 @@ def open_plain_target(config: Config, *, target_root: Path | None = None) -> Dat
     return _together(*_divide(target, config.data, needs_labeled=False))
 
 
-def open_validation(config: Config, *, target_root: Path | None = None) -> Dataset | None:
+def open_validation(
+    config: Config, *, target_root: Path | None = None, progress: Progress | None = None
+) -> Dataset | None:
     """The validation images of the target, or those of them that `data.val_list` names; labeled training images where
     `data.val_count` asks for them or there is no validation split. None: nothing validates.
 
     Args:
         target_root: where the target lies, in place of the configured folder.
+        progress: called with (labels drawn from annotations, all).
     """
     data = config.data
     root = target_root or config.target_root or builtin_root(data.target)
     if data.val_count is None and has_validation(data.target):
-        val = open_dataset(data.target, root, "val")
+        val = open_dataset(data.target, root, "val", progress=progress)
         return val if data.val_list is None else _listed(val, data.val_list)
     if data.val_count is None and data.val_list is None:
         return None
-    target = open_dataset(data.target, root, "train", labels="some")
+    target = open_dataset(data.target, root, "train", labels="some", progress=progress)
     target = target.with_samples(sample for sample in target.samples if sample.label is not None)
     return _held_out(target, data) if data.val_list is None else _listed(target, data.val_list)
 
@@ -156,12 +162,15 @@ def _validation_notes(data: DataConfig, val: Dataset | None) -> list[str]:
 
 
 def open_folder(config: Config, images: Path, labels: Path) -> Dataset:
-    """Any labeled images, their labels in the ids that the target's labels have on disk.
+    """Any labeled images, their labels in the ids, colours or names that the target's labels have on disk.
+
+    `labels` is a folder or an annotation file, of another kind than the run's perhaps.
 
     Files are matched by name, without the target's suffixes (`_leftImg8bit`, ...) where an image has them
     and as they are where none has.
     """
     spec = find_spec(config.data.target)
+    spec = replace(spec, encoding=spec.encoding.of_any_place())
     if not any(images.rglob(f"*{spec.image_suffix}.*")):
         spec = replace(spec, image_suffix="", label_suffix="")
     where = SplitSpec(str(images.absolute()), str(labels.absolute()))

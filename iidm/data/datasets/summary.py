@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from ...config import DataConfig, Mistake
 from ...types import IGNORE_INDEX, ClassSet, UserError
 from ..files.common import Progress, first_few
-from ..labels.encodings import read_ids
+from ..labels.encodings import ANNOTATION_KINDS, read_ids
+from ..labels.pictures import PictureKind
 from .dataset import Dataset, Domains
 from .statistics import label_pixel_counts
 
@@ -130,15 +132,16 @@ def refuse(found: Mapping[Mistake, str], accept: Iterable[Mistake]) -> None:
 
 
 def peek_ids(dataset: Dataset) -> Counter[int]:
-    """Pixels of each id on disk in some labels; empty where the labels are prepared (train ids) or cannot be read."""
+    """Pixels of each id on disk in some labels; empty where labels are prepared or have colours or names, not ids."""
     counts: Counter[int] = Counter()
-    if dataset.prepared is not None:
+    kind = dataset.encoding.kind
+    if dataset.prepared is not None or dataset.encoding.by != "ids" or kind in ANNOTATION_KINDS:
         return counts
     step = max(1, len(dataset.samples) // PEEKED_LABELS)
     for sample in dataset.samples[::step][:PEEKED_LABELS]:
         if sample.label is not None:
             try:
-                ids, pixels = np.unique(read_ids(sample.label, dataset.encoding.kind), return_counts=True)
+                ids, pixels = np.unique(read_ids(sample.label, cast(PictureKind, kind)), return_counts=True)
             except UserError:
                 continue
             counts.update(dict(zip(ids.tolist(), pixels.tolist(), strict=True)))

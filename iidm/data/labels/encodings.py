@@ -1,52 +1,69 @@
-"""How the bytes of a label file become train ids.
+"""How labels become train ids.
 
-Every public data set writes class ids in its own way: 8-bit gray (Cityscapes), palette indices (GTA5), the
-red channel of a 16-bit PNG (SYNTHIA). A reader that guesses turns a palette into colours or a 16-bit id into
-0; here each form is named, and an id that the data set does not have is an error.
+Every public data set and tool writes classes in its own way: 8-bit gray ids (Cityscapes), palette indices (GTA5), the
+red channel of a 16-bit PNG (SYNTHIA), colours (CVAT, VOC), named outlines (COCO, LabelMe). A reader that guesses turns
+a palette into colours or a 16-bit id into 0; here each form is named, and an id, a colour or a name that the data set
+does not have is an error.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...types import IGNORE_INDEX, UserError
-from ..files.reading import too_large
+from .colors import color_text, look_up, unknown_colors
+from .pictures import Picture, PictureKind, read_ids, read_picture
 
-Kind = Literal["gray8", "palette", "red16", "auto"]
+__all__ = ["ANNOTATION_KINDS", "Kind", "LabelEncoding", "encoding", "merged", "read_ids"]
 
-_ACCEPTED = {"gray8": ("L", "1"), "palette": ("P",), "red16": ("RGB", "RGBA"), "auto": ("L", "1", "P")}
-_WANTED = {
-    "gray8": "8-bit gray with one id a pixel",
-    "palette": "a palette PNG whose indices are the ids",
-    "red16": "a 16-bit RGB PNG with the id in its red channel",
-    "auto": "8-bit gray or a palette PNG whose values are the ids",
-}
-_GRAY_SCALE = {"L;2": 85, "L;4": 17}
-"""Pillow stretches 2- and 4-bit gray to 0..255; ids are the value divided by this."""
+AnnotationKind = Literal["coco", "labelme", "cvat", "cityscapes-polygons"]
+Kind = Literal[PictureKind, AnnotationKind]
+
+ANNOTATION_KINDS: tuple[AnnotationKind, ...] = ("coco", "labelme", "cvat", "cityscapes-polygons")
+"""Kinds of which the labels are drawn from outlines, not read from pictures."""
+
+Table = tuple[tuple[int, int], ...]
+"""Pairs (id or packed colour, train id)."""
+
 _UNKNOWN = -1
+_WIDE = ("red16", "ids", "auto")
+"""Kinds whose ids reach 65535."""
+_COLOR_KEY, _NAME_KEY = 1 << 32, 1 << 48
+"""What sets colours and names apart from ids in `LabelEncoding.keys`."""
 
 
 @dataclass(frozen=True)
 class LabelEncoding:
-    """How a label file is read, and which id on disk is which train id."""
+    """How a label file is read, and which id, colour or name on disk is which train id."""
 
     kind: Kind
-    """`gray8`: 8-bit gray; `palette`: indices of a palette PNG; `red16`: the red channel of a 16-bit RGB PNG;
-    `auto`: gray or palette, whichever the file is. RGB labels are refused."""
-    train_ids: tuple[tuple[int, int], ...]
+    """`gray8`: 8-bit gray; `palette`: indices of a palette PNG; `red16`: the red channel of a 16-bit RGB PNG; `ids`:
+    gray of 8 or 16 bits or palette, whichever the file is; `colors`: the colours of any picture; `auto`: ids, or
+    colours where the file is RGB; or one of `ANNOTATION_KINDS`."""
+    train_ids: Table
     """(id on disk, train id) of every id that may occur; 255 is ignored. Any other id is an error."""
+    colors: Table = ()
+    """(packed colour, train id) of every colour that may occur in a picture that is read by colour."""
+    names: tuple[tuple[str, int], ...] = ()
+    """(name, train id) of every name that may occur in annotation files."""
+    unlabeled: int = IGNORE_INDEX
+    """Train id of pixels without any annotation."""
+    class_names: tuple[str, ...] = ()
+    """For messages."""
+    by: Literal["ids", "colors", "names"] = "ids"
+    """By which of the three tables the labels of a data set at hand are read."""
 
     def __post_init__(self) -> None:
         ids = [i for i, _ in self.train_ids]
-        top = 65535 if self.kind == "red16" else 255
+        top = 65535 if self.kind in _WIDE else 255
         if len(set(ids)) != len(ids):
             double = next(i for i in ids if ids.count(i) > 1)
             raise UserError(f"The id map names id {double} more than once.")
@@ -57,7 +74,7 @@ class LabelEncoding:
     @cached_property
     def lookup(self) -> NDArray[np.int16]:
         """int16 [256] or [65536]: train id of each id on disk, -1 where there is none."""
-        table = np.full(65536 if self.kind == "red16" else 256, _UNKNOWN, np.int16)
+        table = np.full(65536 if self.kind in _WIDE else 256, _UNKNOWN, np.int16)
         for i, train_id in self.train_ids:
             table[i] = train_id
         return table
@@ -67,20 +84,53 @@ class LabelEncoding:
         """Every id that may occur on disk, sorted."""
         return tuple(sorted(i for i, _ in self.train_ids))
 
+    @property
+    def _has_colors(self) -> bool:
+        return any(train_id != IGNORE_INDEX for _, train_id in self.colors)
+
+    @property
+    def keys(self) -> Table:
+        """What the labels at hand are told apart by, as numbers: ids, colours or names with their train ids.
+
+        A prepared folder keeps them, so that it serves every data set whose classes can be told from it.
+        """
+        return self._keys(self.by)
+
+    def keys_like(self, stored: Iterable[tuple[int, int]]) -> Table:
+        """The keys of the same kind as those that a prepared folder keeps."""
+        top = max((i for i, _ in stored), default=0)
+        return self._keys("names" if top >= _NAME_KEY else "colors" if top >= _COLOR_KEY else "ids")
+
+    def _keys(self, by: str) -> Table:
+        if by == "colors":
+            return tuple((_COLOR_KEY | color, t) for color, t in self.colors)
+        if by == "names":
+            return tuple((_name_key(name), t) for name, t in (*self.names, ("", self.unlabeled)))
+        return self.train_ids
+
+    def of_any_place(self) -> LabelEncoding:
+        """The same classes, for labels that lie elsewhere and may be of another kind than these annotations."""
+        return replace(self, kind="auto") if self.kind in ANNOTATION_KINDS else self
+
     def read(self, path: Path) -> NDArray[np.uint8]:
-        """Read one label file.
+        """Read one label picture.
 
         Returns:
             uint8 [H,W] train ids at the size on disk, 255 ignored.
 
         Raises:
-            UserError: the file cannot be read, has another form, or holds an id that the encoding does not
-                name.
+            UserError: the file cannot be read, has another form, or holds an id or a colour that the encoding does
+                not name.
         """
-        ids = read_ids(path, self.kind)
-        train_ids = np.take(self.lookup, ids)
+        assert self.kind not in ANNOTATION_KINDS, "annotations are drawn into pictures first"
+        picture = read_picture(path, self.kind, has_colors=self._has_colors)  # type: ignore[arg-type]
+        if picture.is_color:
+            return self._by_color(path, picture.values)
+        train_ids = np.take(self.lookup, picture.values)
+        if self.kind == "auto" and picture.palette is not None and self.colors:
+            self._require_one_meaning(path, picture)
         if train_ids.size and train_ids.min() < 0:
-            unknown = np.unique(ids[train_ids < 0])
+            unknown = np.unique(picture.values[train_ids < 0])
             shown = ", ".join(str(i) for i in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
             raise UserError(
                 f"Label {path} holds ids that its data set does not name: {shown} (known:"
@@ -89,6 +139,39 @@ class LabelEncoding:
             )
         return train_ids.astype(np.uint8)
 
+    def _by_color(self, path: Path, colors: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        table = dict(self.colors)
+        train_ids = look_up(colors, table)
+        missing = train_ids < 0
+        if missing.any():
+            raise unknown_colors(path, colors, missing, table, dict(enumerate(self.class_names)))
+        return train_ids.astype(np.uint8)
+
+    def _require_one_meaning(self, path: Path, picture: Picture) -> None:
+        """Raise UserError where a palette's colours are all classes', but not those of their indices.
+
+        Programs that shrink pictures turn colours into a palette with indices in any order: such a label has valid
+        ids that mean nothing.
+        """
+        assert picture.palette is not None
+        used = np.flatnonzero(np.bincount(picture.values.ravel(), minlength=256))
+        if not len(used) or used[-1] >= len(picture.palette):
+            return
+        by_color, by_id = look_up(picture.palette[used], dict(self.colors)), self.lookup[used]
+        if (by_color < 0).any() or (by_color == by_id).all():
+            return
+        at = int(np.flatnonzero(by_color != by_id)[0])
+        raise UserError(
+            f"Label {path} is a palette picture whose indices and colours are different classes: index {used[at]} is"
+            f" {self._called(int(by_id[at]))}, but its colour {color_text(int(picture.palette[used[at]]))} is"
+            f' {self._called(int(by_color[at]))}. Say which counts: label_kind = "ids" or label_kind = "colors".'
+        )
+
+    def _called(self, train_id: int) -> str:
+        if train_id < 0:
+            return "no class"
+        return repr(self.class_names[train_id]) if train_id < len(self.class_names) else "ignored"
+
 
 def encoding(kind: Kind, train_ids: Mapping[int, int], ignored: Iterable[int] = ()) -> LabelEncoding:
     """The encoding of a map id -> train id; `ignored` ids are those that become 255 beside it."""
@@ -96,67 +179,36 @@ def encoding(kind: Kind, train_ids: Mapping[int, int], ignored: Iterable[int] = 
     return LabelEncoding(kind, tuple(sorted(table.items())))
 
 
-def merged(base: LabelEncoding, train_ids: Mapping[int, int]) -> LabelEncoding:
-    """`base` followed by a map of its train ids to others; those that the map does not name become 255."""
-    return LabelEncoding(base.kind, tuple((i, train_ids.get(t, IGNORE_INDEX)) for i, t in base.train_ids))
+def merged(
+    base: LabelEncoding, train_ids: Mapping[int, int], class_names: tuple[str, ...] | None = None
+) -> LabelEncoding:
+    """`base` followed by a map of its train ids to others; those that the map does not name become 255.
 
-
-def read_ids(path: Path, kind: Kind) -> NDArray[Any]:
-    """The ids of a label file, uint8 or uint16 [H,W]. Raises UserError for another form than `kind`."""
-    try:
-        with Image.open(path) as image:
-            _require_form(path, image, kind)
-            if kind == "red16":
-                return _red_channel(path, image)
-            scale = _GRAY_SCALE.get(_rawmode(image), 1)
-            ids = np.asarray(image).astype(np.uint8, copy=False)
-            return ids // np.uint8(scale) if scale > 1 else ids
-    except FileNotFoundError:
-        raise UserError(f"Label {path} does not exist.") from None
-    except Image.DecompressionBombError:
-        raise too_large("Label", path) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"Label {path} cannot be read ({error}). Copy or download it again.") from None
-
-
-def _rawmode(image: Image.Image) -> str:
-    """Pillow's name for the layout of the pixels in the file."""
-    tiles = getattr(image, "tile", None)
-    args = tiles[0][3] if tiles else ""
-    return args if isinstance(args, str) else ""
-
-
-def _require_form(path: Path, image: Image.Image, kind: Kind) -> None:
-    if image.format == "JPEG":
-        raise UserError(f"Label {path} is a JPEG, which changes ids when it is saved. Labels must be PNG.")
-    is_right = image.mode in _ACCEPTED[kind]
-    if kind == "red16":
-        is_right = is_right and _rawmode(image).endswith(";16B")
-    if is_right:
-        return
-    have = f"{_rawmode(image) or image.mode} (mode {image.mode})"
-    advice = "Give the right data set, or write the ids as 8-bit gray."
-    if image.mode in ("RGB", "RGBA") and kind != "red16":
-        advice = "Colours are not ids: write the class ids as 8-bit gray."
-    raise UserError(f"Label {path} is {have}; needed is {_WANTED[kind]}. {advice}")
-
-
-def _red_channel(path: Path, image: Image.Image) -> NDArray[np.uint16]:
-    """Both bytes of the red channel of a 16-bit RGB PNG.
-
-    Pillow keeps one byte of each 16-bit sample: the high one, as PNG is big-endian. Reading the same bytes as
-    little-endian keeps the other one, so two exact reads give the 16 bits (about 9 ms for 1280x760) without a
-    second image library. tests/data/test_encodings.py holds it to files of known content.
+    Args:
+        class_names: of the train ids that come out; None: they keep their names.
     """
-    with Image.open(path) as low_image:
-        codec, extents, offset, rawmode = low_image.tile[0]
-        make_tile = getattr(type(low_image.tile[0]), "_make", tuple)
-        low_image.tile = [make_tile((codec, extents, offset, rawmode[:-1] + "L"))]
-        low = np.asarray(low_image.getchannel(0))
-    high = image.getchannel(0)
-    if high.getextrema() == (0, 0):
-        return low.astype(np.uint16)
-    return (np.asarray(high).astype(np.uint16) << 8) | low
+
+    def to(train_id: int) -> int:
+        return train_ids.get(train_id, IGNORE_INDEX)
+
+    return replace(
+        base,
+        train_ids=tuple((i, to(t)) for i, t in base.train_ids),
+        colors=tuple((color, to(t)) for color, t in base.colors),
+        names=tuple((name, to(t)) for name, t in base.names),
+        unlabeled=to(base.unlabeled),
+        class_names=base.class_names if class_names is None else class_names,
+    )
+
+
+def drawn(base: LabelEncoding) -> LabelEncoding:
+    """The encoding of label pictures that were drawn from annotations by `base`: gray train ids."""
+    ids = (*range(len(base.class_names)), IGNORE_INDEX)
+    return replace(base, kind="gray8", train_ids=tuple((i, i) for i in ids), by="names")
+
+
+def _name_key(name: str) -> int:
+    return _NAME_KEY | int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
 
 
 def _ranges(ids: tuple[int, ...]) -> str:

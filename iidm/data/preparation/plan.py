@@ -73,8 +73,9 @@ def make_plan(
     *,
     image_format: ImageFormat = "raw",
     splits: Sequence[Split] | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
-    """Find out what is to be done; writes nothing.
+    """Find out what is to be done; writes nothing but, in the cache, labels drawn from annotation files.
 
     Args:
         config: the data set, as a run names it.
@@ -82,6 +83,7 @@ def make_plan(
         out: the folder to write, new, empty, or an earlier preparation of the same data set.
         image_format: `raw`, `jpeg` or `png`.
         splits: which; None: all that the data set has.
+        progress: called with (labels drawn from annotations, all).
 
     Raises:
         UserError: what `open_dataset` raises; `out` holds something else, or a preparation with other settings.
@@ -91,12 +93,15 @@ def make_plan(
     if is_prepared(root):
         raise UserError(f"{root} is a prepared folder already. Give --root the data set as it was downloaded.")
     labels = {split: "optional" if spec.partial_labels and split == "train" else "all" for split in wanted}
-    datasets = {split: open_dataset(config, root, split, labels=labels[split]) for split in wanted}  # type: ignore[arg-type]
+    datasets = {
+        split: open_dataset(config, root, split, labels=labels[split], progress=progress)  # type: ignore[arg-type]
+        for split in wanted
+    }
     first = datasets[wanted[0]]
     manifest = Manifest(
         dataset=spec.name,
         classes=first.classes.names,
-        train_ids=first.encoding.train_ids,
+        train_ids=first.encoding.keys,
         resize=first.resize,
         format=image_format,
         splits={split: split_folders(spec, config, split) for split in wanted},

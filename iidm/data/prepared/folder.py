@@ -94,7 +94,7 @@ class Manifest:
     dataset: str
     classes: tuple[str, ...]
     train_ids: tuple[tuple[int, int], ...]
-    """(id on disk, train id), as in the encoding that the labels were read by."""
+    """(id, colour or name on disk, train id), as `keys` of the encoding that the labels were read by."""
     resize: tuple[int, int] | None
     format: ImageFormat
     splits: Mapping[str, SplitSpec]
@@ -334,7 +334,7 @@ def _relabel(
 
     Raises UserError where a stored train id stands for ids that the run tells apart.
     """
-    stored, wanted = dict(manifest.train_ids), dict(encoding.train_ids)
+    stored, wanted = dict(manifest.train_ids), dict(encoding.keys_like(manifest.train_ids))
     table = {IGNORE_INDEX: IGNORE_INDEX}
     for i in stored.keys() | wanted.keys():
         before, after = stored.get(i, IGNORE_INDEX), wanted.get(i, IGNORE_INDEX)

@@ -67,4 +67,8 @@ class DatasetSpec:
                 f"Classes are matched by name, and {self.name} has none that the target has. {self.name}:"
                 f" {', '.join(self.classes.names)}. Target: {', '.join(classes.names)}."
             )
-        return replace(self, classes=classes, encoding=merged(self.encoding, train_ids))
+        return replace(
+            self,
+            classes=classes,
+            encoding=merged(self.encoding, train_ids, classes.names if self.encoding.class_names else None),
+        )

@@ -1,0 +1,72 @@
+"""Which annotated image is which file: annotation files name images with other folders and endings than the disk."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from ...types import UserError
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+
+
+def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> dict[str, int]:
+    """Sample name -> place of its image in `file_names`, by the end of the path.
+
+    Endings of pictures do not count. `drive/0001.jpg` is the image drive/0001.png of any folder; where several fit,
+    the one that shares most folders is meant.
+
+    Args:
+        file_names: as the annotation file says.
+        images: sample name -> image.
+        where: the annotation file, for errors.
+
+    Raises:
+        UserError: an image fits two entries of the file equally, or an entry two images.
+    """
+    by_stem: dict[str, list[int]] = defaultdict(list)
+    parts = [_parts(name) for name in file_names]
+    for place, path in enumerate(parts):
+        by_stem[path[-1]].append(place)
+    found: dict[str, int] = {}
+    users: dict[int, str] = {}
+    for name, image in images.items():
+        whole, short = _parts(image.absolute().as_posix()), len(PurePosixPath(name).parts)
+        fits = [(_common(parts[p], whole), p) for p in by_stem.get(whole[-1], ())]
+        fits = sorted(((n, p) for n, p in fits if n >= min(len(parts[p]), short)), reverse=True)
+        if not fits:
+            continue
+        if len(fits) > 1 and fits[0][0] == fits[1][0]:
+            raise UserError(
+                f"{where} has two entries that may be image {image}: {file_names[fits[1][1]]!r} and"
+                f" {file_names[fits[0][1]]!r}. Give the images the folders that the file names."
+            )
+        place = fits[0][1]
+        if place in users:
+            raise UserError(
+                f"{where} has one entry {file_names[place]!r}, which fits two images:"
+                f" {images[users[place]]} and {image}."
+                " Give them other names, or name the folder of the images more closely."
+            )
+        users[place] = name
+        found[name] = place
+    return found
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """Folders and stem; one form of accented letters, as disks and files differ in it."""
+    pure = PurePosixPath(unicodedata.normalize("NFC", path.replace("\\", "/")))
+    name = pure.name[: -len(pure.suffix)] if pure.suffix.lower() in _ENDINGS else pure.name
+    return (*(part for part in pure.parts[:-1] if part not in ("/", ".", "..")), name)
+
+
+def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """How many parts at the end are the same."""
+    count = 0
+    for a, b in zip(reversed(one), reversed(other), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

@@ -1,0 +1,203 @@
+"""Data sets that a TOML file describes.
+
+Such a file, `my-camera.toml`:
+
+    # {split} is train or val; below --target-root, or below this file's folder
+    images = "images/{split}"
+    # label pictures (<name>.png for each <name>.png or .jpg, subfolders are fine), a folder of LabelMe or Cityscapes
+    # JSON files, a COCO .json file or a CVAT .xml file
+    labels = "labels/{split}"
+    # only where the validation folders do not follow {split}
+    val_images = "night/images"
+    val_labels = "night/labels"
+    # only where file names differ at their end: 0001_rgb.jpg, 0001_ids.png
+    image_suffix = "_rgb"
+    label_suffix = "_ids"
+    # box (H, W) that an image must fit into for training; default: size on disk
+    resize = [512, 1024]
+    # default: "auto", whatever lies there; else "ids", "colors", "coco", "labelme", "cvat", "cityscapes-polygons"
+    label_kind = "ids"
+    # what no loss and no metric counts: ids on disk (default: [255]), colours, names in annotation files
+    ignore = [0, 255]
+    ignore_colors = ["#000000"]
+    ignore_names = ["unsure"]
+    # what pixels without any annotation are; default: the class `background` where there is one, else "ignore"
+    unlabeled = "ignore"
+
+    [[classes]]                      # in the order of the network's outputs
+    name = "road"
+    color = "#804080"                # in label pictures and in ours; default: a generated one, for ours
+    ids = [7, 9]                     # ids on disk that are this class; default: its position, 0 for the first
+    colors = ["#804081"]             # further colours in label pictures
+    names = ["road", "lane"]         # names in annotation files; default: its name
+
+An id, a colour or a name on disk that neither a class nor what is ignored names is an error when the label is read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...config import unknown_name
+from ...types import IGNORE_INDEX, UserError
+from ..labels.encodings import ANNOTATION_KINDS, Kind
+from .class_table import ClassEntry, Ignored, class_set, label_table
+from .spec import DatasetSpec, SplitSpec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+LABEL_KINDS: tuple[Kind, ...] = ("auto", "ids", "colors", *ANNOTATION_KINDS)
+
+_NUMBERS, _TEXTS = "a list of whole numbers", "a list of texts"
+_KEYS: dict[str, str] = {
+    "images": "text",
+    "labels": "text",
+    "val_images": "text",
+    "val_labels": "text",
+    "image_suffix": "text",
+    "label_suffix": "text",
+    "resize": _NUMBERS,
+    "label_kind": "text",
+    "ignore": _NUMBERS,
+    "ignore_colors": _TEXTS,
+    "ignore_names": _TEXTS,
+    "unlabeled": "text",
+    "classes": "[[classes]] tables",
+}
+_CLASS_KEYS: dict[str, str] = {
+    "name": "text",
+    "color": "text",
+    "ids": _NUMBERS,
+    "colors": _TEXTS,
+    "names": _TEXTS,
+}
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_toml(path: Path) -> DatasetSpec:
+    """The data set that a TOML file describes (form: head of this file).
+
+    Raises:
+        UserError: no such file, no TOML, an unknown or missing key, a value of another kind, an id, a colour or a name
+            given twice.
+    """
+    table = _parse(path)
+    _check_keys(path, table, _KEYS, "key")
+    for key in ("images", "classes"):
+        if key not in table:
+            raise UserError(f"Data set file {path} lacks {key!r}.")
+    for entry in table["classes"]:
+        _check_keys(path, entry, _CLASS_KEYS, "key of [[classes]]")
+        if "name" not in entry:
+            raise UserError(f"Data set file {path}: each [[classes]] needs a name.")
+    try:
+        entries = _entries(table["classes"])
+        classes = class_set(entries)
+        label_encoding = label_table(entries, _ignored(table, entries), _kind(table), table.get("unlabeled"))
+        resize = _resize(table.get("resize"))
+    except UserError as error:
+        raise UserError(f"Data set file {path}: {error}") from None
+    train = SplitSpec(table["images"], table.get("labels"))
+    spec = DatasetSpec(
+        path.stem,
+        classes,
+        label_encoding,
+        train,
+        _val(table, train),
+        image_suffix=table.get("image_suffix", ""),
+        label_suffix=table.get("label_suffix", ""),
+        resize=resize,
+        partial_labels=True,
+    )
+    return replace(spec, root=path.resolve().parent)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    """The file's content; editors of some systems write UTF-16 or a byte order mark, both are read."""
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+        return tomllib.loads(text)
+    except FileNotFoundError:
+        raise UserError(f"There is no data set file {path}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"Data set file {path} cannot be read: it is no UTF-8 text. Save it as UTF-8.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"Data set file {path} cannot be read: {error}.") from None
+
+
+def _val(table: Mapping[str, Any], train: SplitSpec) -> SplitSpec | None:
+    """The validation folders: their own keys, or those of training where they follow {split}."""
+    images = table.get("val_images") or (train.images if "{split}" in train.images else None)
+    if images is None:
+        return None
+    return SplitSpec(images, table.get("val_labels") or (train.labels if "{split}" in (train.labels or "") else None))
+
+
+def _entries(classes: Sequence[Mapping[str, Any]]) -> list[ClassEntry]:
+    with_ids = [c["name"] for c in classes if "ids" in c]
+    if with_ids and len(with_ids) < len(classes):
+        without = next(c["name"] for c in classes if "ids" not in c)
+        raise UserError(
+            f"give `ids` to all classes or to none (then a class's id is its position): {with_ids[0]!r} has some,"
+            f" {without!r} has none."
+        )
+    return [
+        ClassEntry(
+            c["name"],
+            c.get("color", ""),
+            tuple(c.get("ids", [k])),
+            tuple(c.get("colors", ())),
+            tuple(c.get("names", ())),
+        )
+        for k, c in enumerate(classes)
+    ]
+
+
+def _ignored(table: Mapping[str, Any], entries: Sequence[ClassEntry]) -> Ignored:
+    ids = table.get("ignore")
+    if ids is None:  # 255, as nearly everywhere, unless a class says that it is its own
+        ids = [] if any(IGNORE_INDEX in entry.ids for entry in entries) else [IGNORE_INDEX]
+    return Ignored(tuple(ids), tuple(table.get("ignore_colors", ())), tuple(table.get("ignore_names", ())))
+
+
+def _kind(table: Mapping[str, Any]) -> Kind:
+    kind = table.get("label_kind", "auto")
+    if kind not in LABEL_KINDS:
+        raise unknown_name("label_kind", kind, LABEL_KINDS)
+    return kind
+
+
+def _resize(value: list[int] | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if len(value) != 2 or min(value) < 1:
+        raise UserError(f"resize must be [height, width] in pixels, not {value}.")
+    return value[0], value[1]
+
+
+def _check_keys(path: Path, table: Mapping[str, Any], kinds: Mapping[str, str], what: str) -> None:
+    for key, value in table.items():
+        if key not in kinds:
+            raise UserError(f"Data set file {path}: {_without_stop(unknown_name(what, key, kinds))}.")
+        if not _is_kind(value, kinds[key]):
+            raise UserError(f"Data set file {path}: {key} must be {kinds[key]}, not {value!r}.")
+
+
+def _is_kind(value: object, kind: str) -> bool:
+    if kind == "text":
+        return isinstance(value, str)
+    inner: type = {_NUMBERS: int, _TEXTS: str}.get(kind, dict)
+    return isinstance(value, Collection) and not isinstance(value, (str, dict)) and all(type(v) is inner for v in value)
+
+
+def _without_stop(error: UserError) -> str:
+    return str(error).removesuffix(".")

@@ -1,0 +1,208 @@
+"""Annotation files of any tool: names, pixels without annotation, what lies where, the cache, prepared folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotation_files import (
+    SIZE,
+    SQUARE,
+    box,
+    coco,
+    flat,
+    label_of,
+    opened,
+    save_image,
+    write_coco,
+    write_cvat,
+    write_labelme,
+    write_toml,
+)
+from PIL import Image
+
+from iidm.config import Config, DataConfig, DatasetConfig
+from iidm.data.datasets.dataset import Dataset, open_dataset
+from iidm.data.datasets.domains import open_folder
+from iidm.data.preparation.plan import make_plan, prepare
+from iidm.types import UserError
+
+
+def test_unknown_categories_are_told_all_at_once_with_the_nearest(tmp_path: Path) -> None:
+    shapes = [{"label": label, "points": SQUARE} for label in ("cars", "unsure", "road", "cars")]
+    with pytest.raises(UserError) as error:
+        opened(tmp_path, write_labelme(tmp_path, *shapes))
+    message = str(error.value)
+    assert "There is no class 'cars'. Did you mean 'car'?" in message and "It occurs 2 times" in message
+    assert "'unsure' (1 times)" in message and "ignore_names" in message
+
+
+def test_names_and_ignored_names_are_read_as_the_toml_file_says(tmp_path: Path) -> None:
+    shapes = [{"label": "lorry", "points": SQUARE}, {"label": "unsure", "points": [[8, 1], [9, 1], [9, 2], [8, 2]]}]
+    name = write_labelme(tmp_path, *shapes)
+    config = write_toml(tmp_path, name, 'ignore_names = ["unsure"]')
+    text = (tmp_path / "d.toml").read_text().replace('name = "car"', 'name = "car"\nnames = ["lorry", "van"]')
+    (tmp_path / "d.toml").write_text(text)
+    expected = box(1, 5, 1, 5, 1)
+    expected[1:3, 8:10] = 255
+    np.testing.assert_array_equal(label_of(open_dataset(config, None, "train")), expected)
+
+
+@pytest.mark.parametrize(
+    ("more", "background", "value"),
+    [("", True, 3), ("", False, 255), ('unlabeled = "ignore"', True, 255), ('unlabeled = "road"', True, 0)],
+)
+def test_pixels_without_annotation_are_what_unlabeled_says(
+    more: str, background: bool, value: int, tmp_path: Path
+) -> None:
+    name = write_coco(tmp_path, coco({"category_id": 2, "segmentation": [flat(SQUARE)]}))
+    label = label_of(opened(tmp_path, name, more, background))
+    np.testing.assert_array_equal(label, box(1, 4, 1, 4, 1, value))
+
+
+def test_an_image_without_annotation_is_labeled_only_where_the_rest_is_a_class(tmp_path: Path) -> None:
+    table = coco({"category_id": 2, "segmentation": [flat(SQUARE)]})
+    table["images"].append({"id": 8, "file_name": "b.jpg", "height": 12, "width": 16})
+    name = write_coco(tmp_path, table)
+    save_image(tmp_path / "images" / "b.jpg")
+    assert (label_of(opened(tmp_path, name), "b") == 3).all()
+    dataset = opened(tmp_path, name, 'unlabeled = "ignore"')
+    assert dataset.samples[1].label is None
+    assert "1 images without any annotation count as unlabeled: b." in dataset.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("write", "more", "message"),
+    [
+        (lambda root: write_coco(root, coco()), 'label_kind = "labelme"', 'is none with label_kind = "labelme"'),
+        (lambda root: write_cvat(root), 'label_kind = "coco"', 'label_kind = "coco" is no kind of .xml file'),
+        (
+            lambda root: write_labelme(root),
+            'label_kind = "coco"',
+            r"needs a \.json file as labels, .*There is .*a\.json",
+        ),
+        (lambda root: write_labelme(root) + "/a.json", "", "is one file of labelme: name the folder"),
+        (lambda root: write_coco(root, {}), "", "is no annotation file that is known"),
+        (lambda root: write_labelme(root, shapes=1), "", "is no annotation file that is known"),
+    ],
+)
+def test_a_place_of_another_kind_than_said_is_refused(
+    write: Callable[[Path], str], more: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, write(tmp_path), more)
+
+
+def test_a_coco_file_in_a_folder_is_to_be_named_itself(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco())
+    (tmp_path / "json").mkdir()
+    os.rename(tmp_path / "a.json", tmp_path / "json" / "instances.json")
+    with pytest.raises(UserError, match=r"instances\.json is a COCO file: name the file itself as labels"):
+        opened(tmp_path, "json")
+
+
+def test_a_folder_with_pictures_and_json_of_the_same_images_asks_which(tmp_path: Path) -> None:
+    name = write_labelme(tmp_path, {"label": "car", "points": SQUARE})
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / name / "a.png")
+    with pytest.raises(UserError, match=r"holds label pictures \(a\) and JSON files \(a\). Say which"):
+        opened(tmp_path, name)
+    assert (label_of(opened(tmp_path, name, 'label_kind = "ids"')) == 0).all()
+    np.testing.assert_array_equal(label_of(opened(tmp_path, name, 'label_kind = "labelme"')), box(1, 5, 1, 5, 1))
+
+
+def test_labels_as_jpeg_are_told_as_such(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.jpg")
+    save_image(tmp_path / "labels" / "a.jpg")
+    with pytest.raises(UserError, match=r"are JPEGs \(1: .*a\.jpg\), which change ids and colours"):
+        opened(tmp_path, "labels")
+
+
+def test_labels_are_drawn_once_and_anew_when_file_or_classes_change(tmp_path: Path, own_cache: Path) -> None:
+    name = write_coco(tmp_path, coco({"category_id": 2, "segmentation": [flat(SQUARE)]}))
+    calls: list[tuple[int, int]] = []
+
+    def draw(more: str = "") -> Dataset:
+        calls.clear()
+        config = write_toml(tmp_path, name, more)
+        return open_dataset(config, None, "train", progress=lambda done, total: calls.append((done, total)))
+
+    first = draw()
+    path = first.samples[0].label
+    assert calls == [(1, 1)] and path is not None and own_cache in path.parents
+    with Image.open(path) as picture:
+        assert picture.mode == "L"
+    assert draw().samples == first.samples and calls == []
+    assert draw('unlabeled = "road"').samples != first.samples and calls == [(1, 1)]
+    path.unlink()
+    draw()
+    assert calls == [(1, 1)] and path.is_file()
+    table = coco({"category_id": 1, "segmentation": [flat(SQUARE)]})
+    (tmp_path / name).write_text(json.dumps(table) + " ")
+    np.testing.assert_array_equal(label_of(draw()), box(1, 4, 1, 4, 0))
+    assert not list(own_cache.glob(".labels-*"))
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = write_coco(tmp_path, coco({"category_id": 2, "segmentation": [flat(SQUARE)]}))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("IIDM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="could not be written to .*file .*IIDM_CACHE"):
+        opened(tmp_path, name)
+
+
+def test_a_wrong_annotation_stops_preparing_in_place_of_images_without_labels(tmp_path: Path) -> None:
+    name = write_coco(tmp_path, coco({"category_id": 2, "segmentation": [[1, 1, 2, "x", 3, 3]]}))
+    with pytest.raises(UserError, match="annotation 10"):
+        make_plan(write_toml(tmp_path, name), None, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["coco", "colors"])
+def test_what_is_prepared_serves_the_classes_it_was_prepared_for_and_no_others(kind: str, tmp_path: Path) -> None:
+    if kind == "coco":
+        name = write_coco(tmp_path, coco({"category_id": 2, "segmentation": [flat(SQUARE)]}))
+    else:
+        name = "masks"
+        save_image(tmp_path / "images" / "a.jpg")
+        (tmp_path / name).mkdir()
+        rgb = np.zeros((*SIZE, 3), np.uint8)
+        rgb[1:4, 1:4] = (0, 0, 142)
+        Image.fromarray(rgb).save(tmp_path / name / "a.png")
+    config = write_toml(tmp_path, name)
+
+    def color(text: str) -> None:
+        toml = (tmp_path / "d.toml").read_text()
+        for k, value in enumerate(("#804080", text, "#464646", "#000000")):
+            line = f'name = "{("road", "car", "sign", "background")[k]}"'
+            toml = toml.replace(line, f'{line}\ncolor = "{value}"')
+        (tmp_path / "d.toml").write_text(toml)
+
+    color("#00008e")
+    raw = open_dataset(config, None, "train")
+    np.testing.assert_array_equal(label_of(raw), box(1, 4, 1, 4, 1))
+    prepare(make_plan(config, None, tmp_path / "out"), jobs=1)
+    np.testing.assert_array_equal(label_of(open_dataset(config, tmp_path / "out", "train")), label_of(raw))
+    write_toml(tmp_path, name)
+    color("#00008f")
+    if kind == "colors":  # the same names, but what was read as a car then is none now
+        with pytest.raises(UserError, match="Prepare it again"):
+            open_dataset(config, tmp_path / "out", "train")
+    else:  # how a class is shown is no matter of its labels
+        np.testing.assert_array_equal(label_of(open_dataset(config, tmp_path / "out", "train")), label_of(raw))
+
+
+def test_a_run_on_pictures_is_scored_on_an_annotation_file_and_the_other_way_round(tmp_path: Path) -> None:
+    name = write_coco(tmp_path, coco({"category_id": 2, "segmentation": [flat(SQUARE)]}))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "masks" / "a.png")
+    for more in ("", 'label_kind = "coco"'):
+        config = Config(data=DataConfig(target=write_toml(tmp_path, name, more)))
+        found = open_folder(config, tmp_path / "images", tmp_path / name)
+        np.testing.assert_array_equal(label_of(found), box(1, 4, 1, 4, 1))
+        assert (label_of(open_folder(config, tmp_path / "images", tmp_path / "masks")) == 0).all()
+    known = Config(data=DataConfig(target=DatasetConfig(spec="camvid")))  # has a class car, and no background
+    found = open_folder(known, tmp_path / "images", tmp_path / name)
+    np.testing.assert_array_equal(label_of(found), box(1, 4, 1, 4, 8, background=255))
