@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
     else:
         seen = sliding_window(config) or "whole images"
         print(f"{arguments.run} · {checkpoint.name} · {len(dataset.samples)} images of {dataset.name} · {seen}")
-        print(note)
+        print("\n".join([note, *dataset.notes]))
         print(score_table(scores))
 
 

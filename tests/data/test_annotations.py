@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from annotation_files import (
+    CITYSCAPES_SUFFIX,
     SIZE,
     SQUARE,
     box,
@@ -18,11 +20,15 @@ from annotation_files import (
     label_of,
     opened,
     save_image,
+    write_cityscapes,
     write_coco,
     write_cvat,
     write_labelme,
     write_toml,
 )
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from iidm.config import Config, DataConfig, DatasetConfig
@@ -206,3 +212,44 @@ def test_a_run_on_pictures_is_scored_on_an_annotation_file_and_the_other_way_rou
     known = Config(data=DataConfig(target=DatasetConfig(spec="camvid")))  # has a class car, and no background
     found = open_folder(known, tmp_path / "images", tmp_path / name)
     np.testing.assert_array_equal(label_of(found), box(1, 4, 1, 4, 8, background=255))
+
+
+JUNK = st.sampled_from([None, True, -1, 10**30, 1.5, float("nan"), "", "car", [], {}, [[]], [1, 2], {"counts": []}])
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(["coco", "labelme", "cityscapes"]))
+def test_any_value_in_a_json_file_is_read_or_refused_in_words(
+    data: st.DataObject, kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("junk")
+    if kind == "coco":
+        mask = {"size": list(SIZE), "counts": [100, 92]}
+        table = coco({"category_id": 2, "segmentation": [flat(SQUARE)]}, {"category_id": 1, "segmentation": mask})
+        place, path = write_coco(root, table), root / "a.json"
+    elif kind == "labelme":
+        place, path = write_labelme(root, {"label": "car", "points": SQUARE}), root / "json" / "a.json"
+    else:
+        place = write_cityscapes(root, {"label": "car", "polygon": SQUARE})
+        path = root / place / "a_gtFine_polygons.json"
+    table = json.loads(path.read_text())
+    spot: Any = table
+    for _ in range(data.draw(st.integers(0, 4))):
+        keys = list(spot) if isinstance(spot, dict) else range(len(spot))
+        key = data.draw(st.sampled_from(list(keys)))
+        if not isinstance(spot[key], (dict, list)) or not spot[key]:
+            break
+        spot = spot[key]
+    keys = list(spot) if isinstance(spot, dict) else range(len(spot))
+    key = data.draw(st.sampled_from(list(keys)))
+    if isinstance(spot, dict) and data.draw(st.booleans()):
+        del spot[key]
+    else:
+        spot[key] = data.draw(JUNK)
+    path.write_text(json.dumps(table))
+    try:
+        dataset = opened(root, place, CITYSCAPES_SUFFIX if kind == "cityscapes" else "")
+        if dataset.samples[0].label is not None:
+            assert label_of(dataset).shape == SIZE
+    except UserError as error:
+        assert len(str(error)) < 700 and "\n" not in str(error)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iidm.config import Config, DataConfig, DatasetConfig
+from iidm.config import Config, DataConfig, DatasetConfig, LossConfig
 from iidm.data.datasets.check import SAMPLED_LABELS, Checked, check_domains
 from iidm.data.datasets.dataset import Domains
 from iidm.data.datasets.domains import open_domains
@@ -185,3 +185,16 @@ def test_two_thousand_files_are_checked_in_seconds(tmp_path: Path) -> None:
     start = time.process_time()
     check_domains(domains, CROP)
     assert time.process_time() - start < 3  # of processor time, for 2,000 images and 1,000 labels
+
+
+def test_labels_whose_palettes_differ_are_noted(tmp_path: Path) -> None:
+    make.write_folder(tmp_path, ["val/v"], (0, 1))
+    for i in range(5):
+        make.save_image(tmp_path / "images" / "train" / f"t{i}.jpg", make.SIZE, i)
+        ids = make.random_ids((0, 1), make.SIZE, i)
+        make.save_palette(tmp_path / "labels" / "train" / f"t{i}.png", ids, seed=1 if i == 3 else 0)
+    target = DatasetConfig(images="images/{split}", labels="labels/{split}", class_names=("a", "b"))
+    loss = LossConfig(source_weight=0, inter_weight=0, intra_weight=0)
+    config = Config(target_root=tmp_path, data=DataConfig(target=target, labeled_count=5), loss=loss)
+    notes = check_domains(open_domains(config), CROP).notes
+    assert any("1 of 5 labeled labels have another palette than most" in n and "t3.png" in n for n in notes), notes

@@ -183,3 +183,10 @@ def test_a_coco_export_of_datumaro_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(label_of(dataset, "drive/a"), expected)
     assert (label_of(dataset, "drive/b") == 3).all()
     assert dataset.notes == ("Annotations without an area are left out: 1 boxes without polygon or mask.",)
+
+
+def test_coco_panoptic_is_told_what_to_export(tmp_path: Path) -> None:
+    table = coco()
+    table["annotations"] = [{"image_id": 7, "file_name": "a.png", "segments_info": []}]
+    with pytest.raises(UserError, match=r"a\.json is COCO panoptic\. Export the data set as COCO instances"):
+        opened(tmp_path, write_coco(tmp_path, table))

@@ -62,7 +62,7 @@ def test_other_xml_files_are_refused(text: str, message: str, tmp_path: Path) ->
     ("shape", "message"),
     [
         ('<polygon label="car" points="1,1;4,1"/>', "2 points where 3"),
-        ('<polygon points="1,1;4,1;4,4"/>', "'label'"),
+        ('<polygon points="1,1;4,1;4,4"/>', "it lacks 'label'"),
         ('<box label="car" xtl="1" ytl="1" xbr="inf" ybr="3"/>', "inf is no coordinate"),
         (
             '<mask label="car" rle="5" left="0" top="0" width="3" height="2"/>',

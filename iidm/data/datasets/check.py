@@ -16,9 +16,10 @@ from ...config import DataConfig
 from ...types import Sample, UserError
 from ..files.common import Progress, first_few
 from ..files.reading import too_large
+from ..labels.pictures import palette_of
 from ..prepared.folder import check_length
 from .dataset import Dataset, Domains, training_size
-from .problems import Problem, told_once
+from .problems import Problem, palettes_note, told_once
 from .summary import summarize
 
 SAMPLED_LABELS = 32
@@ -45,6 +46,8 @@ class _Report:
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     """(H, W) of the image on disk."""
+    palette: bytes = b""
+    """Of a label that is read by the indices of a palette, whose colours mean nothing then."""
 
 
 class Checked(NamedTuple):
@@ -123,6 +126,7 @@ def check_domains(
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
     found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
+    found_notes += [palettes_note(s, [(r.file, r.palette) for r in found if r.palette]) for s, found in reports.items()]
     notes += [note for note in found_notes if note is not None]
     return Checked(notes, frozenset(report.file for _, report in skipped))
 
@@ -152,6 +156,8 @@ def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_l
         if sample.label is not None:
             report.file = sample.label
             _check_label(dataset, sample, report.size, decode_label)
+            if dataset.encoding.kind in ("auto", "ids") and dataset.prepared is None:
+                report.palette = palette_of(sample.label)
     except UserError as error:
         report.problems.append(str(error).removesuffix("."))
     return report

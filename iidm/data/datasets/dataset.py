@@ -178,7 +178,7 @@ def open_split(
         label_paths, encoding, notes = dict[str, Path](), spec.encoding, tuple[str, ...]()
     else:
         label_paths, encoding, notes = _read_labels(found, spec, images, progress)
-        _require_labels(spec, where, name, images, label_paths, labels)
+        _require_labels(spec, found.place, name, images, label_paths, labels)
     samples = tuple(Sample(n, path, label_paths.get(n)) for n, path in images.paths.items())
     return Dataset(spec.name, spec.classes, samples, encoding, resize or spec.resize, notes=notes)
 
@@ -236,13 +236,13 @@ def _read_labels(
 
 
 def _require_labels(
-    spec: DatasetSpec, where: SplitSpec, name: str, images: Listing, labels: Mapping[str, Path], need: Need
+    spec: DatasetSpec, place: Path, name: str, images: Listing, labels: Mapping[str, Path], need: Need
 ) -> None:
     missing = [n for n in images.paths if n not in labels]
     if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
         suffixes = f" with {spec.label_suffix} in place of {spec.image_suffix}" if spec.label_suffix else ""
         raise UserError(
-            f"{len(missing)} of {len(images.paths)} images of {name} have no label in {where.labels}:"
+            f"{len(missing)} of {len(images.paths)} images of {name} have no label in {place}:"
             f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png; annotation files name"
             " the image."
         )

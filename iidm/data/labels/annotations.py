@@ -125,7 +125,9 @@ def _jobs(
             for name, path in files.items()
             if name in images
         ]
-        return jobs, []
+        alone = [path for name, path in files.items() if name not in images]
+        notes = [f"{len(alone)} annotation files have no image: {first_few(alone, 3)}."] if alone else []
+        return jobs, notes
     entries = read_cvat(files) if kind == "cvat" else read_coco(files, _coco_table(files))
     file_names = [entry.file_name for entry in entries]
     time_ns = files.stat().st_mtime_ns

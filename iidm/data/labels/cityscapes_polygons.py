@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...types import UserError
-from .shapes import MALFORMED, Annotated, Polygons, Shape, points_of
+from .shapes import MALFORMED, Annotated, Polygons, Shape, points_of, reason
 
 _NOT_DRAWN = ("license plate",)
 """What Cityscapes' own labels leave as what lies beneath, where no class names it (labels.py: ids below 0)."""
@@ -29,7 +29,7 @@ def read_cityscapes(path: Path, table: dict[str, Any]) -> Annotated:
     try:
         size = int(table["imgHeight"]), int(table["imgWidth"])
     except MALFORMED as error:
-        raise UserError(f"Annotation file {path} cannot be read ({error!r}).") from None
+        raise UserError(f"Annotation file {path} cannot be read: {reason(error)}.") from None
     left_out = []
     for place, thing in enumerate(table["objects"]):
         try:
@@ -37,7 +37,7 @@ def read_cityscapes(path: Path, table: dict[str, Any]) -> Annotated:
                 continue
             name, points = str(thing["label"]), points_of(thing["polygon"], 0)
         except MALFORMED as error:
-            raise UserError(f"Annotation file {path}, object {place} cannot be read: {error}.") from None
+            raise UserError(f"Annotation file {path}, object {place} cannot be read: {reason(error)}.") from None
         if len(points) < 2:  # Pillow draws no polygon of one point
             left_out.append("polygons of one point")
             continue

@@ -19,6 +19,7 @@ from .shapes import (
     decode_counts,
     number,
     points_of,
+    reason,
     runs_mask,
 )
 
@@ -44,9 +45,11 @@ def read_coco(path: Path, table: dict[str, Any]) -> list[Entry]:
             raise UserError(f"Annotation file {path} lists several images with one id.")
         by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in table["annotations"]:
+            if "segments_info" in annotation:
+                raise UserError(f"Annotation file {path} is COCO panoptic. Export the data set as COCO instances.")
             by_image[annotation["image_id"]].append(annotation)
     except MALFORMED as error:
-        raise UserError(f"Annotation file {path} is no COCO file that can be read ({error!r}).") from None
+        raise UserError(f"Annotation file {path} is no COCO file that can be read: {reason(error)}.") from None
     strangers = [i for i in by_image if i not in images]
     if strangers:
         raise UserError(
@@ -66,7 +69,7 @@ def _read(
     try:
         size = (int(image["height"]), int(image["width"])) if image.get("height") and image.get("width") else None
     except MALFORMED as error:
-        raise UserError(f"{where} cannot be read ({error!r}).") from None
+        raise UserError(f"{where} cannot be read: {reason(error)}.") from None
     shapes, left_out = [], []
     for annotation in annotations:
         place = f"annotation {annotation.get('id')}"
@@ -75,7 +78,7 @@ def _read(
                 raise ValueError(f"the file has no category {annotation['category_id']!r}")
             form = _form(annotation.get("segmentation"), size)
         except MALFORMED as error:
-            raise UserError(f"{where}, {place} cannot be read: {error}.") from None
+            raise UserError(f"{where}, {place} cannot be read: {reason(error)}.") from None
         if form is None:
             left_out.append("boxes without polygon or mask")
         else:

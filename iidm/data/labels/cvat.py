@@ -8,7 +8,20 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ...types import UserError
-from .shapes import MALFORMED, Annotated, Bitmap, Ellipse, Entry, Form, Polygons, Shape, number, points_of, runs_mask
+from .shapes import (
+    MALFORMED,
+    Annotated,
+    Bitmap,
+    Ellipse,
+    Entry,
+    Form,
+    Polygons,
+    Shape,
+    number,
+    points_of,
+    reason,
+    runs_mask,
+)
 
 _WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton", "tag")
 
@@ -44,7 +57,7 @@ def _read(path: Path, image: ElementTree.Element) -> Annotated:
         has_size = image.get("height") and image.get("width")
         size = (int(image.attrib["height"]), int(image.attrib["width"])) if has_size else None
     except MALFORMED as error:
-        raise UserError(f"{where} cannot be read ({error!r}).") from None
+        raise UserError(f"{where} cannot be read: {reason(error)}.") from None
     found: list[tuple[int, Shape]] = []
     left_out = []
     for place, element in enumerate(image):
@@ -55,7 +68,7 @@ def _read(path: Path, image: ElementTree.Element) -> Annotated:
             shape = Shape(element.attrib["label"], _form(element), f"shape {place} (<{element.tag}>)")
             found.append((int(element.get("z_order") or 0), shape))
         except MALFORMED as error:
-            raise UserError(f"{where}, shape {place} (<{element.tag}>) cannot be read: {error}.") from None
+            raise UserError(f"{where}, shape {place} (<{element.tag}>) cannot be read: {reason(error)}.") from None
     found.sort(key=lambda item: item[0])  # keeps the order of the file within a layer
     return Annotated(size, tuple(shape for _, shape in found), tuple(left_out))
 

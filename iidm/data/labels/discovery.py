@@ -23,6 +23,8 @@ _LOSSY_ENDINGS = (".jpg", ".jpeg")
 class Found(NamedTuple):
     """Where labels are, not read yet."""
 
+    place: Path
+    """The folder or the annotation file."""
     files: Path | dict[str, Path]
     """One annotation file of all images, or sample name -> file; those without an image are among them."""
     annotations: AnnotationKind | None = None
@@ -44,13 +46,13 @@ def find_labels(place: Path, encoding: LabelEncoding, images: Mapping[str, Path]
     """
     kind = encoding.kind
     if place.is_file():
-        return Found(place, _kind_of_file(place, encoding))
+        return Found(place, place, _kind_of_file(place, encoding))
     if kind in ("coco", "cvat"):
         raise UserError(_name_the_file(place, kind))
     if kind in ("labelme", "cityscapes-polygons"):
-        return Found(list_files(place, (".json",), suffix, what).paths, kind)
+        return Found(place, list_files(place, (".json",), suffix, what).paths, kind)
     if kind not in ("auto", "ids", "colors"):
-        return Found(list_files(place, (".png",), suffix, what).paths)
+        return Found(place, list_files(place, (".png",), suffix, what).paths)
     endings = _endings(place, suffix)
     has_pictures, has_json = any(e in endings for e in PICTURE_ENDINGS), ".json" in endings and kind == "auto"
     if has_pictures and has_json:
@@ -59,7 +61,7 @@ def find_labels(place: Path, encoding: LabelEncoding, images: Mapping[str, Path]
         return _find_json(place, images, suffix, what)
     if not has_pictures:
         _require_other_kind(place, endings, images, suffix, what)
-    return Found(list_files(place, PICTURE_ENDINGS, suffix, what).paths)
+    return Found(place, list_files(place, PICTURE_ENDINGS, suffix, what).paths)
 
 
 def _kind_of_file(path: Path, encoding: LabelEncoding) -> AnnotationKind:
@@ -88,8 +90,13 @@ def _name_the_file(place: Path, kind: str) -> str:
 def _endings(place: Path, suffix: str) -> Counter[str]:
     """How many files with the suffix have each ending."""
     found: Counter[str] = Counter()
-    for _, folders, files in os.walk(place):
-        folders[:] = [f for f in folders if not f.startswith(".")]
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(place, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [f for f in folders if not f.startswith(".") and real not in seen]
+        if real in seen:  # a link back to where we come from
+            continue
+        seen.add(real)
         for file in files:
             stem, ending = os.path.splitext(file)
             if not file.startswith(".") and stem.endswith(suffix):
@@ -118,7 +125,7 @@ def _find_json(place: Path, images: Mapping[str, Path], suffix: str, what: str) 
     kind = kind_of_json(ours[0])
     if kind == "coco":
         raise UserError(f"{what}: {ours[0]} is a COCO file: name the file itself as labels, not its folder {place}.")
-    return Found(paths, kind)
+    return Found(place, paths, kind)
 
 
 def _require_other_kind(

@@ -12,7 +12,20 @@ import numpy as np
 from PIL import Image
 
 from ...types import UserError
-from .shapes import MALFORMED, Annotated, Bitmap, Disc, Form, Line, Points, Polygons, Rectangle, Shape, points_of
+from .shapes import (
+    MALFORMED,
+    Annotated,
+    Bitmap,
+    Disc,
+    Form,
+    Line,
+    Points,
+    Polygons,
+    Rectangle,
+    Shape,
+    points_of,
+    reason,
+)
 
 LINE_WIDTH_PX = 10
 POINT_RADIUS_PX = 5
@@ -36,14 +49,14 @@ def read_labelme(path: Path, table: dict[str, Any]) -> Annotated:
         has_size = table.get("imageHeight") and table.get("imageWidth")
         size = (int(table["imageHeight"]), int(table["imageWidth"])) if has_size else None
     except MALFORMED as error:
-        raise UserError(f"Annotation file {path} cannot be read ({error!r}).") from None
+        raise UserError(f"Annotation file {path} cannot be read: {reason(error)}.") from None
     shapes = []
     for number, shape in enumerate(table["shapes"]):
         try:
             name = str(shape["label"])
             shapes.append(Shape(name, _form(shape), f"shape {number}"))
         except MALFORMED as error:
-            raise UserError(f"Annotation file {path}, shape {number} cannot be read: {error}.") from None
+            raise UserError(f"Annotation file {path}, shape {number} cannot be read: {reason(error)}.") from None
     return Annotated(size, tuple(shapes))
 
 

@@ -94,6 +94,15 @@ def is_color_picture(path: Path) -> bool:
         return False
 
 
+def palette_of(path: Path) -> bytes:
+    """The colours of a palette picture's indices, three bytes each; empty for others, and where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return bytes(image.palette.palette) if image.mode == "P" and image.palette is not None else b""
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return b""
+
+
 def _ids(path: Path, image: Image.Image) -> NDArray[Any]:
     scale = _GRAY_SCALE.get(_rawmode(image), 1)  # before the pixels are read: then Pillow forgets it
     values = np.asarray(image)

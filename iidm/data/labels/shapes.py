@@ -153,6 +153,11 @@ class Entry(NamedTuple):
     read: Callable[[], Annotated]
 
 
+def reason(error: Exception) -> str:
+    """One of `MALFORMED` in words."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+
+
 def points_of(pairs: Sequence[Sequence[object]], least: int) -> Points:
     """Points (x, y) of pairs of numbers. Raises ValueError for fewer than `least`, and for what is no place."""
     points = tuple((number(x), number(y)) for x, y in pairs)
