@@ -10,6 +10,7 @@ python -m iidm.evaluate RUN --mode slide --window 512 512      in overlapping wi
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ def main(argv: Sequence[str]) -> None:
         dataset = open_folder(config, arguments.images, arguments.labels)
     else:
         dataset = open_validation(config, target_root=arguments.target_root)
+    for line in dataset.notes:
+        print(line, file=sys.stderr)
     names = ["student", "teacher"] if arguments.network == "both" else [arguments.network]
     networks = {name: load_network(config, checkpoint, name, len(dataset.classes), device) for name in names}
     amp_dtype = run_precision(config, arguments.precision, device)

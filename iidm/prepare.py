@@ -72,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
         image_format=arguments.format,
         splits=arguments.splits,
     )
+    for note in dict.fromkeys(note for dataset in plan.datasets.values() for note in dataset.notes):
+        say(note)
     about = "" if arguments.format == "raw" else "about "
     say(
         f"{plan.manifest.dataset}: {len(plan.tasks)} images to prepare, {len(plan.done)} are there;"

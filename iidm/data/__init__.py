@@ -18,6 +18,7 @@ from .datasets.domains import (
     training_size_for,
     write_splits,
 )
+from .files.inputs import find_images
 from .loading.eval_loader import EvalLoader
 from .loading.loader import TrainLoader, plain_crops
 from .loading.pipeline import read_image
@@ -33,6 +34,7 @@ __all__ = [
     "builtin_root",
     "check_domains",
     "check_prepared",
+    "find_images",
     "make_plan",
     "megabytes",
     "open_domains",

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ...types import Sample, UserError
 from ..files.common import first_few
-from ..files.reading import too_large
+from ..files.whole import check_picture
 from ..prepared.folder import check_length
-from .dataset import Dataset, Domains, training_size
+from .dataset import Dataset, Domains, size_clash, training_size
+from .palettes_differ import palettes_note
 from .statistics import absent_classes_note
 
 SAMPLED_LABELS = 32
@@ -25,10 +25,9 @@ SAMPLED_LABELS = 32
 SHOWN_PROBLEMS = 5
 """Bad files that the error names."""
 
-_TAIL_BYTES = 4096
-_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-"""The last bytes of a whole file; others may follow. A JPEG's pixel data never holds 0xff 0xd9."""
-_IMAGE_MODES = ("RGB", "RGBA", "L", "P")
+READ_WHOLE_BYTES = 2**30
+"""Images of a training set that are read whole for damage in a JPEG's middle, evenly spaced ones where all are more.
+Validation images are all read: training never meets them, and would end before their damage showed."""
 
 
 @dataclass
@@ -39,7 +38,9 @@ class _Report:
     """The one that was looked at last: the damaged one, if there are problems."""
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
-    """(H, W) of the image on disk."""
+    """(H, W) of the image on disk, upright."""
+    orientation: int = 1
+    """EXIF's, of the image."""
     present: frozenset[int] | None = None
     """Train ids of the label, where it was decoded."""
 
@@ -85,7 +86,8 @@ def check_domains(
     with ThreadPoolExecutor(jobs or 4 * (os.cpu_count() or 1)) as pool:
         for stream, dataset in sets.items():
             if dataset is not None:
-                reports[stream] = list(pool.map(_checker(dataset, full), range(len(dataset.samples))))
+                check = _checker(dataset, full, reads_all=stream == "val")
+                reports[stream] = list(pool.map(check, range(len(dataset.samples))))
     bad = [(stream, report) for stream, found in reports.items() for report in found if report.problems]
     skipped = [(stream, report) for stream, report in bad if skip_damaged and stream != "val"]
     fatal = [(stream, report) for stream, report in bad if not skip_damaged or stream == "val"]
@@ -102,6 +104,8 @@ def check_domains(
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
     found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
+    found_notes += [_turned_note(stream, found) for stream, found in reports.items()]
+    found_notes += [palettes_note(dataset) for dataset in (domains.source, domains.labeled, domains.val) if dataset]
     notes += [note for note in (*found_notes, _absent_note(domains, reports)) if note is not None]
     return Checked(notes, frozenset(report.file for _, report in skipped))
 
@@ -116,18 +120,44 @@ def slow_reading_notes(domains: Domains) -> list[str]:
     return [f"{' and '.join(slow)}: whole images are decoded for every crop; python -m iidm.prepare does that once"]
 
 
-def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:
-    """The check of the sample at an index; some of them decode the label."""
+def _checker(dataset: Dataset, full: bool, reads_all: bool) -> Callable[[int], _Report]:
+    """The check of the sample at an index; some of them decode the label, and some read the image whole."""
     count = len(dataset.samples)
-    steps = min(count, SAMPLED_LABELS)
-    decoded = set(range(count)) if full else {(2 * i + 1) * count // (2 * steps) for i in range(steps)}
-    return lambda index: _check_sample(dataset, dataset.samples[index], full, index in decoded)
+    decoded = set(range(count)) if full else _evenly(count, SAMPLED_LABELS)
+    read = set(range(count)) if full or reads_all else _evenly(count, _affordable(dataset))
+    return lambda index: _check_sample(dataset, dataset.samples[index], full, index in read, index in decoded)
 
 
-def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_label: bool) -> _Report:
+def _evenly(count: int, wanted: int) -> set[int]:
+    """The middle of `wanted` equal stretches of `count` indices; all where there are no more."""
+    steps = min(count, wanted)
+    return {(2 * i + 1) * count // (2 * steps) for i in range(steps)}
+
+
+def _affordable(dataset: Dataset) -> int:
+    """How many images may be read whole, judged by the size of a few."""
+    samples = dataset.samples
+    sizes = [_bytes(samples[i].image) for i in _evenly(len(samples), SAMPLED_LABELS)]
+    return int(READ_WHOLE_BYTES * len(sizes) / max(1, sum(sizes)))
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # named by the check of that file
+        return 0
+
+
+def _check_sample(dataset: Dataset, sample: Sample, decode: bool, read_all: bool, decode_label: bool) -> _Report:
     report = _Report(sample.image)
     try:
-        report.size = _check_image(dataset, sample, decode_image)
+        if dataset.prepared is None:
+            header = check_picture(sample.image, "image", decode=decode, read_all=read_all)
+            report.size, report.orientation = header.size, header.orientation
+        else:
+            entry = dataset.prepared.entries[sample.name]
+            check_length(sample.image, entry.image)
+            report.size = entry.size
         if sample.label is not None:
             report.file = sample.label
             report.present = _check_label(dataset, sample, report.size, decode_label)
@@ -136,51 +166,28 @@ def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_l
     return report
 
 
-def _check_image(dataset: Dataset, sample: Sample, decode: bool) -> tuple[int, int]:
-    if dataset.prepared is None:
-        return _check_file(sample.image, "image", decode)
-    entry = dataset.prepared.entries[sample.name]
-    check_length(sample.image, entry.image)
-    return entry.size
-
-
 def _check_label(dataset: Dataset, sample: Sample, image_size: tuple[int, int], decode: bool) -> frozenset[int] | None:
     """The train ids of the label where it was decoded."""
     assert sample.label is not None
     if dataset.prepared is not None:
         check_length(sample.label, dataset.prepared.entries[sample.name].label)
         return None
-    size = _check_file(sample.label, "label", False)
+    size = check_picture(sample.label, "label").stored
     if size != image_size:
-        raise UserError(f"label {sample.label} is {_hw(size)}, but its image {sample.image} is {_hw(image_size)}")
+        raise UserError(size_clash(sample, size))
     return frozenset(np.unique(dataset.load_label(sample)).tolist()) if decode else None
 
 
-def _check_file(path: Path, what: str, decode: bool) -> tuple[int, int]:
-    """(H, W) of an image file that opens and is whole."""
-    try:
-        with path.open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            if length == 0:
-                raise UserError(f"{what} {path} is empty")
-            file.seek(max(0, length - _TAIL_BYTES))
-            tail = file.read()
-            file.seek(0)
-            with Image.open(file) as image:
-                end = _ENDS.get(image.format or "")
-                if end is None:
-                    raise UserError(f"{what} {path} is {image.format}; needed is PNG or JPEG")
-                if what == "image" and image.mode not in _IMAGE_MODES:
-                    raise UserError(f"image {path} has mode {image.mode}; needed are 8-bit colours or gray")
-                if decode or end not in tail:
-                    image.load()
-                return image.height, image.width
-    except FileNotFoundError:
-        raise UserError(f"{what} {path} does not exist") from None
-    except Image.DecompressionBombError:
-        raise too_large(what, path) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{what} {path} cannot be read or is cut off ({error})") from None
+def _turned_note(stream: str, reports: list[_Report]) -> str | None:
+    """A note on images that are not as they are stored: whoever drew labels on the stored pixels must know."""
+    turned = Counter(report.orientation for report in reports if report.orientation > 1)
+    if not turned:
+        return None
+    kinds = ", ".join(str(orientation) for orientation in sorted(turned))
+    return (
+        f"{sum(turned.values())} of {len(reports)} {stream} images are turned as their EXIF orientation says ({kinds});"
+        " labels are taken as stored"
+    )
 
 
 def _small_images_note(

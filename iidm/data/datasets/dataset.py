@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,17 +10,19 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...config import DatasetConfig
 from ...types import ClassSet, Sample, UserError
 from ..files.common import first_few
-from ..files.listing import IMAGE_ENDINGS, LABEL_ENDINGS, Listing, list_files
-from ..files.reading import Encoded, read_bytes, too_large
+from ..files.encoded import decodable_bytes
+from ..files.headers import image_header
+from ..files.listing import Beside, Listing, list_images, list_labels
+from ..files.reading import Encoded, read_bytes
 from ..labels.encodings import LabelEncoding
 from ..prepared.folder import Prepared, is_prepared, open_prepared
 from ..specs.described import find_spec
 from ..specs.spec import DatasetSpec, SplitSpec
+from .pairing import pair
 
 Split = Literal["train", "val"]
 Need = Literal["all", "some", "optional"]
@@ -40,6 +43,8 @@ class Dataset:
     """Box (H, W) in pixels that a training image must fit into, aspect ratio kept; None: size on disk."""
     prepared: Prepared | None = None
     """The prepared folder that the samples lie in; None: they are as they were downloaded."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines on what was left aside in its folders, and on names that a user should look at."""
 
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
         """The same data set with other samples."""
@@ -58,40 +63,55 @@ class Dataset:
         return self.encoding.read(sample.label)
 
     def read_image_file(self, sample: Sample) -> Encoded:
-        """The bytes of an encoded image. Raises UserError where it is missing, or prepared and not whole."""
+        """The bytes of an encoded image, as the decoder takes them. Raises UserError where it is missing or seen to be
+        damaged."""
+        if self.prepared is None:
+            return decodable_bytes(sample.image)
         encoded = read_bytes(sample.image)
-        if self.prepared is not None:
-            self.prepared.require_whole(sample, encoded)
+        self.prepared.require_whole(sample, encoded)
         return encoded
 
     def origin(self, sample: Sample) -> Hashable:
         """The same for two samples of one image, whatever split they are in."""
         if self.prepared is None:
-            return sample.image
+            return os.path.realpath(sample.image)
         return self.prepared.root, self.prepared.images, sample.name
 
     def image_size(self, sample: Sample) -> tuple[int, int]:
-        """(H, W) of an image on disk: from the index, or from the file's header.
+        """(H, W) of an image on disk, upright: from the index, or from the file's header.
 
         Raises:
-            UserError: the header cannot be read.
+            UserError: the header cannot be read, or the image is of a kind that is not read.
         """
         if self.prepared is not None:
             return self.prepared.entries[sample.name].size
-        try:
-            with Image.open(sample.image) as image:
-                return image.height, image.width
-        except FileNotFoundError:
-            raise UserError(f"Image {sample.image} does not exist.") from None
-        except Image.DecompressionBombError:
-            raise too_large("Image", sample.image) from None
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"Image {sample.image} cannot be read ({error}). Copy or download it again.") from None
+        return image_header(sample.image).size
+
+    def load_fitting_label(self, sample: Sample, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+        """`load_label` of a sample whose image is (H, W). Raises UserError where it has another size; only labels of
+        prepared validation images may."""
+        label = self.load_label(sample)
+        size = (label.shape[0], label.shape[1])
+        if self.prepared is None and size != image_size:
+            raise UserError(f"The {size_clash(sample, size)}.")
+        return label
 
     @property
     def is_raw(self) -> bool:
         """Whether the images are uncompressed, so that a crop is read without the rest."""
         return self.prepared is not None and self.prepared.format == "raw"
+
+
+def size_clash(sample: Sample, label_size: tuple[int, int]) -> str:
+    """What is said of a label of (H, W) whose image has another size."""
+    header = image_header(sample.image)
+    clash = f"label {sample.label} is {label_size[0]}x{label_size[1]} (HxW), but its image {sample.image} is"
+    if label_size == header.stored != header.size:
+        return (
+            f"{clash} {header.words}: labels lie on the image as viewers show it. Draw them there, or remove the"
+            " orientation from the image (exiftool -Orientation= FILE)"
+        )
+    return f"{clash} {header.words}"
 
 
 def training_size(dataset: Dataset, image_size: tuple[int, int]) -> tuple[int, int]:
@@ -115,7 +135,7 @@ def fit_into(box: tuple[int, int] | None, image_size: tuple[int, int]) -> tuple[
 def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labels: Need = "all") -> Dataset:
     """List the images and labels of one split; no file of theirs is opened.
 
-    Labels without an image are left aside. Samples are sorted by name.
+    Labels without an image are left aside; the data set's notes tell of them. Samples are sorted by name.
 
     Args:
         config: the spec and what the user changed of it.
@@ -125,7 +145,7 @@ def open_dataset(config: DatasetConfig, root: Path | None, split: Split, *, labe
         labels: which images must have a label.
 
     Raises:
-        UserError: unknown spec, missing folder, no image, two images of one name, images without a label.
+        UserError: unknown spec, missing folder, no image, two labels of one name, images without a label.
     """
     spec = find_spec(config)
     where, name, resize = split_folders(spec, config, split), f"{spec.name} ({split})", config.resize or spec.resize
@@ -145,16 +165,24 @@ def open_split(
     """`open_dataset` for a spec at hand, folders without `{split}` that are as they were downloaded; `name` is what
     errors call it."""
     root = root or spec.root
-    images = list_files(_folder(name, "image", where.images, root), IMAGE_ENDINGS, spec.image_suffix, name)
-    images = _select(images, where, name)
+    folder = _folder(name, "image", where.images, root)
     try:
-        label_paths = _labels(spec, where, root, name, images, labels)
-    except UserError:
+        beside = Beside(_label_folder(where, root, name), spec.label_suffix)
+    except UserError:  # told below, where the labels are needed
+        beside = None
+    every = list_images(folder, spec.image_suffix, what=name, labels=beside)
+    images = _select(every, where, name)
+    notes = every.notes
+    try:
+        found, label_notes = _labels(spec, where, root, name, every, images, labels)
+        notes += label_notes
+    except UserError as error:
         if labels != "optional":
             raise
-        label_paths = {}
-    samples = tuple(Sample(n, path, label_paths.get(n)) for n, path in images.paths.items())
-    return Dataset(spec.name, spec.classes, samples, spec.encoding, resize or spec.resize)
+        found = {}
+        notes += (f"{error} All of its images count as unlabeled.",) if beside else ()
+    samples = tuple(Sample(n, path, found.get(n)) for n, path in images.paths.items())
+    return Dataset(spec.name, spec.classes, samples, spec.encoding, resize or spec.resize, notes=notes)
 
 
 def _open_prepared(
@@ -177,21 +205,34 @@ def _open_prepared(
 
 
 def _labels(
-    spec: DatasetSpec, where: SplitSpec, root: Path | None, name: str, images: Listing, need: Need
-) -> dict[str, Path]:
-    """Name -> label; those without an image are among them."""
-    if not where.labels:
-        raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
-    folder = _folder(name, "label", where.labels, root)
-    found = list_files(folder, LABEL_ENDINGS, spec.label_suffix, name).paths
+    spec: DatasetSpec,
+    where: SplitSpec,
+    root: Path | None,
+    name: str,
+    every: Listing,
+    images: Listing,
+    need: Need,
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Image's name -> label, and lines on labels that belong to none of the folder's images."""
+    folder = _label_folder(where, root, name)
+    labels = list_labels(folder, spec.label_suffix, what=name, images=Beside(every.folder, spec.image_suffix))
+    found, notes = pair(every, labels)
     missing = [n for n in images.paths if n not in found]
     if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
-        suffixes = f" with {spec.label_suffix} in place of {spec.image_suffix}" if spec.label_suffix else ""
+        replaced = f" in place of {spec.image_suffix!r}" if spec.image_suffix else " before its ending"
+        suffixes = f" with {spec.label_suffix!r}{replaced}" if spec.label_suffix else ""
         raise UserError(
             f"{len(missing)} of {len(images.paths)} images of {name} have no label in {folder}:"
-            f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png."
+            f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png"
+            f"{f' ({first_few(notes, 1)})' if notes else ''}."
         )
-    return found
+    return found, (*labels.notes, *notes)
+
+
+def _label_folder(where: SplitSpec, root: Path | None, name: str) -> Path:
+    if not where.labels:
+        raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
+    return _folder(name, "label", where.labels, root)
 
 
 def _may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:
@@ -235,7 +276,7 @@ def _select(listing: Listing, where: SplitSpec, name: str) -> Listing:
     chosen = where.select(list(listing.paths))
     if not chosen:
         raise UserError(f"{name} has no images of sequences {', '.join(where.sequences)} in {listing.folder}.")
-    return Listing(listing.folder, {n: listing.paths[n] for n in chosen})
+    return listing.only(chosen)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...config import Config, DataConfig, DatasetConfig, streams_of
 from ...types import ClassSet, UserError
 from ..files.common import Progress, cache_folder
+from ..files.walking import walk
 from ..scenes import scenes_root, write_scenes
 from ..specs.described import find_spec
 from ..specs.known import SCENES_COUNTS, SCENES_SEED, SCENES_SIZE, SPECS
@@ -53,15 +54,16 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         if whole_source is not None:
             raise UserError(_NO_LABELED_FOR_SUBSET)
     labeled = unlabeled = plain_target = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (*val.notes, *(source.notes if source else ()))
     if needs_labeled or needs_unlabeled or whole_source is not None:
         target = open_dataset(data.target, target_root, "train", labels="some" if needs_labeled else "optional")
+        notes += target.notes
         target = _without(target, val)
         labeled, unlabeled = _divide(target, data, needs_labeled)
         plain_target = _together(labeled, unlabeled)
         if whole_source is not None:
             source, note = nearest_subset(whole_source, _labeled_for_subset(target, data), data)
-            notes = (note,)
+            notes += (note,)
     elif config.eval.statistics == "target":
         plain_target = open_plain_target(config, target_root=target_root)
     return Domains(
@@ -71,7 +73,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
         val=val,
         plain_target=plain_target if config.eval.statistics == "target" else None,
-        notes=notes,
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -109,7 +111,7 @@ def open_folder(config: Config, images: Path, labels: Path) -> Dataset:
     and as they are where none has.
     """
     spec = find_spec(config.data.target)
-    if not any(images.rglob(f"*{spec.image_suffix}.*")):
+    if not any(file.has(spec.image_suffix) for file in walk(images)[0]):
         spec = replace(spec, image_suffix="", label_suffix="")
     where = SplitSpec(str(images.absolute()), str(labels.absolute()))
     return replace(open_split(spec, where, None, str(images), resize=config.data.target.resize), name=str(images))

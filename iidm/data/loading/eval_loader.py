@@ -69,7 +69,7 @@ def _eval_batches(dataset: Dataset, device: torch.device, batch_size: int, threa
     group: list[tuple[torch.Tensor, torch.Tensor, str]] = []
     with ThreadPoolExecutor(threads) as pool:
         for chunk in _chunks(dataset, most):
-            labels = [pool.submit(dataset.load_label, sample) for sample, _ in chunk]
+            labels = [pool.submit(dataset.load_fitting_label, sample, size) for sample, size in chunk]
             for (sample, _), image, future in zip(chunk, load_images(chunk), labels, strict=True):
                 label = torch.from_numpy(np.require(future.result(), requirements="W"))
                 if group and (
