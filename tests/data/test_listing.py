@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iidm.config import DatasetConfig
+from iidm.config import Config, DataConfig, DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
+from iidm.data.datasets.domains import open_domains
 from iidm.data.files.inputs import find_images
 from iidm.data.files.listing import IMAGE_ENDINGS, Beside, list_images, list_labels
 from iidm.data.files.walking import walk
@@ -128,9 +129,10 @@ def test_without_suffixes_lossless_pictures_beside_photographs_are_labels(tmp_pa
 
 
 def test_images_and_labels_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
-    _write(tmp_path, "a.png", "b.png")
-    with pytest.raises(UserError, match="left aside|2 that are labels by their name"):
-        _images(tmp_path, labels=Beside(tmp_path))
+    _write(tmp_path, "a.png", "b.jpg", "a.json")
+    assert _images(tmp_path, labels=Beside(tmp_path)) == ["a", "b"]  # annotation files are their labels
+    with pytest.raises(UserError, match="no suffix tells them apart: give label_suffix"):
+        list_labels(tmp_path, what="test", images=Beside(tmp_path))
 
 
 def test_a_label_folder_below_the_images_and_the_other_way_round(tmp_path: Path) -> None:
@@ -185,6 +187,20 @@ def test_labels_without_an_image_are_counted_and_named_and_near_misses_told(tmp_
     assert "upper and lower case only (T1.png and t1.jpg)" in near
     with pytest.raises(UserError, match=r"2 of 3 images .*: t1, t2\. .*2 labels have no image and are not read: T1"):
         _dataset(tmp_path, "all")
+
+
+def test_validation_images_that_training_links_to_are_left_out_of_training(tmp_path: Path) -> None:
+    make.write_camvid(tmp_path, ["t0", "t1", "t2"])
+    make.write_camvid(tmp_path, ["v0"], "val")
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "train" / "more").symlink_to("../val")
+    data = DataConfig(source=DatasetConfig(spec="camvid"), target=DatasetConfig(spec="camvid"), labeled_count=1)
+    (tmp_path / "images" / "train" / "odd.heic").write_bytes(b"")
+    domains = open_domains(Config(source_root=tmp_path, target_root=tmp_path, data=data))
+    assert domains.labeled and domains.unlabeled and domains.source
+    names = {sample.name for sample in (*domains.labeled.samples, *domains.unlabeled.samples)}
+    assert names == {"t0", "t1", "t2"}
+    assert domains.notes == (f"{tmp_path / 'images/train'}: 1 .heic left aside",)
 
 
 def test_labels_of_an_unneeded_kind_are_told_where_none_is_needed(tmp_path: Path) -> None:

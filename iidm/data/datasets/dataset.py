@@ -166,21 +166,18 @@ def open_split(
     errors call it."""
     root = root or spec.root
     folder = _folder(name, "image", where.images, root)
-    try:
-        beside = Beside(_label_folder(where, root, name), spec.label_suffix)
-    except UserError:  # told below, where the labels are needed
-        beside = None
+    label_folder = _label_folder(where, root, name, labels)
+    beside = label_folder and Beside(label_folder, spec.label_suffix)
     every = list_images(folder, spec.image_suffix, what=name, labels=beside)
-    images = _select(every, where, name)
-    notes = every.notes
-    try:
-        found, label_notes = _labels(spec, where, root, name, every, images, labels)
-        notes += label_notes
-    except UserError as error:
-        if labels != "optional":
-            raise
-        found = {}
-        notes += (f"{error} All of its images count as unlabeled.",) if beside else ()
+    images, notes, found = _select(every, where, name), every.notes, dict[str, Path]()
+    if label_folder is not None:
+        try:
+            found, label_notes = _labels(spec, label_folder, name, every, images, labels)
+            notes += label_notes
+        except UserError as error:
+            if labels != "optional":
+                raise
+            notes += (f"{error} All of its images count as unlabeled.",)
     samples = tuple(Sample(n, path, found.get(n)) for n, path in images.paths.items())
     return Dataset(spec.name, spec.classes, samples, spec.encoding, resize or spec.resize, notes=notes)
 
@@ -205,18 +202,11 @@ def _open_prepared(
 
 
 def _labels(
-    spec: DatasetSpec,
-    where: SplitSpec,
-    root: Path | None,
-    name: str,
-    every: Listing,
-    images: Listing,
-    need: Need,
+    spec: DatasetSpec, folder: Path, name: str, every: Listing, images: Listing, need: Need
 ) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Image's name -> label, and lines on labels that belong to none of the folder's images."""
-    folder = _label_folder(where, root, name)
+    """Image's name -> label, and lines on labels that belong to none of `every` image of the folder."""
     labels = list_labels(folder, spec.label_suffix, what=name, images=Beside(every.folder, spec.image_suffix))
-    found, notes = pair(every, labels)
+    found, notes = pair(every, labels.paths, folder)
     missing = [n for n in images.paths if n not in found]
     if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
         replaced = f" in place of {spec.image_suffix!r}" if spec.image_suffix else " before its ending"
@@ -229,10 +219,16 @@ def _labels(
     return found, (*labels.notes, *notes)
 
 
-def _label_folder(where: SplitSpec, root: Path | None, name: str) -> Path:
-    if not where.labels:
-        raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
-    return _folder(name, "label", where.labels, root)
+def _label_folder(where: SplitSpec, root: Path | None, name: str, need: Need) -> Path | None:
+    """The folder of the labels; None where there is none and none is needed."""
+    try:
+        if not where.labels:
+            raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
+        return _folder(name, "label", where.labels, root)
+    except UserError:
+        if need != "optional":
+            raise
+        return None
 
 
 def _may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:

@@ -28,6 +28,9 @@ READ_MODES = {
 }
 """Format -> modes, as Pillow names both, of 8 bits a channel or fewer. Alpha is dropped."""
 
+# On odd tags of a TIFF, without the file's name. Here and not around the calls: filters are not a thread's own.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254
 _MOST_FRAMES = 64
@@ -81,8 +84,7 @@ def image_header(path: Path, *, most_px: int | None = None) -> Header:
 def read_header(path: Path, what: str, *, most_px: int | None = None) -> Header:
     """What a picture says of itself, whether or not training reads it. `what` it is begins the errors, as above."""
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # Pillow's, on odd tags
+        with path.open("rb") as file:
             if not file.read(1):
                 raise UserError(f"{what} {path} is empty. Copy or download it again.")
             with open_picture(file, limited=most_px is None) as image:

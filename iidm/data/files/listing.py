@@ -149,7 +149,18 @@ def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | N
 
 
 def list_labels(folder: Path, suffix: str = "", *, what: str, images: Beside | None = None) -> Listing:
-    """All label pictures below `folder` whose name ends with `suffix` before its ending.
+    """All label pictures below `folder`, as `list_files` finds them.
+
+    Raises:
+        UserError: there is none, all are JPEGs, or two labels have one name.
+    """
+    return list_files(folder, LABEL_ENDINGS, suffix, what, images=images)
+
+
+def list_files(
+    folder: Path, endings: tuple[str, ...], suffix: str, what: str, *, images: Beside | None = None
+) -> Listing:
+    """All label files below `folder` whose name ends with `suffix` and one of `endings`.
 
     Of what lies beside them only pictures that might be labels are counted.
 
@@ -158,20 +169,21 @@ def list_labels(folder: Path, suffix: str = "", *, what: str, images: Beside | N
         images: where their images lie: what is one is no label.
 
     Raises:
-        UserError: there is none, all are JPEGs, or two labels have one name.
+        UserError: there is none, or two have one name.
     """
     suffix, images = composed(suffix), _composed(images)
     found, _ = walk(folder, without=_real(images))
     shares = images is not None and _real(images) == os.path.realpath(folder)
-    longer = images.suffix if shares and images and len(images.suffix) > len(suffix) else None
+    candidates = [file for file in found if file.has(suffix)]
+    if shares and images:
+        pictures = [file for file in candidates if file.ending in IMAGE_ENDINGS]
+        own_images = {file.below for file in pictures} - _labels_among(pictures, images.suffix, suffix)
+        candidates = [file for file in candidates if file.below not in own_images]
     paths: dict[str, Path] = {}
     counts: Counter[str] = Counter()
-    for file in found:
-        if not file.has(suffix) or (longer and file.has(longer)):
-            continue
-        if file.ending not in LABEL_ENDINGS:
-            if file.ending in (*LOSSY_ENDINGS, ".gif") and not shares:
-                counts[file.ending] += 1
+    for file in candidates:
+        if file.ending not in endings:
+            counts[file.ending] += file.ending in (*LOSSY_ENDINGS, ".gif")
             continue
         name = file.name_without(suffix)
         if name in paths:
@@ -179,9 +191,12 @@ def list_labels(folder: Path, suffix: str = "", *, what: str, images: Beside | N
                 f"Two labels of {what} have the name {name!r}: {paths[name]} and {file.path}. Remove or rename one."
             )
         paths[name] = file.path
-    aside = Aside(folder, counts)
+    aside = Aside(folder, +counts)
     if not paths:
-        raise UserError(_nothing(what, folder, LABEL_ENDINGS, suffix, aside, kind="labels "))
+        message = _nothing(what, folder, endings, suffix, aside, kind="label ")
+        if shares and images and images.suffix == suffix:
+            message += " Images and labels share the folder, and no suffix tells them apart: give label_suffix."
+        raise UserError(message)
     return Listing(folder, dict(sorted(paths.items())), aside)
 
 
@@ -210,15 +225,16 @@ def _results(found: Iterable[Found]) -> set[str]:
     return own
 
 
-def _labels_among(images: Iterable[Found], suffix: str, label_suffix: str) -> set[str]:
-    """Which of a folder's images are labels, where both lie in it."""
-    images = list(images)
+def _labels_among(pictures: Iterable[Found], suffix: str, label_suffix: str) -> set[str]:
+    """Which of a folder's pictures are labels, where both lie in it."""
+    pictures = list(pictures)
     if label_suffix != suffix:
-        return {file.below for file in images if _is_only_label(file, suffix, label_suffix)}
-    # No suffix tells them apart: t0.png is the label of t0.jpg.
-    lossy = any(file.ending in LOSSY_ENDINGS for file in images)
-    lossless = LABEL_ENDINGS if lossy else (".png",)
-    return {file.below for file in images if file.ending in lossless}
+        return {file.below for file in pictures if _is_only_label(file, suffix, label_suffix)}
+    # No suffix tells them apart: t0.png is the label of t0.jpg, and so is every lossless picture where there is one.
+    photographs = {file.name_without(suffix) for file in pictures if file.ending in LOSSY_ENDINGS}
+    lossless = [file for file in pictures if file.ending in LABEL_ENDINGS]
+    has_pairs = any(file.name_without(suffix) in photographs for file in lossless)
+    return {file.below for file in lossless} if has_pairs else set()
 
 
 def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:

@@ -66,6 +66,8 @@ def _label_header(path: Path) -> Header:
         )
     if header.format not in LABEL_FORMATS:
         raise UserError(f"Label {path} is {header.format}; needed is PNG, BMP or TIFF")
+    if header.format == "TIFF" and header.orientation > 1:  # Pillow would turn it as it loads it
+        raise UserError(f"Label {path} has an orientation, and labels are taken as stored. Save it without")
     return header
 
 

@@ -34,8 +34,12 @@ def damage_warnings() -> Iterator[list[str]]:
     in which nothing else writes there; what is not of the decoder is passed on afterwards.
     """
     said: list[str] = []
-    sys.stderr.flush()
-    before = os.dup(2)
+    try:
+        sys.stderr.flush()
+        before = os.dup(2)
+    except OSError:  # the process has no standard error
+        yield said
+        return
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
         try:
