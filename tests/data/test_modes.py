@@ -149,3 +149,14 @@ def test_a_file_that_is_cut_off_is_named_whatever_its_format(tmp_path: Path, end
     path.write_bytes(body[: int(len(body) * share)])
     with pytest.raises(UserError, match=rf"image .*a\.{ending}"):
         check_domains(domains_of(dataset), (16, 16))
+
+
+def test_a_png_that_is_broken_in_its_middle_is_named_before_training(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    PICTURES["RGB"].save(path)
+    dataset = _dataset(path)
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 0x5A
+    path.write_bytes(body)
+    with pytest.raises(UserError, match=r"image .*a\.png is damaged: the checksum of its part at byte"):
+        check_domains(domains_of(dataset), (16, 16))

@@ -88,6 +88,17 @@ def test_the_size_that_is_said_is_that_of_the_decoder(tmp_path: Path, order: str
     assert image_header(tmp_path / "a.jpg").size == read_image(tmp_path / "a.jpg").shape[:2]
 
 
+def test_odd_exif_is_read_as_the_decoder_reads_it(tmp_path: Path) -> None:
+    """Bytes changed at random, and cut: 2,400 more were tried once, without a difference."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        exif = bytearray(_exif("<>"[number % 2], 3, int(rng.integers(1, 9))))
+        for _ in range(rng.integers(0, 3)):
+            exif[rng.integers(len(exif))] = rng.choice([0, 1, 255])
+        (tmp_path / "a.jpg").write_bytes(_jpeg(b"Exif\0\0" + bytes(exif[: rng.integers(20, 40)])))
+        assert image_header(tmp_path / "a.jpg").size == read_image(tmp_path / "a.jpg").shape[:2], exif.hex()
+
+
 @pytest.mark.parametrize("exif", [b"", b"garbage", b"II*\0", _exif("<", 3, 6)[:14], b"MM\0*\xff\xff\xff\xff\0\0"])
 def test_damaged_exif_turns_nothing(tmp_path: Path, exif: bytes) -> None:
     assert exif_orientation(exif) == 1

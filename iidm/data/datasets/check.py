@@ -26,7 +26,7 @@ SHOWN_PROBLEMS = 5
 """Bad files that the error names."""
 
 READ_WHOLE_BYTES = 2**30
-"""Images of a training set that are read whole for damage in a JPEG's middle, evenly spaced ones where all are more.
+"""Images of a training set that are read whole for damage in their middle, evenly spaced ones where all are more.
 Validation images are all read: training never meets them, and would end before their damage showed."""
 
 
@@ -64,8 +64,10 @@ def check_domains(
 ) -> Checked:
     """Open every image and label, compare their sizes, find cut-off files, and decode some labels.
 
-    Cut-off files are found by their last bytes: one that does not end as its format does is decoded. Of prepared
-    images the lengths of the files are compared with the index (`iidm.prepare --check` reads them whole).
+    Cut-off files are found by their last bytes: one that does not end as its format does is decoded. Damage in the
+    middle of a JPEG or PNG is found by reading all of it, which is done for validation images and for up to
+    `READ_WHOLE_BYTES` of each other set; a run names the others when it meets them. Of prepared images the lengths of
+    the files are compared with the index (`iidm.prepare --check` reads them whole).
 
     Args:
         crop_size: (H, W) in pixels, for a note on images that are smaller.

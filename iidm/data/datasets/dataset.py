@@ -167,7 +167,7 @@ def open_split(
     root = root or spec.root
     folder = _folder(name, "image", where.images, root)
     label_folder = _label_folder(where, root, name, labels)
-    beside = label_folder and Beside(label_folder, spec.label_suffix)
+    beside = None if label_folder is None else Beside(label_folder, spec.label_suffix)
     every = list_images(folder, spec.image_suffix, what=name, labels=beside)
     images, notes, found = _select(every, where, name), every.notes, dict[str, Path]()
     if label_folder is not None:

@@ -143,17 +143,20 @@ def _header(image: Image.Image, file: IO[bytes]) -> Header:
 def exif_orientation(exif: bytes) -> int:
     """The orientation that a block of EXIF holds, 1 where it holds none or is damaged.
 
-    Read as DALI reads it, two bytes whatever their kind is, so that the size said here is that of its image.
+    Read as DALI reads it, so that the size said here is that of its image: the value is two bytes whatever its kind is,
+    and a list that is cut off counts as far as it goes.
     """
     exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2], "")
+    order = "<" if exif[:4] == b"II*\0" else ">" if exif[2:4] == b"\0*" else ""
     if not order or len(exif) < 10:
         return 1
     (start,) = struct.unpack_from(f"{order}I", exif, 4)
     if start + 2 > len(exif):
         return 1
     (count,) = struct.unpack_from(f"{order}H", exif, start)
-    for place in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+    if 12 * count > len(exif):
+        return 1
+    for place in range(start + 2, min(start + 2 + 12 * count, len(exif) - 9), 12):
         tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, place)
         if tag == _ORIENTATION:
             return value if value in range(1, 9) else 1

@@ -12,6 +12,7 @@ from PIL import Image, TiffImagePlugin
 from ...types import UserError
 from .headers import JPEG_FORMATS, Header, image_header, open_picture, read_header
 from .jpeg import jpeg_damage
+from .png import png_damage
 
 LABEL_FORMATS = ("PNG", "BMP", "TIFF")
 """Of label pictures, as Pillow names them: lossless ones."""
@@ -32,7 +33,7 @@ def check_picture(path: Path, what: str, *, decode: bool = False, read_all: bool
     Args:
         what: `image` or `label`.
         decode: decode it in any case.
-        read_all: read all of a JPEG, and look for damage in its middle.
+        read_all: read all of a JPEG or PNG, and look for damage in its middle.
 
     Raises:
         UserError: what is wrong; the message begins with `what` and names the file.
@@ -43,8 +44,9 @@ def check_picture(path: Path, what: str, *, decode: bool = False, read_all: bool
         message = str(error)
         raise UserError(message[0].lower() + message[1:]) from None
     try:
-        if (read_all or decode) and header.format in JPEG_FORMATS:
-            damage = jpeg_damage(np.fromfile(path, np.uint8))
+        look = png_damage if header.format == "PNG" else jpeg_damage if header.format in JPEG_FORMATS else None
+        if (read_all or decode) and look is not None:
+            damage = look(np.fromfile(path, np.uint8))
             if damage:
                 raise UserError(f"{what} {path} is damaged: {damage}")
         if decode or not _is_whole(path, header):
