@@ -77,6 +77,8 @@ def main(argv: Sequence[str]) -> None:
         dataset = open_folder(config, arguments.images, arguments.labels)
     else:
         dataset = require_validation(config, arguments.target_root)
+    for line in dataset.notes:
+        print(line, file=sys.stderr)
     names = ["student", "teacher"] if arguments.network == "both" else [arguments.network]
     networks = {name: load_network(config, checkpoint, name, len(dataset.classes), device) for name in names}
     amp_dtype = run_precision(config, arguments.precision, device)
@@ -99,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
     else:
         seen = sliding_window(config) or "whole images"
         print(f"{arguments.run} · {checkpoint.name} · {len(dataset.samples)} images of {dataset.name} · {seen}")
-        print("\n".join([note, *dataset.notes]))
+        print(note)
         print(score_table(scores))
 
 

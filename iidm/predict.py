@@ -4,13 +4,15 @@
     python -m iidm.predict RUN orthophoto.png --out DIR --mode slide --window 512 512
 
 For each image DIR gets <name>.ids.png (train ids), <name>.color.png (class colours) and <name>.overlay.png, all of the
-image's own size. An image of any size is labeled: see docs/own-data.md on large ones.
+image's own size. An image of any size is labeled: see docs/own-data.md on large ones. Of folders the same images are
+taken as in training; what DIR holds of an earlier call is none. Images that cannot be read are told at the end, with
+exit status 2.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +24,7 @@ from PIL import Image
 
 from iidm.cli import run_main
 from iidm.config import SlidingWindow, sliding_window
-from iidm.data import read_image, target_classes, training_size_for
+from iidm.data import find_images, read_image, target_classes, training_size_for
 from iidm.engine.preview import colorize, overlay
 from iidm.engine.rows import STRIP_ROWS, resized_rows, resized_strips
 from iidm.engine.runtime import pick_device
@@ -33,7 +35,6 @@ from iidm.models import Network
 from iidm.runs import description_notes, load_network, open_run, run_precision
 from iidm.types import ClassSet, UserError
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 MOST_WHOLE_PX = 8 * 2**20
 """Most pixels at training resolution that the network sees at once unless --mode whole insists; a 4K frame (3840x2160)
 is just below. The activations of a ResNet-101 at output stride 8 take about 7 GB of float32 there. One number for all
@@ -76,10 +77,17 @@ def main(argv: Sequence[str]) -> None:
     classes = target_classes(config)
     network = load_network(config, checkpoint, arguments.network, len(classes), device)
     amp_dtype = run_precision(config, arguments.precision, device)
-    paths = find_images(arguments.images)
+    images, notes = find_images(arguments.images)
+    for note in notes:
+        print(note, file=sys.stderr)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for path, name in paths:
-        image = read_image(path)
+    bad: list[str] = []
+    for path, name in images:
+        try:
+            image = read_image(path)
+        except UserError as error:
+            bad.append(str(error))
+            continue
         size = training_size_for(config, image.shape[:2])
         windows = sliding_window(config)
         if arguments.mode is None and windows is None and size[0] * size[1] > MOST_WHOLE_PX:
@@ -90,8 +98,16 @@ def main(argv: Sequence[str]) -> None:
             )
         label = predict(network, image, size, amp_dtype, align_corners=config.model.align_corners, windows=windows)
         save_pictures(arguments.out / name, image, label, classes)
-    images = "1 image" if len(paths) == 1 else f"{len(paths)} images"
-    print(f"labeled {images} with the {arguments.network} of {checkpoint}; results in {arguments.out}")
+    done = len(images) - len(bad)
+    if done:
+        count = "1 image" if done == 1 else f"{done} images"
+        print(f"labeled {count} with the {arguments.network} of {checkpoint}; results in {arguments.out}")
+    if len(images) == 1 and bad:
+        raise UserError(bad[0])
+    for line in bad:
+        print(line, file=sys.stderr)
+    if bad:
+        raise UserError(f"{len(bad)} of {len(images)} images could not be labeled; each is named above.")
 
 
 def predict(
@@ -134,6 +150,7 @@ def _label(logits: torch.Tensor, size: tuple[int, int], align_corners: bool) -> 
 def save_pictures(stem: Path, image: np.ndarray, label: np.ndarray, classes: ClassSet) -> None:
     """Write <stem>.ids.png, .color.png and .overlay.png of an image uint8 [H,W,3] and its label uint8 [H,W], one after
     the other: beside the two, one picture is in memory (4 bytes a pixel in Pillow)."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(label).save(f"{stem}.ids.png")
     _save_painted(f"{stem}.color.png", label.shape, lambda rows: colorize(label[rows], classes))
     _save_painted(f"{stem}.overlay.png", label.shape, lambda rows: overlay(image[rows], label[rows], classes))
@@ -146,28 +163,6 @@ def _save_painted(path: str, shape: tuple[int, ...], paint: Callable[[slice], np
     for top in range(0, height, STRIP_ROWS):
         picture.paste(Image.fromarray(paint(slice(top, top + STRIP_ROWS))), (0, top))
     picture.save(path)
-
-
-def find_images(paths: Iterable[Path]) -> list[tuple[Path, str]]:
-    """Every image named or below a named folder, each with a name for its results that no other has."""
-    found: list[tuple[Path, str]] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise UserError(f"There are no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {path}.")
-            found += [(p, "_".join(p.relative_to(path).with_suffix("").parts)) for p in inside]
-        elif path.is_file():
-            found.append((path, path.stem))
-        else:
-            raise UserError(f"There is no image {path}.")
-    names = [name for _, name in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(
-            f"Several images would write the same result {twice[0]!r}; label them into folders of their own."
-        )
-    return found
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from .datasets.domains import (
 )
 from .datasets.statistics import class_pixel_counts
 from .datasets.summary import refuse
+from .files.inputs import find_images
 from .loading.eval_loader import EvalLoader
 from .loading.loader import TrainLoader, plain_crops
 from .loading.pipeline import read_image
@@ -40,6 +41,7 @@ __all__ = [
     "check_domains",
     "check_prepared",
     "class_pixel_counts",
+    "find_images",
     "make_plan",
     "megabytes",
     "open_domains",

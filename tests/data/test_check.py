@@ -95,7 +95,7 @@ def test_an_empty_a_missing_and_a_foreign_file_are_named(domains: Domains) -> No
     message = str(error.value)
     assert "4 bad files" in message and f"image {empty} is empty" in message
     assert f"image {gone} does not exist" in message and f"{text} cannot be read" in message
-    assert f"{gif} is GIF; needed is PNG or JPEG" in message
+    assert f"{gif} is GIF; needed is PNG, JPEG" in message
 
 
 def test_a_label_of_another_size_than_its_image_is_named(domains: Domains) -> None:
@@ -179,22 +179,9 @@ def test_two_thousand_files_are_checked_in_seconds(tmp_path: Path) -> None:
     for i in range(1, 1000):
         for kind, ending in (("images", ".jpg"), ("labels", ".png")):
             folder = tmp_path / kind / "train"
-            (folder / f"{i}{ending}").symlink_to(folder / f"0{ending}")
+            (folder / f"{i}{ending}").hardlink_to(folder / f"0{ending}")
     data = DataConfig(source=DatasetConfig(spec="camvid"), target=DatasetConfig(spec="camvid"), labeled_count=1)
     domains = open_domains(Config(source_root=tmp_path, target_root=tmp_path, data=data))
     start = time.process_time()
     check_domains(domains, CROP)
     assert time.process_time() - start < 3  # of processor time, for 2,000 images and 1,000 labels
-
-
-def test_labels_whose_palettes_differ_are_noted(tmp_path: Path) -> None:
-    make.write_folder(tmp_path, ["val/v"], (0, 1))
-    for i in range(5):
-        make.save_image(tmp_path / "images" / "train" / f"t{i}.jpg", make.SIZE, i)
-        ids = make.random_ids((0, 1), make.SIZE, i)
-        make.save_palette(tmp_path / "labels" / "train" / f"t{i}.png", ids, seed=1 if i == 3 else 0)
-    target = DatasetConfig(images="images/{split}", labels="labels/{split}", class_names=("a", "b"))
-    loss = LossConfig(source_weight=0, inter_weight=0, intra_weight=0)
-    config = Config(target_root=tmp_path, data=DataConfig(target=target, labeled_count=5), loss=loss)
-    notes = check_domains(open_domains(config), CROP).notes
-    assert any("1 of 5 labeled labels have another palette than most" in n and "t3.png" in n for n in notes), notes

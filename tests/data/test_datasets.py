@@ -150,7 +150,7 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / ".hidden.png").write_text("")
     (tmp_path / "labels").mkdir()
-    with pytest.raises(UserError, match=r"no files \*\.png, \*\.jpg, \*\.jpeg in .*images"):
+    with pytest.raises(UserError, match=r"no files \*\.png, \*\.jpg, .* in .*images; left aside: 1 hidden file"):
         open_dataset(_spec("gta5"), tmp_path, "train")
 
 
@@ -170,10 +170,20 @@ def test_labels_without_an_image_are_left_aside(tmp_path: Path) -> None:
     assert _names(open_dataset(_spec("gta5"), tmp_path, "train")) == ["00001", "00003"]
 
 
-def test_two_images_of_one_name_are_an_error(tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_both_read_under_names_with_their_endings(tmp_path: Path) -> None:
     make.write_gta5(tmp_path)
     make.save_image(tmp_path / "images" / "00002.jpg", make.SIZE, 0)
-    with pytest.raises(UserError, match=r"have the name '00002'.*00002\.(png|jpg).*00002\.(png|jpg)"):
+    dataset = open_dataset(_spec("gta5"), tmp_path, "train")
+    found = {sample.name: (sample.image.name, sample.label.name if sample.label else "") for sample in dataset.samples}
+    assert found["00002.jpg"] == ("00002.jpg", "00002.png") and found["00002.png"] == ("00002.png", "00002.png")
+    assert set(found) == {"00001", "00002.jpg", "00002.png", "00003"}
+    assert any("2 images share their name" in note and "00002.jpg" in note for note in dataset.notes)
+
+
+def test_two_labels_of_one_name_are_an_error(tmp_path: Path) -> None:
+    make.write_gta5(tmp_path)
+    (tmp_path / "labels" / "00002.tif").write_bytes(b"")
+    with pytest.raises(UserError, match=r"Two labels of gta5 .* the name '00002'.*00002\.(png|tif).*00002\.(png|tif)"):
         open_dataset(_spec("gta5"), tmp_path, "train")
 
 

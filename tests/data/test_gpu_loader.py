@@ -9,11 +9,14 @@ import make_datasets as make
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from iidm.config import DataConfig, DatasetConfig
 from iidm.data.datasets.dataset import Dataset, Domains, open_dataset
+from iidm.data.files.encoded import decodable_bytes
 from iidm.data.loading.eval_loader import EvalLoader
 from iidm.data.loading.loader import TrainLoader
+from iidm.data.loading.pipeline import ImageDecoder
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared.folder import ImageFormat
 from iidm.types import TrainBatch
@@ -68,3 +71,29 @@ def test_evaluation_batches_are_those_of_the_cpu(tmp_path: Path, image_format: s
         assert gpu.names == cpu.names and gpu.image.is_cuda and gpu.label.is_cuda
         assert torch.equal(gpu.label.cpu(), cpu.label)
         assert _error(gpu.image, cpu.image) <= MEAN_ERROR[image_format]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_images_are_turned_as_on_the_cpu(tmp_path: Path, ending: str, orientation: int) -> None:
+    dataset = _dataset(tmp_path, "downloaded")
+    path = tmp_path / f"turned.{ending}"
+    with Image.open(dataset.samples[0].image) as image:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(path, exif=exif)
+    decoded = []
+    for device in ("cuda", "cpu"):
+        decoder = ImageDecoder(device=torch.device(device), batch_size=1, threads=1)
+        decoded += decoder([decodable_bytes(path)], [None])
+    assert decoded[0].shape == decoded[1].shape and _error(*decoded) <= MEAN_ERROR["downloaded"]
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_jpegs_of_other_modes_are_those_of_the_cpu(tmp_path: Path, mode: str) -> None:
+    dataset = _dataset(tmp_path, "downloaded")
+    with Image.open(dataset.samples[0].image) as image:
+        image.convert(mode).save(tmp_path / "mode.jpg", quality=95)
+    decoders = (ImageDecoder(device=torch.device(device), batch_size=1, threads=1) for device in ("cuda", "cpu"))
+    decoded = [decoder([decodable_bytes(tmp_path / "mode.jpg")], [None])[0] for decoder in decoders]
+    assert _error(*decoded) <= MEAN_ERROR["downloaded"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,55 @@ def test_a_budget_beyond_the_data_names_both_numbers() -> None:
 def test_a_written_list_is_read_back(tmp_path: Path) -> None:
     write_list(tmp_path / "names.txt", NAMES[5:9])
     assert read_list(tmp_path / "names.txt", NAMES) == NAMES[5:9]
+
+
+ODD = ["#1", "# two", '"quoted"', '"#1"', " blank ", "a\nb", "x.jpg", "\udce9", "é0", "tab\t", "\u2028", "日本/道"]
+
+
+def test_names_of_any_letters_are_read_back(tmp_path: Path) -> None:
+    write_list(tmp_path / "names.txt", ODD)
+    assert read_list(tmp_path / "names.txt", ODD) == ODD
+    assert b"#1\n" not in (tmp_path / "names.txt").read_bytes().splitlines(keepends=True)
+
+
+LETTERS = st.text(st.characters(exclude_characters="\0/"), min_size=1, max_size=6)
+
+
+@given(st.lists(LETTERS, min_size=1, max_size=8, unique_by=lambda name: unicodedata.normalize("NFC", name)))
+def test_any_list_is_read_back_as_it_was_written(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_list(Path(folder, "names.txt"), names)
+        assert read_list(Path(folder, "names.txt"), names) == names
+
+
+def test_a_hash_begins_a_comment_unless_an_image_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("# mine\n#1.jpg\n#2\n")
+    assert read_list(tmp_path / "names.txt", ["#1", "#2"]) == ["#1", "#2"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_lists_of_editors_are_read(tmp_path: Path, encoding: str) -> None:
+    mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    (tmp_path / "names.txt").write_bytes(mark + "é0\r\nb.jpg\r\n".encode(encoding))
+    assert read_list(tmp_path / "names.txt", ["b", "é0"]) == ["é0", "b"]
+
+
+def test_a_list_in_another_code_says_so(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("é0\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"line 1: .* save the list as UTF-8"):
+        read_list(tmp_path / "names.txt", ["é0"])
+    (tmp_path / "names.txt").write_bytes("a\n".encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"names\.txt is no UTF-8 text"):
+        read_list(tmp_path / "names.txt", ["a"])
+
+
+def test_names_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
+    nfd, nfc = (unicodedata.normalize(form, "é0") for form in ("NFD", "NFC"))
+    (tmp_path / "names.txt").write_text(f"{nfd}\n", encoding="utf-8")
+    assert read_list(tmp_path / "names.txt", [nfc]) == [nfc]
+    (tmp_path / "names.txt").write_text(f"{nfd}\n{nfc}.png\n", encoding="utf-8")
+    with pytest.raises(UserError, match="stands in line 1 already"):
+        read_list(tmp_path / "names.txt", [nfc])
 
 
 def test_names_may_carry_their_ending_comments_and_empty_lines(tmp_path: Path) -> None:

@@ -126,3 +126,17 @@ def test_one_window_over_the_whole_image_scores_as_the_whole(finished: Finished)
 
 def test_a_window_for_whole_images_is_refused(finished: Finished) -> None:
     assert "--mode slide" in refusal("evaluate", [finished.run_dir, "--stride", "8", "8"])
+
+
+def test_junk_is_left_aside_as_in_training_and_told(finished: Finished, data: Path, tmp_path: Path) -> None:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder in (images, labels):
+        shutil.copytree(data / "target" / folder.name / "val", folder)
+    before = scores(finished.run_dir, "--images", images, "--labels", labels)
+    for junk in ("._v0.png", "@eaDir/v0.png", ".ipynb_checkpoints/v0.png", "v9.heic"):
+        (images / junk).parent.mkdir(exist_ok=True)
+        (images / junk).write_bytes(b"junk")
+    (images / "loop").symlink_to(".")
+    said = evaluate([finished.run_dir, "--images", images, "--labels", labels, "--json"])
+    assert json.loads(said.out) == before
+    assert f"{images}: 1 .heic, 1 folder @eaDir, 1 hidden file, 1 hidden folder, 1 link" in said.err

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import iidm.predict
+from iidm.cli import run_main
 from iidm.config import SlidingWindow
 from iidm.data.specs.described import generated_color
 from iidm.engine.metrics import Scores
@@ -131,6 +136,59 @@ def test_a_missing_a_damaged_and_no_image_are_named(finished: Finished, tmp_path
     text = tmp_path / "notes.txt"
     text.write_text("no image")
     assert str(text) in refusal("predict", [finished.run_dir, text, *out])
+
+
+def test_one_bad_file_does_not_stop_the_others(finished: Finished, tmp_path: Path) -> None:
+    for name in ("a.png", "c.jpg"):
+        Image.fromarray(small_runs.draw(3)[0]).save(tmp_path / name)
+    (tmp_path / "b.jpg").write_bytes(b"no image at all")
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "deep.png")
+    words = [str(word) for word in (finished.run_dir, tmp_path, "--out", tmp_path / "out")]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        with mock.patch.object(sys, "argv", ["predict", *words]):
+            run_main(iidm.predict.main)
+    assert end.value.code == 2
+    assert "labeled 2 images" in out.getvalue()
+    *bad, last = err.getvalue().splitlines()
+    assert len(bad) == 2 and str(tmp_path / "b.jpg") in bad[0] and str(tmp_path / "deep.png") in bad[1]
+    assert "16 bits a channel (values 4000 to 4000)" in bad[1]
+    assert last == "iidm: 2 of 4 images could not be labeled; each is named above."
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.ids.png")) == ["a.ids.png", "c.ids.png"]
+
+
+def test_results_among_the_images_are_not_labeled_again(finished: Finished, tmp_path: Path) -> None:
+    for name in ("q.jpg", "day/r.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(small_runs.draw(3)[0]).save(tmp_path / name)
+    found: list[dict[str, bytes]] = []
+    for _ in range(3):
+        said = predict([finished.run_dir, tmp_path, "--out", tmp_path])
+        assert "labeled 2 images" in said.out
+        found.append({path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()})
+    assert found[0] == found[1] == found[2] and len(found[0]) == 1 + 6
+    assert said.err == f"{tmp_path}: 6 results of iidm.predict left aside\n"
+
+
+def test_images_whose_results_would_share_a_name_are_kept_apart(finished: Finished, tmp_path: Path) -> None:
+    for name in ("x.jpg", "x.png", "a/b.jpg", "a_b.jpg", "c/d.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(small_runs.draw(3)[0]).save(tmp_path / "in" / name)
+    said = predict([finished.run_dir, tmp_path / "in", tmp_path / "in" / "x.jpg", "--out", tmp_path / "out"])
+    assert "labeled 5 images" in said.out and "2 images share their name" in said.err
+    results = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.ids.png")}
+    assert results == {f"{name}.ids.png" for name in ("x.jpg", "x.png", "a/b", "a_b", "c_d")}
+
+
+def test_a_turned_photograph_gets_ids_as_it_is_seen(finished: Finished, tmp_path: Path) -> None:
+    upright = Image.fromarray(small_runs.draw(3)[0])
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    predict([finished.run_dir, tmp_path, "--out", tmp_path / "out"])
+    ids = {name: read(tmp_path / "out" / f"{name}.ids.png") for name in ("upright", "turned")}
+    np.testing.assert_array_equal(ids["upright"], ids["turned"])
 
 
 def test_windows_say_what_evaluate_scores_in_windows(finished: Finished, data: Path, tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ from pathlib import Path
 import make_datasets as make
 import pytest
 
+import iidm.prepare
+from iidm.config import DatasetConfig
+from iidm.data import check_prepared
+from iidm.data.datasets.dataset import open_dataset
+
 IMAGES = 100
 SIZE = (540, 720)
 
@@ -190,3 +195,22 @@ def test_a_mistake_is_told_in_one_line(words: tuple[str, ...], message: str, tmp
 def test_help_tells_the_formats(tmp_path: Path) -> None:
     done = _run("--help")
     assert done.returncode == 0 and "{raw,jpeg,png}" in done.stdout
+
+
+def test_odd_names_and_files_are_prepared_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    names = ["#1", "x", "e\u0301"]
+    make.write_folder(raw, names, range(2), (20, 30))
+    make.save_image(raw / "images" / "x.png", (20, 30), 5)
+    make.save_gray(raw / "labels" / "left.png", make.random_ids(range(2), (20, 30), 0))
+    for junk in ("._x.jpg", "more.heic"):
+        (raw / "images" / junk).write_bytes(b"")
+    fields = ["--data.images", "images", "--data.labels", "labels", "--data.class-names", "a", "b"]
+    iidm.prepare.main(["folder", "--root", str(raw), "--out", str(out), "--jobs", "1", *fields])
+    said = capsys.readouterr().err
+    assert "1 .heic, 1 hidden file left aside" in said and "1 label has no image and is not read: left" in said
+    assert "2 images share their name" in said
+    config = DatasetConfig(images="images", labels="labels", class_names=("a", "b"))
+    prepared = open_dataset(config, out, "train")
+    assert [sample.name for sample in prepared.samples] == ["#1", "x.jpg", "x.png", "\u00e9"]
+    assert check_prepared(out) == (4, [])

@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from ...config import DataConfig
 from ...types import Sample, UserError
 from ..files.common import Progress, first_few
-from ..files.reading import too_large
-from ..labels.pictures import palette_of
+from ..files.whole import check_picture
 from ..prepared.folder import check_length
-from .dataset import Dataset, Domains, training_size
-from .problems import Problem, palettes_note, told_once
+from .dataset import Dataset, Domains, size_clash, training_size
+from .palettes_differ import palettes_note
+from .problems import Problem, told_once
 from .summary import summarize
 
 SAMPLED_LABELS = 32
@@ -27,12 +25,9 @@ SAMPLED_LABELS = 32
 SHOWN_PROBLEMS = 5
 """Kinds of fault that the error tells."""
 
-_TAIL_BYTES = 4096
-_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-"""The last bytes of a whole file; others may follow. A JPEG's pixel data never holds 0xff 0xd9."""
-_LABEL_FORMATS = ("BMP", "TIFF")
-"""Further formats of labels; their ends say nothing, so they are decoded."""
-_IMAGE_MODES = ("RGB", "RGBA", "L", "P")
+READ_WHOLE_BYTES = 2**30
+"""Images of a training set that are read whole for damage in their middle, evenly spaced ones where all are more.
+Validation images are all read: training never meets them, and would end before their damage showed."""
 
 
 @dataclass
@@ -45,9 +40,9 @@ class _Report:
     """Image and label."""
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
-    """(H, W) of the image on disk."""
-    palette: bytes = b""
-    """Of a label that is read by the indices of a palette, whose colours mean nothing then."""
+    """(H, W) of the image on disk, upright."""
+    orientation: int = 1
+    """EXIF's, of the image."""
 
 
 class Checked(NamedTuple):
@@ -84,8 +79,10 @@ def check_domains(
 ) -> Checked:
     """Open every image and label, compare their sizes, find cut-off files, and decode some labels.
 
-    Cut-off files are found by their last bytes: one that does not end as its format does is decoded. Of prepared
-    images the lengths of the files are compared with the index (`iidm.prepare --check` reads them whole).
+    Cut-off files are found by their last bytes: one that does not end as its format does is decoded. Damage in the
+    middle of a JPEG or PNG is found by reading all of it, which is done for validation images and for up to
+    `READ_WHOLE_BYTES` of each other set; a run names the others when it meets them. Of prepared images the lengths of
+    the files are compared with the index (`iidm.prepare --check` reads them whole).
 
     Args:
         crop_size: (H, W) in pixels, for a note on images that are smaller.
@@ -106,7 +103,8 @@ def check_domains(
     with ThreadPoolExecutor(jobs or 4 * (os.cpu_count() or 1)) as pool:
         for stream, dataset in sets.items():
             if dataset is not None:
-                reports[stream] = list(pool.map(_checker(dataset, full), range(len(dataset.samples))))
+                check = _checker(dataset, full, reads_all=stream == "val")
+                reports[stream] = list(pool.map(check, range(len(dataset.samples))))
     bad = [(stream, report) for stream, found in reports.items() for report in found if report.problems]
     skipped = [(stream, report) for stream, report in bad if skip_damaged and stream != "val"]
     fatal = [(stream, report) for stream, report in bad if not skip_damaged or stream == "val"]
@@ -126,7 +124,8 @@ def check_domains(
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
     found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
-    found_notes += [palettes_note(s, [(r.file, r.palette) for r in found if r.palette]) for s, found in reports.items()]
+    found_notes += [_turned_note(stream, found) for stream, found in reports.items()]
+    found_notes += [palettes_note(dataset) for dataset in (domains.source, domains.labeled, domains.val) if dataset]
     notes += [note for note in found_notes if note is not None]
     return Checked(notes, frozenset(report.file for _, report in skipped))
 
@@ -141,34 +140,50 @@ def slow_reading_notes(domains: Domains) -> list[str]:
     return [f"{' and '.join(slow)}: whole images are decoded for every crop; python -m iidm.prepare does that once"]
 
 
-def _checker(dataset: Dataset, full: bool) -> Callable[[int], _Report]:
-    """The check of the sample at an index; some of them decode the label."""
+def _checker(dataset: Dataset, full: bool, reads_all: bool) -> Callable[[int], _Report]:
+    """The check of the sample at an index; some of them decode the label, and some read the image whole."""
     count = len(dataset.samples)
-    steps = min(count, SAMPLED_LABELS)
-    decoded = set(range(count)) if full else {(2 * i + 1) * count // (2 * steps) for i in range(steps)}
-    return lambda index: _check_sample(dataset, dataset.samples[index], full, index in decoded)
+    decoded = set(range(count)) if full else _evenly(count, SAMPLED_LABELS)
+    read = set(range(count)) if full or reads_all else _evenly(count, _affordable(dataset))
+    return lambda index: _check_sample(dataset, dataset.samples[index], full, index in read, index in decoded)
 
 
-def _check_sample(dataset: Dataset, sample: Sample, decode_image: bool, decode_label: bool) -> _Report:
+def _evenly(count: int, wanted: int) -> set[int]:
+    """The middle of `wanted` equal stretches of `count` indices; all where there are no more."""
+    steps = min(count, wanted)
+    return {(2 * i + 1) * count // (2 * steps) for i in range(steps)}
+
+
+def _affordable(dataset: Dataset) -> int:
+    """How many images may be read whole, judged by the size of a few."""
+    samples = dataset.samples
+    sizes = [_bytes(samples[i].image) for i in _evenly(len(samples), SAMPLED_LABELS)]
+    return int(READ_WHOLE_BYTES * len(sizes) / max(1, sum(sizes)))
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # named by the check of that file
+        return 0
+
+
+def _check_sample(dataset: Dataset, sample: Sample, decode: bool, read_all: bool, decode_label: bool) -> _Report:
     report = _Report(sample.image, (sample.image,) if sample.label is None else (sample.image, sample.label))
     try:
-        report.size = _check_image(dataset, sample, decode_image)
+        if dataset.prepared is None:
+            header = check_picture(sample.image, "image", decode=decode, read_all=read_all)
+            report.size, report.orientation = header.size, header.orientation
+        else:
+            entry = dataset.prepared.entries[sample.name]
+            check_length(sample.image, entry.image)
+            report.size = entry.size
         if sample.label is not None:
             report.file = sample.label
             _check_label(dataset, sample, report.size, decode_label)
-            if dataset.encoding.kind in ("auto", "ids") and dataset.prepared is None:
-                report.palette = palette_of(sample.label)
     except UserError as error:
-        report.problems.append(str(error).removesuffix("."))
+        report.problems.append(str(error).removesuffix(".").removesuffix(". Copy or download it again"))
     return report
-
-
-def _check_image(dataset: Dataset, sample: Sample, decode: bool) -> tuple[int, int]:
-    if dataset.prepared is None:
-        return _check_file(sample.image, "image", decode)
-    entry = dataset.prepared.entries[sample.name]
-    check_length(sample.image, entry.image)
-    return entry.size
 
 
 def _check_label(dataset: Dataset, sample: Sample, image_size: tuple[int, int], decode: bool) -> None:
@@ -176,38 +191,23 @@ def _check_label(dataset: Dataset, sample: Sample, image_size: tuple[int, int], 
     if dataset.prepared is not None:
         check_length(sample.label, dataset.prepared.entries[sample.name].label)
         return
-    size = _check_file(sample.label, "label", False)
+    size = check_picture(sample.label, "label").stored
     if size != image_size:
-        raise UserError(f"label {sample.label} is {_hw(size)}, but its image {sample.image} is {_hw(image_size)}")
+        raise UserError(size_clash(sample, size))
     if decode:
         dataset.load_label(sample)
 
 
-def _check_file(path: Path, what: str, decode: bool) -> tuple[int, int]:
-    """(H, W) of an image file that opens and is whole."""
-    try:
-        with path.open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            if length == 0:
-                raise UserError(f"{what} {path} is empty")
-            file.seek(max(0, length - _TAIL_BYTES))
-            tail = file.read()
-            file.seek(0)
-            with Image.open(file) as image:
-                end = _ENDS.get(image.format or "")
-                if end is None and not (what == "label" and image.format in _LABEL_FORMATS):
-                    raise UserError(f"{what} {path} is {image.format}; needed is PNG or JPEG")
-                if what == "image" and image.mode not in _IMAGE_MODES:
-                    raise UserError(f"image {path} has mode {image.mode}; needed are 8-bit colours or gray")
-                if decode or end is None or end not in tail:
-                    image.load()
-                return image.height, image.width
-    except FileNotFoundError:
-        raise UserError(f"{what} {path} does not exist") from None
-    except Image.DecompressionBombError:
-        raise too_large(what, path) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{what} {path} cannot be read or is cut off ({error})") from None
+def _turned_note(stream: str, reports: list[_Report]) -> str | None:
+    """A note on images that are not as they are stored: whoever drew labels on the stored pixels must know."""
+    turned = Counter(report.orientation for report in reports if report.orientation > 1)
+    if not turned:
+        return None
+    kinds = ", ".join(str(orientation) for orientation in sorted(turned))
+    return (
+        f"{sum(turned.values())} of {len(reports)} {stream} images are turned as their EXIF orientation says ({kinds});"
+        " labels are taken as stored"
+    )
 
 
 def _small_images_note(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...config import DatasetConfig
 from ...types import ClassSet, Sample, UserError
 from ..files.common import Progress, first_few
-from ..files.listing import IMAGE_ENDINGS, Listing, list_files
-from ..files.reading import Encoded, read_bytes, too_large
+from ..files.encoded import decodable_bytes
+from ..files.headers import image_header
+from ..files.listing import Beside, Listing, list_images
+from ..files.reading import Encoded, read_bytes
 from ..labels.annotations import draw_labels
 from ..labels.discovery import Found, find_labels
 from ..labels.encodings import LabelEncoding, drawn
@@ -23,6 +25,7 @@ from ..labels.pictures import is_color_picture
 from ..prepared.folder import Prepared, is_prepared, open_prepared
 from ..specs.described import find_spec
 from ..specs.spec import DatasetSpec, SplitSpec
+from .pairing import pair
 
 Split = Literal["train", "val"]
 Need = Literal["all", "some", "optional"]
@@ -44,7 +47,7 @@ class Dataset:
     prepared: Prepared | None = None
     """The prepared folder that the samples lie in; None: they are as they were downloaded."""
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """Lines for the start of a run on what of the labels was left aside."""
+    """Lines on what was left aside in its folders, and on names that a user should look at."""
 
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
         """The same data set with other samples."""
@@ -63,40 +66,55 @@ class Dataset:
         return self.encoding.read(sample.label)
 
     def read_image_file(self, sample: Sample) -> Encoded:
-        """The bytes of an encoded image. Raises UserError where it is missing, or prepared and not whole."""
+        """The bytes of an encoded image, as the decoder takes them. Raises UserError where it is missing or seen to be
+        damaged."""
+        if self.prepared is None:
+            return decodable_bytes(sample.image)
         encoded = read_bytes(sample.image)
-        if self.prepared is not None:
-            self.prepared.require_whole(sample, encoded)
+        self.prepared.require_whole(sample, encoded)
         return encoded
 
     def origin(self, sample: Sample) -> Hashable:
         """The same for two samples of one image, whatever split they are in."""
         if self.prepared is None:
-            return sample.image
+            return os.path.realpath(sample.image)
         return self.prepared.root, self.prepared.images, sample.name
 
     def image_size(self, sample: Sample) -> tuple[int, int]:
-        """(H, W) of an image on disk: from the index, or from the file's header.
+        """(H, W) of an image on disk, upright: from the index, or from the file's header.
 
         Raises:
-            UserError: the header cannot be read.
+            UserError: the header cannot be read, or the image is of a kind that is not read.
         """
         if self.prepared is not None:
             return self.prepared.entries[sample.name].size
-        try:
-            with Image.open(sample.image) as image:
-                return image.height, image.width
-        except FileNotFoundError:
-            raise UserError(f"Image {sample.image} does not exist.") from None
-        except Image.DecompressionBombError:
-            raise too_large("Image", sample.image) from None
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"Image {sample.image} cannot be read ({error}). Copy or download it again.") from None
+        return image_header(sample.image).size
+
+    def load_fitting_label(self, sample: Sample, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+        """`load_label` of a sample whose image is (H, W). Raises UserError where it has another size; only labels of
+        prepared validation images may."""
+        label = self.load_label(sample)
+        size = (label.shape[0], label.shape[1])
+        if self.prepared is None and size != image_size:
+            raise UserError(f"The {size_clash(sample, size)}.")
+        return label
 
     @property
     def is_raw(self) -> bool:
         """Whether the images are uncompressed, so that a crop is read without the rest."""
         return self.prepared is not None and self.prepared.format == "raw"
+
+
+def size_clash(sample: Sample, label_size: tuple[int, int]) -> str:
+    """What is said of a label of (H, W) whose image has another size."""
+    header = image_header(sample.image)
+    clash = f"label {sample.label} is {label_size[0]}x{label_size[1]} (HxW), but its image {sample.image} is"
+    if label_size == header.stored != header.size:
+        return (
+            f"{clash} {header.words}: labels lie on the image as viewers show it. Draw them there, or remove the"
+            " orientation from the image (exiftool -Orientation= FILE)"
+        )
+    return f"{clash} {header.words}"
 
 
 def training_size(dataset: Dataset, image_size: tuple[int, int]) -> tuple[int, int]:
@@ -130,7 +148,7 @@ def open_dataset(
 
     Annotation files become label pictures in the cache folder when they are first met (labels/annotations.py).
 
-    Labels without an image are left aside. Samples are sorted by name.
+    Labels without an image are left aside; the data set's notes tell of them. Samples are sorted by name.
 
     Args:
         config: the spec and what the user changed of it.
@@ -142,7 +160,7 @@ def open_dataset(
         progress: called with (labels drawn from annotations, all).
 
     Raises:
-        UserError: unknown spec, no class in common with `classes`, missing folder, no image, two images of one name,
+        UserError: unknown spec, no class in common with `classes`, missing folder, no image, two labels of one name,
             images without a label.
     """
     spec = find_spec(config)
@@ -166,19 +184,22 @@ def open_split(
     """`open_dataset` for a spec at hand, folders without `{split}` that are as they were downloaded; `name` is what
     errors call it."""
     root = root or spec.root
-    images = list_files(_folder(name, "image", where.images, root), IMAGE_ENDINGS, spec.image_suffix, name)
-    images = _select(images, where, name)
-    found = None
-    try:
-        found = _find_labels(spec, where, root, name, images)
-    except UserError:
-        if labels != "optional":
-            raise
-    if found is None:
-        label_paths, encoding, notes = dict[str, Path](), spec.encoding, tuple[str, ...]()
-    else:
-        label_paths, encoding, notes = _read_labels(found, spec, images, progress)
-        _require_labels(spec, found.place, name, images, label_paths, labels)
+    place = _label_place(where, root, name, labels)
+    beside = Beside(place, spec.label_suffix) if place is not None and place.is_dir() else None
+    every = list_images(_folder(name, "image", where.images, root), spec.image_suffix, what=name, labels=beside)
+    images, notes = _select(every, where, name), every.notes
+    label_paths, encoding, found = dict[str, Path](), spec.encoding, None
+    if place is not None:
+        try:
+            found = find_labels(place, encoding, every, spec.image_suffix, spec.label_suffix, name)
+        except UserError as error:
+            if labels != "optional":
+                raise
+            notes += (f"{error} All of its images count as unlabeled.",)
+    if found is not None:
+        label_paths, encoding, label_notes = _read_labels(found, spec, every, images, progress)
+        notes += label_notes
+        _require_labels(spec, found.place, name, images, label_paths, labels, label_notes)
     samples = tuple(Sample(n, path, label_paths.get(n)) for n, path in images.paths.items())
     return Dataset(spec.name, spec.classes, samples, encoding, resize or spec.resize, notes=notes)
 
@@ -202,49 +223,64 @@ def _open_prepared(
     return Dataset(spec.name, spec.classes, tuple(samples), spec.encoding, resize, prepared)
 
 
-def _find_labels(spec: DatasetSpec, where: SplitSpec, root: Path | None, name: str, images: Listing) -> Found:
-    if not where.labels:
-        raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
-    place = _folder(name, "label", where.labels, root)
-    return find_labels(place, spec.encoding, images.paths, spec.label_suffix, name)
+def _label_place(where: SplitSpec, root: Path | None, name: str, need: Need) -> Path | None:
+    """The folder or file of the labels; None where there is none and none is needed."""
+    try:
+        if not where.labels:
+            raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
+        return _folder(name, "label", where.labels, root)
+    except UserError:
+        if need != "optional":
+            raise
+        return None
 
 
 def _read_labels(
-    found: Found, spec: DatasetSpec, images: Listing, progress: Progress | None
+    found: Found, spec: DatasetSpec, every: Listing, images: Listing, progress: Progress | None
 ) -> tuple[dict[str, Path], LabelEncoding, tuple[str, ...]]:
-    """Name -> label picture (those without an image are among them), how they are read, and notes."""
-    encoding = spec.encoding
-    if found.annotations is not None:
-        if not encoding.class_names:  # a data set known by name
-            names = spec.classes.names
-            encoding = replace(encoding, names=tuple((n, k) for k, n in enumerate(names)), class_names=names)
-        own = Dataset(spec.name, spec.classes, (), encoding)
-        drawn_labels = draw_labels(
-            found.annotations,
-            found.files,
-            images.paths,
-            encoding,
-            lambda path: own.image_size(Sample(path.name, path, None)),
-            progress=progress,
-        )
-        return drawn_labels.paths, drawn(encoding), drawn_labels.notes
-    assert not isinstance(found.files, Path)
-    if encoding.kind == "auto" and encoding.colors and found.files:
-        first = next(iter(found.files.values()))
-        encoding = replace(encoding, by="colors" if is_color_picture(first) else "ids")
-    return found.files, encoding, ()
+    """Image's name -> label picture, how they are read, and notes on labels that belong to none of `every` image of the
+    folder, of which `images` are wanted."""
+    encoding, files, notes = spec.encoding, found.files, tuple[str, ...]()
+    if not isinstance(files, Path):
+        paired, notes = pair(every, files.paths, found.place)
+        notes = (*files.notes, *notes)
+    if found.annotations is None:
+        assert not isinstance(files, Path)
+        if encoding.kind == "auto" and encoding.colors and paired:
+            encoding = replace(encoding, by="colors" if is_color_picture(next(iter(paired.values()))) else "ids")
+        return paired, encoding, notes
+    if not encoding.class_names:  # a data set known by name
+        names = spec.classes.names
+        encoding = replace(encoding, names=tuple((n, k) for k, n in enumerate(names)), class_names=names)
+    own = Dataset(spec.name, spec.classes, (), encoding)
+    drawn_labels = draw_labels(
+        found.annotations,
+        files if isinstance(files, Path) else paired,
+        images.paths,
+        encoding,
+        lambda path: own.image_size(Sample(path.name, path, None)),
+        progress=progress,
+    )
+    return drawn_labels.paths, drawn(encoding), (*notes, *drawn_labels.notes)
 
 
 def _require_labels(
-    spec: DatasetSpec, place: Path, name: str, images: Listing, labels: Mapping[str, Path], need: Need
+    spec: DatasetSpec,
+    place: Path,
+    name: str,
+    images: Listing,
+    labels: Mapping[str, Path],
+    need: Need,
+    notes: tuple[str, ...],
 ) -> None:
     missing = [n for n in images.paths if n not in labels]
     if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
-        suffixes = f" with {spec.label_suffix} in place of {spec.image_suffix}" if spec.label_suffix else ""
+        replaced = f" in place of {spec.image_suffix!r}" if spec.image_suffix else " before its ending"
+        suffixes = f" with {spec.label_suffix!r}{replaced}" if spec.label_suffix else ""
         raise UserError(
             f"{len(missing)} of {len(images.paths)} images of {name} have no label in {place}:"
             f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png; annotation files name"
-            " the image."
+            f" the image{f' ({first_few(notes, 1)})' if notes else ''}."
         )
 
 
@@ -294,7 +330,7 @@ def _select(listing: Listing, where: SplitSpec, name: str) -> Listing:
     chosen = where.select(list(listing.paths))
     if not chosen:
         raise UserError(f"{name} has no images of sequences {', '.join(where.sequences)} in {listing.folder}.")
-    return Listing(listing.folder, {n: listing.paths[n] for n in chosen})
+    return listing.only(chosen)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...config import Config, DataConfig, DatasetConfig, streams_of
 from ...types import ClassSet, UserError
 from ..files.common import Progress, cache_folder, first_few
+from ..files.walking import walk
 from ..scenes import scenes_root, write_scenes
 from ..specs.described import find_spec
 from ..specs.known import SCENES_COUNTS, SCENES_SEED, SCENES_SIZE, SPECS
@@ -77,7 +78,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
         val=val,
         plain_target=plain_target if config.eval.statistics == "target" else None,
-        notes=tuple([*notes, *_validation_notes(data, val)]),
+        notes=tuple(dict.fromkeys([*notes, *_validation_notes(data, val)])),
     )
 
 
@@ -171,7 +172,7 @@ def open_folder(config: Config, images: Path, labels: Path) -> Dataset:
     """
     spec = find_spec(config.data.target)
     spec = replace(spec, encoding=spec.encoding.of_any_place())
-    if not any(images.rglob(f"*{spec.image_suffix}.*")):
+    if not any(file.has(spec.image_suffix) for file in walk(images)[0]):
         spec = replace(spec, image_suffix="", label_suffix="")
     where = SplitSpec(str(images.absolute()), str(labels.absolute()))
     return replace(open_split(spec, where, None, str(images), resize=config.data.target.resize), name=str(images))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -59,23 +58,3 @@ def told_once(problems: Sequence[Problem], most: int) -> str:
         clauses.append(clause)
     left = sum(len(group) for group in list(kinds.values())[most:])
     return "; ".join(clauses) + (f"; and {left} more" if left else "")
-
-
-def palettes_note(stream: str, palettes: Sequence[tuple[Path, bytes]]) -> str | None:
-    """One line where palette pictures that are read by index show one index in different colours, or None.
-
-    A palette may end after its last used index, so two are compared as far as both reach.
-
-    Args:
-        palettes: label and the colours of its palette, three bytes each.
-    """
-    if not palettes:
-        return None
-    usual = Counter(palette for _, palette in palettes).most_common(1)[0][0]
-    others = [path for path, palette in palettes if not (usual.startswith(palette) or palette.startswith(usual))]
-    if not others:
-        return None
-    return (
-        f"{len(others)} of {len(palettes)} {stream} labels have another palette than most ({first_few(others, 3)}): the"
-        ' same index is another colour there. Labels are read by index; label_kind = "colors" reads the colours.'
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -11,7 +13,8 @@ import numpy as np
 
 from ...types import UserError
 from ..files.common import first_few
-from ..files.listing import IMAGE_ENDINGS
+from ..files.listing import IMAGE_ENDINGS, composed
+from ..files.reading import read_text
 
 
 def labeled_split(
@@ -50,7 +53,9 @@ def labeled_split(
 def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
     """The names in a text file, one a line, with or without the image's ending; in the order of the file.
 
-    Empty lines and lines that start with `#` are left aside.
+    Empty lines are left aside, and lines that start with `#` unless an image is called so. A name may stand in double
+    quotes, as a JSON string: `write_list` does that for names that would not be read back otherwise. Names are compared
+    in Unicode's composed form, and the file may be UTF-8 or, with a byte order mark, UTF-16.
 
     Args:
         path: the list.
@@ -61,21 +66,26 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
             twice.
     """
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = re.split(r"\r\n|\r|\n", read_text(path))
+    except OSError as error:
         raise UserError(f"The list {path} cannot be read: {error}.") from None
+    except UserError as error:
+        raise UserError(f"The list {error}") from None
     if names is None:
-        return [entry for line in lines if (entry := line.strip()) and not entry.startswith("#")]
-    known = set(names)
+        return [_unquoted(entry) for line in lines if (entry := line.strip()) and not entry.startswith("#")]
+    known = {composed(name): name for name in names}
     listed: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        name = entry if entry in known else _without_ending(entry)
-        if name not in known:
-            near = get_close_matches(name, names, n=1, cutoff=0.4)
-            hint = f"; the nearest is {near[0]!r}" if near else f"; there are {first_few(names, 3)}"
+        name = _find(entry, known)
+        if name is None:
+            if not entry or entry.startswith("#"):
+                continue
+            shown, words = _without_ending(composed(_unquoted(entry))), list(known)
+            near = get_close_matches(shown, words, n=1, cutoff=0.4)
+            hint = f"; the nearest is {known[near[0]]!r}" if near else f"; there are {first_few(names, 3)}"
+            if any("\udc80" <= letter <= "\udcff" for letter in entry):
+                hint = ", and the line is no UTF-8 text: save the list as UTF-8"
             raise UserError(f"{path}, line {number}: there is no image {entry!r}{hint}.")
         if name in listed:
             raise UserError(f"{path}, line {number}: {entry!r} stands in line {listed[name]} already.")
@@ -87,7 +97,31 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
 
 def write_list(path: Path, names: Iterable[str]) -> None:
     """Write names, one a line; `read_list` reads them again."""
-    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    path.write_text("".join(f"{_quoted(name)}\n" for name in names), encoding="utf-8")
+
+
+def _find(entry: str, known: Mapping[str, str]) -> str | None:
+    """The name that a line means: out of its quotes, or as it stands, with an ending or without."""
+    for form in (_unquoted(entry), entry):
+        for name in (composed(form), _without_ending(composed(form))):
+            if name in known:
+                return known[name]
+    return None
+
+
+def _quoted(name: str) -> str:
+    """The line of a name: in quotes where it would be read as something else."""
+    is_plain = name.isprintable() and name == name.strip() and not name.startswith(("#", '"'))
+    return name if is_plain else json.dumps(name, ensure_ascii=not name.isprintable())
+
+
+def _unquoted(entry: str) -> str:
+    if len(entry) < 2 or not (entry.startswith('"') and entry.endswith('"')):
+        return entry
+    try:
+        return str(json.loads(entry))
+    except ValueError:
+        return entry
 
 
 def _without_ending(entry: str) -> str:

@@ -1,47 +1,285 @@
-"""Which files of a folder are images or labels, and their names."""
+"""Which files of a folder are images or labels, and their names: one walk for every command.
+
+- Links are followed, each real folder and each real image once; a link back to a folder above is none to follow.
+- Hidden files and folders, what desktops and archives leave (`Thumbs.db`, `@eaDir`, `__MACOSX`, ...) and the pictures
+  that `iidm.predict` wrote are no images. Neither are labels that lie among the images.
+- A name is the path below the folder without suffix and ending, in Unicode's composed form (NFC), so that é is one name
+  however a disk writes it. Images that would share a name keep their endings in it.
+
+Whatever is no image is counted, by kind.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ...types import UserError
+from .common import first_few
+from .walking import Found, walk
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
-LABEL_ENDINGS = (".png",)
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff")
+"""Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
+LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+"""Of label pictures: lossless ones."""
+LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".mpo", ".webp")
+RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png")
+"""What `iidm.predict` writes of an image."""
+
+_LABEL = "label"
+_KINDS = {
+    _LABEL: "labels",
+    "hidden file": "hidden files",
+    "hidden folder": "hidden folders",
+    "result of iidm.predict": "results of iidm.predict",
+    "link to what is listed already": "links to what is listed already",
+    "file that is none (a pipe, a device)": "files that are none (pipes, devices)",
+    "folder that cannot be read": "folders that cannot be read",
+    "name in two Unicode forms": "names in two Unicode forms",
+    "file without ending": "files without ending",
+}
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What a listing left aside."""
+
+    folder: Path
+    counts: Mapping[str, int]
+    """Kind (`.heic`, `hidden file`, ...) -> how many."""
+
+    @property
+    def total(self) -> int:
+        """Files and folders, labels among them."""
+        return sum(self.counts.values())
+
+    def words(self) -> str:
+        """`3 .heic, 2 hidden files`; empty where nothing is worth a word: labels are no loss."""
+        told = sorted((kind for kind in self.counts if kind != _LABEL), key=lambda kind: (-self.counts[kind], kind))
+        return ", ".join(f"{self.counts[k]} {k if self.counts[k] == 1 else _KINDS.get(k, k)}" for k in told)
+
+    def __str__(self) -> str:
+        """One line, or an empty one."""
+        words = self.words()
+        return f"{self.folder}: {words} left aside" if words else ""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files below a folder."""
+    """The images or the labels below a folder."""
 
     folder: Path
     paths: dict[str, Path]
     """Name (path below the folder without suffix and ending, `/` between parts) -> file, sorted by name."""
+    aside: Aside
+    stems: Mapping[str, str] = field(default_factory=dict)
+    """The name of the label of those images whose own name holds their ending, as another image has that name too."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on what a user might not expect: what was left aside, images that share a name."""
+        lines = [str(self.aside)] if str(self.aside) else []
+        if self.stems:
+            lines.append(
+                f"{self.folder}: {len(self.stems)} images share their name with one of another ending and are called"
+                f" by both ({first_few(list(self.stems), 4)}); each has the label of that name"
+            )
+        return tuple(lines)
+
+    def only(self, names: Iterable[str]) -> Listing:
+        """The same listing with some of its names."""
+        paths = {name: self.paths[name] for name in names}
+        return Listing(self.folder, paths, self.aside, {n: s for n, s in self.stems.items() if n in paths})
 
 
-def list_files(folder: Path, endings: tuple[str, ...], suffix: str, what: str) -> Listing:
-    """All files below `folder` (nested ones too) whose name ends with `suffix` and one of `endings`.
+class Beside(NamedTuple):
+    """Where the labels lie, for a list of images, or the images for a list of labels: both may share a folder, or one
+    lies below the other."""
 
-    Hidden files and folders are left aside. Raises UserError where there is none, or where two have the same
-    name.
+    folder: Path
+    suffix: str = ""
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), in which names are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | None = None) -> Listing:
+    """All images below `folder` (nested ones too) whose name ends with `suffix` before its ending.
+
+    Args:
+        what: what the images are, for errors.
+        labels: where their labels lie: what is one is no image.
+
+    Raises:
+        UserError: there is none.
     """
-    paths: dict[str, Path] = {}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        below = Path(parent).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        for file in files:
-            stem, ending = os.path.splitext(file)
-            if file.startswith(".") or ending.lower() not in endings or not stem.endswith(suffix):
-                continue
-            name = prefix + stem.removesuffix(suffix)
-            path = Path(parent, file)
-            if name in paths:
-                raise UserError(f"Two files of {what} have the name {name!r}: {paths[name]} and {path}. Rename one.")
-            paths[name] = path
+    suffix, labels = composed(suffix), _composed(labels)
+    found, counts = walk(folder, without=_real(labels))
+    shares = labels is not None and _real(labels) == os.path.realpath(folder)
+    candidates = [file for file in found if file.ending in IMAGE_ENDINGS and file.has(suffix)]
+    results = _results(found)
+    own_labels = _labels_among(candidates, suffix, labels.suffix) if shares and labels else set()
+    images: list[Found] = []
+    seen: set[str] = set()
+    chosen = {file.below for file in candidates}
+    for file in sorted(found, key=lambda f: f.is_link):
+        if file.below in results:
+            counts["result of iidm.predict"] += 1
+        elif file.below in own_labels or (shares and labels and _is_only_label(file, suffix, labels.suffix)):
+            counts[_LABEL] += 1
+        elif file.below not in chosen:
+            counts[_kind(file, IMAGE_ENDINGS, suffix)] += 1
+        elif file.real in seen:
+            counts["link to what is listed already"] += 1
+        else:
+            seen.add(file.real)
+            images.append(file)
+    paths, stems = _named(images, suffix, counts)
+    aside = Aside(folder, counts)
     if not paths:
-        patterns = ", ".join(f"*{suffix}{ending}" for ending in endings)
-        raise UserError(f"{what} has no files {patterns} in {folder}.")
-    return Listing(folder, dict(sorted(paths.items())))
+        raise UserError(_nothing(what, folder, IMAGE_ENDINGS, suffix, aside))
+    return Listing(folder, dict(sorted(paths.items())), aside, stems)
+
+
+def list_labels(folder: Path, suffix: str = "", *, what: str, images: Beside | None = None) -> Listing:
+    """All label pictures below `folder`, as `list_files` finds them.
+
+    Raises:
+        UserError: there is none, all are JPEGs, or two labels have one name.
+    """
+    return list_files(folder, LABEL_ENDINGS, suffix, what, images=images)
+
+
+def list_files(
+    folder: Path, endings: tuple[str, ...], suffix: str, what: str, *, images: Beside | None = None
+) -> Listing:
+    """All label files below `folder` whose name ends with `suffix` and one of `endings`.
+
+    Of what lies beside them only pictures that might be labels are counted.
+
+    Args:
+        what: what the labels are of, for errors.
+        images: where their images lie: what is one is no label.
+
+    Raises:
+        UserError: there is none, or two have one name.
+    """
+    suffix, images = composed(suffix), _composed(images)
+    found, _ = walk(folder, without=_real(images))
+    shares = images is not None and _real(images) == os.path.realpath(folder)
+    candidates = [file for file in found if file.has(suffix)]
+    if shares and images:
+        pictures = [file for file in candidates if file.ending in IMAGE_ENDINGS]
+        own_images = {file.below for file in pictures} - _labels_among(pictures, images.suffix, suffix)
+        candidates = [file for file in candidates if file.below not in own_images]
+    paths: dict[str, Path] = {}
+    counts: Counter[str] = Counter()
+    for file in candidates:
+        if file.ending not in endings:
+            counts[file.ending] += file.ending in (*LOSSY_ENDINGS, ".gif")
+            continue
+        name = file.name_without(suffix)
+        if name in paths:
+            raise UserError(
+                f"Two labels of {what} have the name {name!r}: {paths[name]} and {file.path}. Remove or rename one."
+            )
+        paths[name] = file.path
+    aside = Aside(folder, +counts)
+    if not paths:
+        message = _nothing(what, folder, endings, suffix, aside, kind="label ")
+        if shares and images and images.suffix == suffix:
+            message += " Images and labels share the folder, and no suffix tells them apart: give label_suffix."
+        raise UserError(message)
+    return Listing(folder, dict(sorted(paths.items())), aside)
+
+
+def _composed(beside: Beside | None) -> Beside | None:
+    return None if beside is None else Beside(beside.folder, composed(beside.suffix))
+
+
+def _real(beside: Beside | None) -> str | None:
+    return None if beside is None else os.path.realpath(beside.folder)
+
+
+def _results(found: Iterable[Found]) -> set[str]:
+    """Paths below the folder of what `iidm.predict` wrote: two or three pictures of one name, or one beside its
+    image."""
+    found = list(found)
+    names = {file.below for file in found}
+    stems = {os.path.splitext(name)[0] for name in names if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS}
+    own = set()
+    for name in names:
+        for ending in RESULT_ENDINGS:
+            if name.endswith(ending):
+                base = name.removesuffix(ending)
+                is_one_of_several = sum(base + other in names for other in RESULT_ENDINGS) > 1
+                if is_one_of_several or base in stems or base in names:
+                    own.add(name)
+    return own
+
+
+def _labels_among(pictures: Iterable[Found], suffix: str, label_suffix: str) -> set[str]:
+    """Which of a folder's pictures are labels, where both lie in it."""
+    pictures = list(pictures)
+    if label_suffix != suffix:
+        return {file.below for file in pictures if _is_only_label(file, suffix, label_suffix)}
+    # No suffix tells them apart: t0.png is the label of t0.jpg, and so is every lossless picture where there is one.
+    photographs = {file.name_without(suffix) for file in pictures if file.ending in LOSSY_ENDINGS}
+    lossless = [file for file in pictures if file.ending in LABEL_ENDINGS]
+    has_pairs = any(file.name_without(suffix) in photographs for file in lossless)
+    return {file.below for file in lossless} if has_pairs else set()
+
+
+def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:
+    """Whether a file of a folder that images and labels share has the labels' suffix and not the images' longer one."""
+    if label_suffix == suffix or file.ending not in LABEL_ENDINGS or not file.has(label_suffix):
+        return False
+    return not (len(suffix) > len(label_suffix) and file.has(suffix))
+
+
+def _kind(file: Found, endings: tuple[str, ...], suffix: str) -> str:
+    if file.ending not in endings:
+        return file.ending or "file without ending"
+    return f"{file.ending} without {suffix!r} at the end of its name"
+
+
+def _named(images: list[Found], suffix: str, counts: Counter[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Name -> file, and the plain name of those that needed their ending."""
+    plain = {file.below: file.name_without(suffix) for file in images}
+    names = dict(plain)
+    full = {file.below: composed(file.name_without(suffix) + file.raw_ending) for file in images}
+    while True:
+        often = Counter(names.values())
+        shared = [below for below, name in names.items() if often[name] > 1 and name != full[below]]
+        if not shared:
+            break
+        names.update({below: full[below] for below in shared})
+    paths: dict[str, Path] = {}
+    for file in sorted(images, key=lambda file: file.below):
+        if names[file.below] in paths:
+            counts["name in two Unicode forms"] += 1
+        else:
+            paths[names[file.below]] = file.path
+    stems = {names[below]: plain[below] for below in names if names[below] != plain[below]}
+    return paths, dict(sorted(stems.items()))
+
+
+def _nothing(what: str, folder: Path, endings: tuple[str, ...], suffix: str, aside: Aside, kind: str = "") -> str:
+    """The error where nothing was found."""
+    if kind and any(ending in aside.counts for ending in LOSSY_ENDINGS):
+        return (
+            f"The labels of {what} in {folder} are JPEG or WebP ({aside.words()}), which change ids when they are"
+            " saved. Write the labels as PNG from the tool that drew them."
+        )
+    patterns = ", ".join(f"*{suffix}{ending}" for ending in endings)
+    words = aside.words()
+    if _LABEL in aside.counts and not words:
+        words = f"{aside.counts[_LABEL]} that are labels by their name"
+    return f"{what} has no {kind}files {patterns} in {folder}" + (f"; left aside: {words}." if words else ".")

@@ -1,4 +1,4 @@
-"""The bytes of a file."""
+"""The bytes and the text of a file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,35 @@ def read_bytes(path: Path) -> Encoded:
     return encoded
 
 
-def too_large(what: str, path: Path) -> UserError:
-    """The error for a picture that Pillow refuses to open for its size (DecompressionBombError): it is not damaged."""
+def too_large(what: str, path: Path, most_px: int | None = None) -> UserError:
+    """The error for a picture of more pixels than Pillow opens (DecompressionBombError), or than `most_px`, the most
+    that can be decoded: it is not damaged."""
+    if most_px is not None:
+        return UserError(
+            f"{what} {path} has more than {most_px:,} pixels, the most that can be decoded. Cut it into several."
+        )
     most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     return UserError(
         f"{what} {path} has more than {most:,} pixels, the most that training and evaluation read. Cut images and"
         " labels into smaller ones, or scale them down; iidm.predict labels images of that size."
     )
+
+
+def read_text(path: Path) -> str:
+    """A text file that an editor wrote: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Bytes that are no UTF-8 become lone surrogates, as in file names that hold such bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: it is UTF-16 without a mark, or no text.
+    """
+    body = path.expanduser().read_bytes()
+    try:
+        if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return body.decode("utf-16")
+        if b"\0" in body:
+            raise UserError(f"{path} is no UTF-8 text. Save it as UTF-8.")
+        return body.decode("utf-8-sig", "surrogateescape")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is neither UTF-8 nor UTF-16 text. Save it as UTF-8.") from None

@@ -14,9 +14,6 @@ from ..files.reading import too_large
 
 PictureKind = Literal["gray8", "palette", "red16", "ids", "colors", "auto"]
 
-PICTURE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
-"""Files that label pictures are read from."""
-
 _FORMATS = ("PNG", "BMP", "TIFF")
 _GRAY16 = ("I;16", "I;16B", "I;16L", "I")
 """Pillow before 11 opens a 16-bit gray PNG as `I`."""
@@ -92,15 +89,6 @@ def is_color_picture(path: Path) -> bool:
             return image.mode in _COLOR_MODES
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
-
-
-def palette_of(path: Path) -> bytes:
-    """The colours of a palette picture's indices, three bytes each; empty for others, and where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return bytes(image.palette.palette) if image.mode == "P" and image.palette is not None else b""
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return b""
 
 
 def _ids(path: Path, image: Image.Image) -> NDArray[Any]:

@@ -69,7 +69,10 @@ def _eval_batches(dataset: Dataset, device: torch.device, batch_size: int, threa
     group: list[tuple[torch.Tensor, torch.Tensor, str]] = []
     with ThreadPoolExecutor(threads) as pool:
         for chunk in _chunks(dataset, most):
-            labels = [pool.submit(dataset.load_label, sample) if sample.label else None for sample, _ in chunk]
+            labels = [
+                pool.submit(dataset.load_fitting_label, sample, size) if sample.label else None
+                for sample, size in chunk
+            ]
             for (sample, _), image, future in zip(chunk, load_images(chunk), labels, strict=True):
                 read = future.result() if future else np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
                 label = torch.from_numpy(np.require(read, requirements="W"))

@@ -4,8 +4,9 @@ Training from encoded images: decode -> resize to training resolution -> crop, 0
 raw ones: flip. With `data.scale_range` each crop is resized by a factor of its own, also from raw images. The sampler
 has already cut the label with the same numbers (sampling.py), so the pair needs no second graph;
 tests/data/test_pipeline.py and test_scaling.py hold image and label to each other pixel by pixel. Images are resized
-with DALI's antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. EXIF orientation is left
-aside by both: labels are drawn on the stored pixels.
+with DALI's antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. Images are turned as their
+EXIF orientation says, as cameras mean it and labeling tools show them; labels are taken as stored. Every size, anchor
+and region here is in the turned image (DALI's decoder turns before it cuts).
 
 All streams of one kind ride in one batch: [source | target | unlabeled]; the loader splits it into views.
 """
@@ -25,7 +26,9 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 
 from ...types import UserError
-from ..files.reading import Encoded, read_bytes
+from ..files.encoded import decodable_bytes
+from ..files.headers import image_header
+from ..files.reading import Encoded
 from .source import SampleSource
 from .worker_process import started_without_interrupts
 
@@ -180,21 +183,23 @@ def own(output: Any, device: torch.device) -> torch.Tensor:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decode one image as the loaders do: uint8 [H,W,3] RGB at the size on disk.
+    """Decode one image as the loaders do: uint8 [H,W,3] RGB at the size on disk, upright.
 
-    Gray and palette images become RGB, alpha is dropped, 16 bits are scaled to 8.
+    Gray and palette images become RGB, alpha is dropped.
 
     Raises:
-        UserError: the file is missing, too large or cannot be decoded; the message names it.
+        UserError: the file is missing, too large, of a kind that is not read (files/headers.py) or cannot be decoded;
+            the message names it.
     """
-    encoded = read_bytes(path)
-    if _png_pixels(encoded) > MOST_PNG_PX:
-        raise UserError(
-            f"Image {path} has more than {MOST_PNG_PX:,} pixels, the most that can be decoded. Cut it into several."
-        )
+    image_header(path, most_px=MOST_PX)
+    return decode_single(path, decodable_bytes(path))
+
+
+def decode_single(path: Path, encoded: Encoded, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """uint8 [H,W,3] of the bytes of one image, resized to `size` (H, W). Raises UserError where DALI cannot."""
     with _SINGLE_LOCK:
         try:
-            return _single_decoder()([encoded], [None])[0].numpy()
+            return _single_decoder()([encoded], [size])[0].numpy()
         except RuntimeError:
             # A DALI pipeline is of no use after an error.
             _single_decoder.cache_clear()
@@ -203,21 +208,14 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             ) from None
 
 
-def _png_pixels(encoded: Encoded) -> int:
-    """Pixels of a PNG, after its header; 0 for any other file."""
-    head = encoded[:24].tobytes()
-    is_png = head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24
-    return int.from_bytes(head[16:20], "big") * int.from_bytes(head[20:24], "big") if is_png else 0
-
-
 def raise_damaged(paths: Sequence[Path]) -> None:
     """Raise the UserError of the first file that cannot be decoded; DALI's own error names none."""
     for path in dict.fromkeys(paths):
         read_image(path)
 
 
-MOST_PNG_PX = 2**30
-"""Pixels of the largest PNG that DALI decodes (OpenCV's CV_IO_MAX_IMAGE_PIXELS); it does not say so."""
+MOST_PX = 2**30
+"""Pixels of the largest image that DALI decodes (OpenCV's CV_IO_MAX_IMAGE_PIXELS); it does not say so."""
 _RESIZE = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 _SINGLE_LOCK = threading.Lock()
 
@@ -229,7 +227,7 @@ def _single_decoder() -> ImageDecoder:
 
 def _decoder_arguments(device: torch.device) -> dict[str, Any]:
     kind = "mixed" if device.type == "cuda" else "cpu"
-    return {"device": kind, "output_type": types.RGB, "adjust_orientation": False}
+    return {"device": kind, "output_type": types.RGB, "adjust_orientation": True}
 
 
 def decoding_threads() -> int:

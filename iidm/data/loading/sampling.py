@@ -230,7 +230,7 @@ class Sampler:
             if not self.labeled:
                 return Draw(sample, disk_size, size, random_anchor(size, self.rules.size, rng), flip, None)
             file = sample.label or sample.image
-            label = self._cache.get(index, lambda: resize_label(self.dataset.load_label(sample), plain_size))
+            label = self._cache.get(index, lambda: self._label(sample, disk_size, plain_size))
         except UserError as error:
             self.give_up(file, error)
             return None
@@ -242,6 +242,9 @@ class Sampler:
             height, width = self.rules.size
             anchor = min(int(y * scale), max(size[0] - height, 0)), min(int(x * scale), max(size[1] - width, 0))
         return Draw(sample, disk_size, size, anchor, flip, cut_label(label, size, anchor, self.rules.size, flip))
+
+    def _label(self, sample: Sample, disk_size: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        return resize_label(self.dataset.load_fitting_label(sample, disk_size), size)
 
     def _disk_size(self, index: int) -> tuple[int, int]:
         if index not in self._disk_sizes:

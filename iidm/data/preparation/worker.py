@@ -17,9 +17,10 @@ from PIL import Image
 from ...types import Sample, UserError
 from ..datasets.dataset import Dataset, Split, training_size
 from ..datasets.statistics import count_pixels
-from ..files.reading import read_bytes
+from ..files.encoded import decodable_bytes
 from ..loading.crops import resize_label
-from ..loading.pipeline import ImageDecoder
+from ..loading.decoder_warnings import damage_warnings
+from ..loading.pipeline import decode_single
 from ..loading.worker_process import follow_the_main_process
 from ..prepared.arrays import array_file
 from ..prepared.folder import Entry, FileFacts, ImageFormat, entry_paths
@@ -64,7 +65,6 @@ class Worker:
 
 
 _worker: Worker | None = None
-_decoder: ImageDecoder | None = None
 
 
 def start_process(out: Path, image_format: ImageFormat, datasets: Mapping[Split, Dataset]) -> None:
@@ -92,12 +92,7 @@ def encode_sample(dataset: Dataset, task: Task, image_format: ImageFormat) -> tu
     pixels: tuple[int, ...] = ()
     label_size: tuple[int, int] | None = None
     if sample.label is not None:
-        full = dataset.load_label(sample)
-        if full.shape != disk_size:
-            raise UserError(
-                f"Label {sample.label} is {full.shape[0]}x{full.shape[1]} (HxW), but its image {sample.image} is"
-                f" {disk_size[0]}x{disk_size[1]}."
-            )
+        full = dataset.load_fitting_label(sample, disk_size)
         pixels = tuple(count_pixels(dataset, full).tolist())
         label = full if task.split == "val" else resize_label(full, size)
         label_size = (label.shape[0], label.shape[1])
@@ -109,17 +104,16 @@ def encode_sample(dataset: Dataset, task: Task, image_format: ImageFormat) -> tu
 
 
 def _decode(sample: Sample, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """uint8 [H,W,3] at `size`, with the filter of the training pipeline."""
-    global _decoder
-    encoded = read_bytes(sample.image)
-    _decoder = _decoder or ImageDecoder(device=torch.device("cpu"), batch_size=1, threads=1)
-    try:
-        return _decoder([encoded], [size])[0].numpy()
-    except RuntimeError:
-        _decoder = None  # a DALI pipeline is of no use after an error
+    """uint8 [H,W,3] at `size`, with the filter of the training pipeline. Raises UserError where the decoder warns of
+    damage too."""
+    encoded = decodable_bytes(sample.image)
+    with damage_warnings() as said:
+        image = decode_single(sample.image, encoded, size)
+    if said:
         raise UserError(
-            f"Image {sample.image} is damaged or is no image. Copy or download it again, or remove it."
-        ) from None
+            f"Image {sample.image} is damaged (the decoder says: {said[0]}). Copy or download it again, or remove it."
+        )
+    return image
 
 
 def _encode_image(image: NDArray[np.uint8], image_format: ImageFormat) -> bytes:

@@ -31,7 +31,8 @@ from .arrays import map_rows
 
 MANIFEST = "prepared.json"
 INDEX = "index.jsonl"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: images as stored, not turned as their EXIF orientation says."""
 
 ImageFormat = Literal["raw", "jpeg", "png"]
 IMAGE_SUFFIX: Mapping[str, str] = {"raw": ".npy", "jpeg": ".jpg", "png": ".png"}
