@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iidm.config import Config, DataConfig, DatasetConfig, LossConfig
+from iidm.config import Config, DataConfig, DatasetConfig
 from iidm.data.datasets.check import SAMPLED_LABELS, Checked, check_domains
 from iidm.data.datasets.dataset import Domains
 from iidm.data.datasets.domains import open_domains
