@@ -17,8 +17,8 @@ import tyro
 from cattrs.preconf.json import make_converter
 from PIL import Image
 
+from .catalog import describe_methods, with_method
 from .config import Config, unknown_name
-from .method.catalog import describe_methods, with_method
 from .presets import describe_presets, preset_config
 from .recipes import RECIPES, with_recipe
 from .types import UserError

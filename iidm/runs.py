@@ -19,7 +19,7 @@ from iidm.engine.norm_statistics import Buffers
 from iidm.engine.optim import build_optimizer
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
-from iidm.method.catalog import build_method
+from iidm.method.published import build_method
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, load_pretrained, parameter_groups, set_recompute
 from iidm.types import UserError
