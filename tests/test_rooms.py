@@ -13,7 +13,7 @@ ALLOWED = {
     "recipes": {"config"},
     "catalog": {"types", "config", "recipes", "catalog"},
     "presets": {"types", "config", "recipes", "catalog"},
-    "method": {"types", "config", "catalog", "kernels", "method"},
+    "method": {"types", "config", "recipes", "catalog", "kernels", "method"},
     "data": {"types", "config", "data"},
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},
