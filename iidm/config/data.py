@@ -14,8 +14,8 @@ class DatasetConfig:
     """Which data set a domain is. A spec's own values stand where a field is left empty."""
 
     spec: str = "folder"
-    """Name of a known data set (streetscenes-rendered, streetscenes-camera, gta5, synthia, cityscapes, camvid, ...),
-    `folder`, or the path of a TOML file that describes a folder data set (see docs/own-data.md)."""
+    """A TOML file that describes your folders (docs/own-data.md), `folder`, or the name of a known data set
+    (streetscenes-rendered, streetscenes-camera, gta5, synthia, cityscapes, camvid, ...)."""
     images: str | None = None
     """Image folder of the training split, relative to the root or absolute."""
     labels: str | None = None
