@@ -9,16 +9,16 @@ python -m iidm.evaluate RUN --mode slide --window 512 512      in overlapping wi
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first: it reads the command line before anything that takes seconds to import
+    from iidm.command import run_command
+
+    run_command("evaluate")
+
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
-
-from iidm.cli import run_main
+from iidm.cli import EvaluateArguments, parse_arguments
 from iidm.config import sliding_window
 from iidm.data import open_folder, open_plain_target, require_validation
 from iidm.engine.checkpoint import read_metadata
@@ -31,41 +31,9 @@ from iidm.runs import description_notes, load_network, open_run, run_precision
 from iidm.types import UserError
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Score a trained run on labeled images."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    images: Path | None = None
-    """Folder of images to score in place of the run's validation images; needs --labels."""
-    labels: Path | None = None
-    """Their labels, in the ids, colours or names of the run's target data set: a folder of label pictures, matched by
-    file stem, or of LabelMe JSON files, a COCO .json or a CVAT .xml file."""
-    network: Literal["student", "teacher", "both"] = "both"
-    """Which network."""
-    statistics: Literal["saved", "target"] = "saved"
-    """BatchNorm statistics: as saved, or those of plain target images, for runs that were saved with their training's
-    (--eval.statistics running, and all before iidm had that option)."""
-    mode: Literal["whole", "slide"] | None = None
-    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says."""
-    window: tuple[int, int] | None = None
-    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
-    stride: tuple[int, int] | None = None
-    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
-    json: bool = False
-    """Print JSON in place of the table."""
-    target_root: Path | None = None
-    """Where the target data set lies now, if it moved since the run."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: the GPU where there is one."""
-    precision: Literal["run", "float32", "amp"] = "run"
-    """`run`: as it was trained; `amp`: bfloat16 or float16, whichever the device has."""
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    arguments = tyro.cli(Arguments, prog="python -m iidm.evaluate", args=list(argv))
+    arguments = parse_arguments(EvaluateArguments, "evaluate", argv)
     if (arguments.images is None) != (arguments.labels is None):
         raise UserError("--images and --labels go together: both folders, or none for the run's validation images.")
     device = pick_device(arguments.device)
@@ -103,7 +71,3 @@ def main(argv: Sequence[str]) -> None:
         print(f"{arguments.run} · {checkpoint.name} · {len(dataset.samples)} images of {dataset.name} · {seen}")
         print(note)
         print(score_table(scores))
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,8 +1,8 @@
-"""Look into folders of images and labels, tell what is there, and write the file that describes them to iidm.train.
+"""Look into folders of images and labels, and write the file that describes them.
 
-    python -m iidm.inspect FOLDER                               tell what is there
-    python -m iidm.inspect IMAGES EXPORT --write camera.toml    one data set: images, and a labeling tool's export
-    python -m iidm.inspect OLD NEW --write old.toml new.toml    two data sets: the source, then the target
+    iidm inspect FOLDER                               tell what is there
+    iidm inspect IMAGES EXPORT --write camera.toml    one data set: images, and a labeling tool's export
+    iidm inspect OLD NEW --write old.toml new.toml    two data sets: the source, then the target
 
 A FOLDER with images is a data set; one without, such as a labeling tool's export, belongs to the FOLDER before it.
 --write takes one FILE.toml a data set and puts a contact sheet FILE.png beside it: images with their labels. What the
@@ -11,16 +11,18 @@ labels do not say (names of ids, ...) is guessed, and the file says so where it 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first: it reads the command line before anything that takes seconds to import
+    from iidm.command import run_command
+
+    run_command("inspect")
+
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import tyro
 
-from iidm.cli import run_main
+from iidm.cli import InspectArguments, parse_arguments
 from iidm.config import DatasetConfig
 from iidm.data import Dataset, read_image
 from iidm.data.datasets.dataset import Split, open_dataset
@@ -37,23 +39,11 @@ SHEET_PX = 768
 """Images of a sheet are thinned out to about this width before they are drawn."""
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Tell what is in folders of images and labels, and write the file that describes them."""
-
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER...")]
-    """Folders with images and labels. One without images belongs to the one before it."""
-    write: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.toml...")] = ()
-    """Files to write, one a data set: source, then target. A contact sheet with the ending .png lies beside each."""
-    force: bool = False
-    """Overwrite files that exist."""
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    arguments = tyro.cli(Arguments, prog="python -m iidm.inspect", description=__doc__, args=list(argv))
+    arguments = parse_arguments(InspectArguments, "inspect", argv)
     if not arguments.folders:
-        raise UserError("Name a folder of images: python -m iidm.inspect FOLDER.")
+        raise UserError("Name a folder of images: iidm inspect FOLDER.")
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # on odd tags; bad files are told by name
     groups = group_folders(arguments.folders)
     if len(groups) > 2:
@@ -67,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     print("\n".join(next_steps(reports, arguments.folders, arguments.write)))
 
 
-def check_files(arguments: Arguments, count: int) -> None:
+def check_files(arguments: InspectArguments, count: int) -> None:
     """Refuse what could not be written at the end."""
     if not arguments.write:
         return
@@ -163,7 +153,3 @@ def panels(dataset: Dataset, sample: Sample) -> list[Panel]:
     ignored = float((label == 255).mean())
     note = f"label, {ignored:.0%} ignored" if ignored else "label"
     return [Panel(sample.name, small), Panel(note, drawn), Panel("both", both)]
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -11,18 +11,20 @@ exit status 2.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first: it reads the command line before anything that takes seconds to import
+    from iidm.command import run_command
+
+    run_command("predict")
+
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 
-from iidm.cli import run_main
+from iidm.cli import PredictArguments, parse_arguments
 from iidm.config import SlidingWindow, sliding_window
 from iidm.data import find_images, read_image, target_classes, training_size_for
 from iidm.engine.preview import colorize, overlay
@@ -41,34 +43,9 @@ is just below. The activations of a ResNet-101 at output stride 8 take about 7 G
 networks and machines, so that a command means the same everywhere."""
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Label images with a trained run."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Images, or folders of images."""
-    out: Path
-    """Folder for the results."""
-    network: Literal["student", "teacher"] = "teacher"
-    """Which network."""
-    mode: Literal["whole", "slide"] | None = None
-    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says, but in
-    windows where it would see more than 8 megapixels at once."""
-    window: tuple[int, int] | None = None
-    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
-    stride: tuple[int, int] | None = None
-    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: the GPU where there is one."""
-    precision: Literal["run", "float32", "amp"] = "run"
-    """`run`: as it was trained; `amp`: bfloat16 or float16, whichever the device has."""
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    arguments = tyro.cli(Arguments, prog="python -m iidm.predict", args=list(argv))
+    arguments = parse_arguments(PredictArguments, "predict", argv)
     device = pick_device(arguments.device)
     config, checkpoint = open_run(arguments.run)
     for line in description_notes(arguments.run):
@@ -163,7 +140,3 @@ def _save_painted(path: str, shape: tuple[int, ...], paint: Callable[[slice], np
     for top in range(0, height, STRIP_ROWS):
         picture.paste(Image.fromarray(paint(slice(top, top + STRIP_ROWS))), (0, top))
     picture.save(path)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -11,55 +11,30 @@ finished, it does only what changed since.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first: it reads the command line before anything that takes seconds to import
+    from iidm.command import run_command
+
+    run_command("prepare")
+
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
-
-from iidm.cli import run_main
-from iidm.config import DatasetConfig
+from iidm.cli import PrepareArguments, parse_arguments, program
 from iidm.data import builtin_root, check_prepared, make_plan, megabytes, prepare
 from iidm.engine.log import Progress
 from iidm.types import UserError
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Decode and resize a data set once, so that training reads it at full speed."""
-
-    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = ""
-    """Name of a known data set (gta5, synthia, cityscapes, cityscapes-16, camvid, camvid-day, camvid-dusk, ...),
-    `folder`, or the path of a TOML file that describes one (docs/own-data.md)."""
-    root: Path | None = None
-    """Folder of the data set as it was downloaded. Not needed for streetscenes-rendered and streetscenes-camera."""
-    out: Path | None = None
-    """Folder to write: new, empty, or an earlier, perhaps unfinished run of the same command."""
-    format: Literal["raw", "jpeg", "png"] = "raw"
-    """`raw`: uint8 arrays, of which only the crop is read; `jpeg`: quality 95 at 4:4:4, a tenth of the size, decoded by
-    a GPU where there is one; `png`: lossless, the slowest."""
-    splits: tuple[Literal["train", "val"], ...] = ()
-    """Which splits. Empty: all that the data set has."""
-    jobs: int | None = None
-    """Processes. Empty: one a core."""
-    skip_damaged: bool = False
-    """Leave damaged images out in place of an error; prepared.json names them."""
-    check: Path | None = None
-    """Read all of a prepared folder and name every file that is damaged or does not fit; prepares nothing."""
-    data: DatasetConfig = field(default_factory=DatasetConfig)
-    """What a `folder` data set is, and --data.resize H W. The first word of the command is its spec."""
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    arguments = tyro.cli(Arguments, prog="python -m iidm.prepare", args=list(argv))
+    arguments = parse_arguments(PrepareArguments, "prepare", argv)
     if arguments.check is not None:
         check(arguments.check, arguments.jobs)
         return
     if not arguments.dataset or arguments.out is None:
-        raise UserError("Give the data set and where it goes: python -m iidm.prepare gta5 --root GTA5 --out PREPARED.")
+        raise UserError(f"Give the data set and where it goes: {program('prepare')} gta5 --root GTA5 --out PREPARED.")
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {arguments.jobs}.")
     config = replace(arguments.data, spec=arguments.dataset)
@@ -68,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
         plan = make_plan(
             config,
             root,
-            arguments.out.expanduser(),
+            arguments.out,
             image_format=arguments.format,
             splits=arguments.splits,
             progress=progress,
@@ -107,7 +82,3 @@ def check(root: Path, jobs: int | None) -> None:
 def say(line: str) -> None:
     """A note, apart from what the command answers."""
     print(line, file=sys.stderr)
-
-
-if __name__ == "__main__":
-    run_main(main)

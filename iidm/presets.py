@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from .catalog import with_method
 from .config import (
     Config,
     DataConfig,
@@ -19,7 +20,6 @@ from .config import (
     Recipe,
     unknown_name,
 )
-from .method.catalog import with_method
 from .recipes import with_recipe, with_values
 
 LABEL_BUDGETS = (0, 100, 200, 500, 1000)

@@ -24,8 +24,8 @@ from iidm.engine.norm_statistics import Buffers
 from iidm.engine.optim import build_optimizer, learning_rate_factor
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
-from iidm.method.catalog import build_method
 from iidm.method.class_weights import class_weights_note
+from iidm.method.published import build_method
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, parameter_groups, set_recompute
 from iidm.starts import start_network

@@ -12,17 +12,17 @@ goes on after Ctrl-C, a crash or a kill. DIR gets runs.jsonl (a line a run, to b
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first: it reads the command line before anything that takes seconds to import
+    from iidm.command import run_command
+
+    run_command("study")
+
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from iidm.cli import run_main
+from iidm.cli import StudyArguments, parse_study, program
 from iidm.engine.log import Progress as Bar
 from iidm.studies.folder import Record, StudyFolder
 from iidm.studies.grid import describe_studies, find_study
@@ -34,58 +34,18 @@ from iidm.studies.runner import Failure, make_slots, remove_checkpoints, run_mis
 from iidm.types import UserError
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Make the tables of the paper, or a grid of your own. Options of iidm.train for every run stand after a `--`."""
-
-    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")] = ""
-    """table1, table2, table4, table5, table6, table7 (--list), or the path of a TOML file."""
-    out: Path | None = None
-    """Folder of the study; several studies may share one, and then share their runs."""
-    preset: str | None = None
-    """Preset of iidm.train that every run starts from. Empty: the study's own."""
-    budgets: tuple[int, ...] = ()
-    """Labeled target images, the columns of the table. Empty: the study's; with another preset than its own, that
-    preset's number."""
-    seeds: int = 3
-    """Runs of each cell: seeds 0, 1, ..."""
-    steps: int | None = None
-    """Training steps of each run. Empty: the preset's."""
-    jobs: int = 1
-    """Runs at once: each has a GPU of its own, or on a CPU an equal share of the cores."""
-    share_gpus: bool = False
-    """Let several runs share a GPU where there are more --jobs than GPUs."""
-    strips: tuple[str, ...] = ()
-    """Names of the validation images that the pictures show. Empty: four, evenly spaced."""
-    keep_checkpoints: bool = False
-    """Keep the checkpoints of finished runs."""
-    dry_run: bool = False
-    """Say which runs there are and which are done; run nothing."""
-    report_only: bool = False
-    """Write tables and pictures of what is done; run nothing."""
-    list: bool = False
-    """Say which studies come with iidm."""
-
-
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    words = list(argv)
-    cut = words.index("--") if "--" in words else len(words)
-    try:
-        arguments = tyro.cli(Arguments, prog="python -m iidm.study", args=words[:cut])
-    except SystemExit as end:
-        if end.code and cut == len(words):
-            say("iidm: options of iidm.train stand after a --, as in: python -m iidm.study table4 --out DIR -- --amp")
-        raise
+    arguments, options = parse_study(argv)
     if arguments.list:
         print(describe_studies())
         return
     if not arguments.study or arguments.out is None:
-        raise UserError("Give the study and its folder: python -m iidm.study table4 --out DIR. --list tells them all.")
-    wishes = Wishes(arguments.preset, arguments.budgets, arguments.seeds, arguments.steps, tuple(words[cut + 1 :]))
+        raise UserError(f"Give the study and its folder: {program('study')} table4 --out DIR. --list tells them all.")
+    wishes = Wishes(arguments.preset, arguments.budgets, arguments.seeds, arguments.steps, tuple(options))
     plan = make_plan(find_study(arguments.study), wishes)
     folder = StudyFolder(arguments.out)
-    command = shlex.join(["python", "-m", "iidm.study", *words])
+    command = shlex.join(["python", "-m", "iidm.study", *argv])
     if arguments.dry_run:
         print(describe_runs(plan, folder.records()))
     elif arguments.report_only:
@@ -104,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
             run(arguments, Report(plan, folder, command, arguments.strips), slots)
 
 
-def run(arguments: Arguments, report: Report, slots: Sequence[Mapping[str, str]]) -> None:
+def run(arguments: StudyArguments, report: Report, slots: Sequence[Mapping[str, str]]) -> None:
     """Run what is missing, with the report as it stands after each run. Ends the process with 1 where one failed."""
     plan, folder = report.plan, report.folder
     records = folder.records()
@@ -168,7 +128,3 @@ def moved_data_notes(plan: Plan, records: Mapping[str, Record]) -> list[str]:
                 if before and now and before != str(now):
                     notes.add(f"runs that are done had --{field.replace('_', '-')} {before}, and are not run again")
     return sorted(notes)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,4 +1,4 @@
-"""Train IIDM.
+"""Train a network for a target domain of which few images are labeled.
 
     python -m iidm.train --amp                                     built-in data, minutes on 2 CPU cores
     python -m iidm.train --preset camvid-dusk --source-root DIR --target-root DIR --model.weights FILE --amp
@@ -12,6 +12,11 @@ end, results.json and results.txt.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first: it reads the command line before anything that takes seconds to import
+    from iidm.command import run_command
+
+    run_command("train")
+
 import shlex
 import time
 from collections.abc import Sequence
@@ -19,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from iidm.cli import parse_config, run_main
+from iidm.cli import parse_config
 from iidm.config import Config
 from iidm.data import Domains, TrainLoader, check_data, open_domains, slow_reading_notes
 from iidm.engine.checkpoint import find_checkpoint
@@ -194,7 +199,3 @@ def read_values(out: StepOutput, number: int, run_dir: Path) -> dict[str, float]
     values = dict(zip(names, read, strict=True))
     check_finite(values, number, run_dir)
     return {f"loss_{k}" if k != "quality" else k: v for k, v in values.items()}
-
-
-if __name__ == "__main__":
-    run_main(main)

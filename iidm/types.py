@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and a command line is read before that
+    from torch import Tensor
 
 IGNORE_INDEX = 255
 """The label value that no loss and no metric counts."""

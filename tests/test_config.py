@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from iidm.catalog import METHODS, with_method
 from iidm.cli import parse_config, read_config, write_config
 from iidm.config import Config, LossConfig, sliding_window
-from iidm.method.catalog import METHODS, with_method
 from iidm.presets import PRESETS, preset_config
 from iidm.recipes import RECIPES, with_recipe
 from iidm.types import UserError

@@ -18,8 +18,8 @@ class DatasetConfig:
     """Which data set a domain is. A spec's own values stand where a field is left empty."""
 
     spec: str = "folder"
-    """Name of a known data set (streetscenes-rendered, streetscenes-camera, gta5, synthia, cityscapes, camvid, ...),
-    `folder`, or the path of a TOML file that describes a folder data set (see docs/own-data.md)."""
+    """A TOML file that describes your folders (docs/own-data.md), `folder`, or the name of a known data set
+    (streetscenes-rendered, streetscenes-camera, gta5, synthia, cityscapes, camvid, ...)."""
     images: str | None = None
     """Image folder of the training split, relative to the root or absolute."""
     labels: str | None = None
@@ -78,8 +78,8 @@ class DataConfig:
     """Text file with the names of the validation images: of the spec's validation split, or of the labeled training
     images where it has none. Empty: the whole split."""
     val_count: int | None = None
-    """Keep so many labeled target images out of training to validate, in place of a validation split: the first of a
-    shuffle by `split_seed`, so a smaller number is a part of a larger one. Without it and without a validation split
+    """Labeled target images that validate and do not train. They stand in place of a validation split: the first of a
+    shuffle by `split_seed`, so a smaller number is a part of a larger one. Without them and without a validation split
     nothing is scored."""
     flip_probability: float = 0.5
     """Chance of a horizontal flip; DAFormer: 0.5."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -94,6 +95,23 @@ class Config:
                 "Unlabeled images are pasted onto each other (--mixing.intra-from unlabeled), and"
                 " --data.unlabeled-batch is 1; give 2 or more."
             )
+        self._refuse_one_cell()
+
+    def _refuse_one_cell(self) -> None:
+        """BatchNorm needs two values a channel, and each branch has statistics of its own."""
+        stride = self.model.output_stride * (2 if self.model.hrda else 1)  # HRDA sees each crop at half its size
+        cells = math.prod(math.ceil(side / stride) for side in self.data.crop_size)
+        if cells > 1 or not self.model.backbone.startswith(("resnet", "mobilenet")):
+            return
+        batches = {"source": "source_batch", "labeled": "target_batch", "unlabeled": "unlabeled_batch"}
+        for stream, is_read in streams_of(self)._asdict().items():
+            batch = batches[stream]
+            if is_read and getattr(self.data, batch) == 1:
+                raise UserError(
+                    f"A crop of {self.data.crop_size} pixels is one cell of the network at --model.output-stride"
+                    f" {self.model.output_stride}, and --data.{batch.replace('_', '-')} is 1: BatchNorm needs two"
+                    " values. Give a larger --data.crop-size, a smaller output stride, or 2 or more crops."
+                )
 
 
 class Streams(NamedTuple):

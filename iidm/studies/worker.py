@@ -8,12 +8,8 @@ earlier one stopped, and it keeps predictions that outlive the checkpoint. What 
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +21,9 @@ from iidm.cli import read_config, run_main
 from iidm.config import Config
 from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.runtime import pick_device
+from iidm.processes import end_with
 from iidm.studies.predictions import are_saved, save_predictions
 from iidm.train import choose_kernels, run
-
-PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl.h."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,8 @@ class Arguments:
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     arguments = tyro.cli(Arguments, prog="python -m iidm.studies.worker", args=list(argv))
-    die_with(arguments.parent)
+    # Killed, not interrupted: a second study may have started and would meet a run that is still saving.
+    end_with(arguments.parent)
     config = replace(read_config(arguments.config), run_dir=arguments.run_dir)
     train(config, arguments.run_dir)
     checkpoint = find_checkpoint(arguments.run_dir)
@@ -83,17 +78,6 @@ def read_results(run_dir: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return results
-
-
-def die_with(parent: int) -> None:
-    """Have the system kill this process when the study ends, so that no run goes on without anyone to know it.
-
-    Killed, not interrupted: a second study may have started and would meet a run that is still saving.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before that
-        sys.exit("the study ended")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ctrl-C: a wish at first, an order the second time, and nobody's business afterwards."""
+"""Ctrl-C, SIGTERM, SIGHUP: a wish at first, an order the second time, and nobody's business afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from iidm.engine.interrupt import InterruptFlag
+from iidm.engine.interrupt import STOPS, InterruptFlag, Stopped, stops_raise
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +20,13 @@ def handlers() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         got.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in STOPS}
     yield got
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+@pytest.mark.parametrize("number", STOPS)
 def test_the_first_signal_sets_the_flag_and_interrupts_nothing(number: int, handlers: list[int]) -> None:
     with InterruptFlag() as flag:
         assert not flag.set
@@ -67,3 +67,21 @@ def test_the_handlers_from_before_come_back(signals: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         raise ValueError("ours")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGHUP))
+def test_outside_the_loop_a_termination_ends_a_run_as_ctrl_c_does(number: int, handlers: list[int]) -> None:
+    with pytest.raises(KeyboardInterrupt) as stop, stops_raise():
+        os.kill(os.getpid(), number)
+        signal.pause()
+    assert isinstance(stop.value, Stopped) and stop.value.number == number
+    os.kill(os.getpid(), number)
+    assert handlers == [number], "the handlers from before are back"
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_what_nohup_or_a_script_has_the_process_ignore_stays_ignored(number: int) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    with stops_raise(), InterruptFlag() as flag:
+        os.kill(os.getpid(), number)
+        assert not flag.set

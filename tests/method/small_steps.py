@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from iidm.catalog import with_method
 from iidm.config import Config
 from iidm.engine.optim import build_optimizer
 from iidm.method import TrainStep
-from iidm.method.catalog import build_method, with_method
+from iidm.method.published import build_method
 from iidm.method.teacher import Teacher
 from iidm.models import HEADS, Network, build_network, parameter_groups, set_recompute
 from iidm.models.head import Level

@@ -11,12 +11,13 @@ import torch
 from small_steps import CLASSES, B, H, K, W, Watch, batch, config_of, make_step, trained
 from torch import Tensor, nn
 
+from iidm.catalog.ssda import SUBSET
 from iidm.config import Config, Streams, streams_of
 from iidm.kernels import build_info
 from iidm.method import TrainStep
 from iidm.method.base import Mixes, Scene, normalized
-from iidm.method.catalog.ass import SUBSET, SemanticLevelShift
 from iidm.method.losses import Branch, Output
+from iidm.method.published.ass import SemanticLevelShift
 from iidm.models import build_network
 from iidm.recipes import with_values
 from iidm.types import UserError

@@ -10,12 +10,12 @@ import torch
 from small_steps import CLASSES, Watch, assert_close, batch, config_of, gradients, make_step
 from tape import Tape, as_on_a_gpu
 
+from iidm.catalog import METHODS, describe_methods, with_method
 from iidm.config import Config, streams_of
 from iidm.engine.checkpoint import load_checkpoint, save_checkpoint
 from iidm.kernels import build_info
 from iidm.method import TrainStep
-from iidm.method.base import Method
-from iidm.method.catalog import METHODS, build_method, describe_methods, with_method
+from iidm.method.published import CODE, build_method
 from iidm.models import build_network
 from iidm.presets import PRESETS, preset_config
 from iidm.recipes import with_values
@@ -27,7 +27,7 @@ PUBLISHED = set(
     " iidm_hrda iidm_mic iidm_mic_hrda".split()
 )
 
-WITH_CODE = [name for name, entry in METHODS.items() if entry.build is not Method]
+WITH_CODE = list(CODE)
 """Methods that no configuration of IIDM's step makes."""
 
 

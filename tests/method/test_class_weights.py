@@ -15,12 +15,13 @@ from test_graph import ten_steps
 from torch import Tensor, nn
 
 import iidm.method.losses
+from iidm.catalog import METHODS
 from iidm.cli import parse_config
 from iidm.config import Config, LossConfig, Normalizer
 from iidm.kernels import build_info, set_implementation
-from iidm.method.catalog import METHODS, build_method
 from iidm.method.class_weights import CAP, class_weights, class_weights_note
 from iidm.method.losses import Branch, Output, branch_terms
+from iidm.method.published import build_method
 from iidm.recipes import with_values
 from iidm.types import UserError
 

@@ -8,8 +8,8 @@ from small_steps import B, H, K, W, assert_close, batch, config_of, gradients, m
 from torch import Tensor
 
 from iidm.config import Config, Streams, streams_of
-from iidm.method.catalog import complexmix
-from iidm.method.catalog.complexmix import FIRST_STEP, ComplexMix
+from iidm.method.published import complexmix
+from iidm.method.published.complexmix import FIRST_STEP, ComplexMix
 from iidm.recipes import with_values
 from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, PseudoLabel, TrainBatch, UserError
 

@@ -9,8 +9,8 @@ from small_steps import batch
 from tiny_steps import CHANNELS, assert_merged_is_sequential, assert_trains_and_resumes, tiny_config, tiny_network
 
 from iidm.method.base import Mixes, Scene, normalized
-from iidm.method.catalog.confeti import Confeti, info_nce
 from iidm.method.losses import Branch, Output
+from iidm.method.published.confeti import Confeti, info_nce
 from iidm.recipes import with_values
 from iidm.types import LabeledImages, Mixed, PseudoLabel, TrainBatch
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from small_steps import CLASSES, K, batch, config_of, make_step
 
+from iidm.catalog import with_method
 from iidm.config import Config
 from iidm.method.base import Mixes, Scene
-from iidm.method.catalog import build_method, with_method
-from iidm.method.catalog.daformer import DAFormer
 from iidm.method.losses import Output
+from iidm.method.published import build_method
+from iidm.method.published.daformer import DAFormer
 from iidm.models import build_network
 from iidm.recipes import with_values
 from iidm.types import LabeledImages, UserError

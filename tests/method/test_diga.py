@@ -15,8 +15,8 @@ from tiny_steps import (
 )
 
 from iidm.method.base import Mixes, Scene, normalized
-from iidm.method.catalog.diga import DiGA
 from iidm.method.losses import Branch, Output
+from iidm.method.published.diga import DiGA
 from iidm.recipes import with_values
 from iidm.types import UserError
 

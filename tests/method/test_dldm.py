@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from iidm.config import Config, Streams, streams_of
 from iidm.engine.optim import build_optimizer
 from iidm.method.base import Mixes, Scene
-from iidm.method.catalog.dldm import FIRST_ROUND, PSEUDO_SHARE, DualLevelMixing
 from iidm.method.losses import Branch, Output
+from iidm.method.published.dldm import FIRST_ROUND, PSEUDO_SHARE, DualLevelMixing
 from iidm.method.step import TrainStep
 from iidm.models import parameter_groups
 from iidm.recipes import with_values

@@ -15,8 +15,8 @@ from iidm.config import Config, Streams, streams_of
 from iidm.kernels import build_info
 from iidm.method import TrainStep
 from iidm.method.base import normalized
-from iidm.method.catalog.dst_cbc import BINS_PER_HALVING, EVERY, GAMMA, DynamicSelfTraining
 from iidm.method.losses import Output
+from iidm.method.published.dst_cbc import BINS_PER_HALVING, EVERY, GAMMA, DynamicSelfTraining
 from iidm.models import build_network
 from iidm.recipes import with_values
 from iidm.types import Mixed, TrainBatch, UserError

@@ -10,13 +10,14 @@ from small_steps import CLASSES, H, W, batch, config_of, make_step
 from torch import Tensor
 from torch.nn import functional as F
 
+from iidm.catalog import METHODS, with_method
+from iidm.catalog.hrda import DISTANCE_WEIGHT
 from iidm.config import Config
 from iidm.method import TrainStep
 from iidm.method.base import Scene
-from iidm.method.catalog import METHODS, with_method
-from iidm.method.catalog.daformer import FeatureDistance
-from iidm.method.catalog.mic import DISTANCE_WEIGHT, MIC, hide_blocks
 from iidm.method.losses import Branch, Output, branch_terms
+from iidm.method.published.daformer import FeatureDistance
+from iidm.method.published.mic import MIC, hide_blocks
 from iidm.models.hrda import HRDANetwork, window
 from iidm.presets import preset_config
 from iidm.recipes import with_values

@@ -6,8 +6,8 @@ import torch
 from small_steps import CLASSES, H, K, W, batch, config_of
 
 from iidm.method.base import Mixes, Scene
-from iidm.method.catalog.mme import MinimaxEntropy
 from iidm.method.losses import Branch, Output
+from iidm.method.published.mme import MinimaxEntropy
 from iidm.models.cosine import CosineHead
 
 

@@ -13,8 +13,8 @@ from tiny_steps import (
     tiny_network,
 )
 
-from iidm.method.catalog.proda import WARM_UP, Plain, ProDA
 from iidm.method.losses import Branch, Output
+from iidm.method.published.proda import WARM_UP, Plain, ProDA
 from iidm.recipes import with_values
 from iidm.types import UserError
 

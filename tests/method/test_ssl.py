@@ -3,9 +3,9 @@
 import torch
 from small_steps import B, H, W, batch, config_of, make_step
 
+from iidm.catalog import METHODS
 from iidm.config import Streams, streams_of
 from iidm.method.base import Scene, normalized
-from iidm.method.catalog import METHODS
 from iidm.recipes import with_values
 from iidm.types import TrainBatch
 

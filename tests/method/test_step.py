@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from iidm.catalog import with_method
 from iidm.config import Config, streams_of
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
-from iidm.method.catalog import with_method
 from iidm.method.teacher import Teacher
 from iidm.recipes import with_recipe, with_values
 from iidm.types import LabeledImages, StepOutput, TrainBatch

@@ -75,7 +75,7 @@ def test_the_commit_is_that_of_iidms_own_checkout(monkeypatch: pytest.MonkeyPatc
 def test_a_process_ends_with_the_study_that_started_it(tmp_path: Path) -> None:
     code = f"""
 import os, subprocess, sys, time
-child = "import time, iidm.studies.worker as w; w.die_with({{}}); print('alive', flush=True); time.sleep(60)"
+child = "import time, iidm.processes as p; p.end_with({{}}); print('alive', flush=True); time.sleep(60)"
 process = subprocess.Popen([sys.executable, "-c", child.format(os.getpid())], stdout=subprocess.PIPE, text=True)
 process.stdout.readline()
 open({str(tmp_path / "pid")!r}, "w").write(str(process.pid))

@@ -137,7 +137,7 @@ def slow_reading_notes(domains: Domains) -> list[str]:
     slow = [name for name in names if not name.startswith("streetscenes")]
     if not slow:
         return []
-    return [f"{' and '.join(slow)}: whole images are decoded for every crop; python -m iidm.prepare does that once"]
+    return [f"{' and '.join(slow)}: whole images are decoded for every crop; iidm prepare does that once"]
 
 
 def _checker(dataset: Dataset, full: bool, reads_all: bool) -> Callable[[int], _Report]:

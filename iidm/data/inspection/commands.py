@@ -25,18 +25,18 @@ def next_steps(reports: Sequence[Report], folders: Sequence[Path], written: Sequ
             "FILE.toml" if len(reports) == 1 else name for name in ("source.toml", "target.toml")[: len(reports)]
         )
         named = shlex.join(str(folder) for folder in folders)
-        return [f"Write it down:  python -m iidm.inspect {named} --write {files}"]
+        return [f"Write it down:  iidm inspect {named} --write {files}"]
     target = reports[-1]
     count, labeled = target.count(target.train)
     source = len(reports) == 2
     if not labeled and not source:
         return ["To train, labels are needed: of some of these images, or of a source domain."]
-    words = ["python", "-m", "iidm.train", "--preset", "folder", "--amp"]
+    words = ["iidm", "train", "--amp"]
     if source:
         words += ["--data.source.spec", str(written[0])]
     words += ["--data.target.spec", str(written[-1])]
     kept = max(1, round(labeled * VAL_SHARE)) if target.val is None and labeled > 1 else 0
-    words += ["--method", _method(source, labeled, count), "--data.labeled-count", str(labeled - kept)]
+    words += ["--method", _method(source, labeled, count)]
     lines = ["Train on it:    " + shlex.join(words + (["--data.val-count", str(kept)] if kept else []))]
     if kept:
         lines.append(f"                --data.val-count keeps {kept} of the {labeled} labeled images out to validate")

@@ -23,6 +23,7 @@ from ...types import LabeledImages, TrainBatch, UserError
 from ..datasets.dataset import Dataset, Domains
 from ..datasets.statistics import class_pixel_counts
 from .crops import CropRules
+from .lost_worker import WORKER_IS_GONE, lost_worker
 from .pipeline import decoding_threads, own, read_image, train_pipeline
 from .readahead import ReadAhead
 from .sampling import RareClasses, Sampler
@@ -160,8 +161,10 @@ class _Group:
                 return {name: LabeledImages(images[part], labels[part]) for name, part in self.slices.items()}
             except UserError:
                 raise
-            except Exception:
+            except Exception as error:
                 if not self._leave_out_damaged(step):
+                    if WORKER_IS_GONE in str(error):
+                        raise lost_worker(self.workers) from None
                     raise
                 self._pipeline = self._build(step)  # a DALI pipeline is of no use after an error
 

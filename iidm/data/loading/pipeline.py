@@ -25,12 +25,13 @@ import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 
+from ...processes import started_for_this_process
 from ...types import UserError
 from ..files.encoded import decodable_bytes
 from ..files.headers import image_header
 from ..files.reading import Encoded
+from .generated_files import remove_generated_files
 from .source import SampleSource
-from .worker_process import started_without_interrupts
 
 
 def train_pipeline(
@@ -65,7 +66,8 @@ def train_pipeline(
     }
     graph = (_scaled_raw_graph if source.is_scaled else _raw_graph) if source.is_raw else _encoded_graph
     pipeline = pipeline_def(graph, **options)(source.crop_size, device, feed)
-    with started_without_interrupts():
+    remove_generated_files()
+    with started_for_this_process():
         pipeline.build()
     return pipeline
 
@@ -155,6 +157,7 @@ class ImageDecoder:
             return image
 
         self._pipeline = graph()
+        remove_generated_files()
         self._pipeline.build()
 
     def __call__(self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, int] | None]) -> list[torch.Tensor]:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...processes import leave_signals_to_the_main_process
 from ...types import IGNORE_INDEX, UserError
 from ..prepared.arrays import map_rows, read_crop
 from .sampling import Draw, Sampler
-from .worker_process import follow_the_main_process
 
 
 class SampleSource:
@@ -106,7 +106,7 @@ class SampleSource:
         """Unpickling happens in a worker process."""
         self.__dict__.update(state)
         if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
-            follow_the_main_process()
+            leave_signals_to_the_main_process()
 
 
 def _window(draw: Draw, crop_size: tuple[int, int]) -> tuple[NDArray[Any], ...]:

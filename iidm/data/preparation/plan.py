@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import IO
 
 from ...config import DatasetConfig
+from ...processes import started_for_this_process
 from ...types import Sample, UserError
 from ..datasets.dataset import Dataset, Split, has_validation, open_dataset, split_folders, training_size
 from ..datasets.splits import write_list
 from ..files.common import Progress, first_few
-from ..loading.worker_process import started_without_interrupts
 from ..prepared.arrays import array_bytes
 from ..prepared.folder import (
     INDEX,
@@ -281,7 +281,7 @@ def _results(plan: Plan, jobs: int) -> Iterator[Entry | str]:
     try:
         waiting: set[Future[Entry | str]] = set()
         for task in plan.tasks:
-            with started_without_interrupts():  # the pool starts its processes as tasks come
+            with started_for_this_process():  # the pool starts its processes as tasks come
                 waiting.add(pool.submit(prepare_in_process, task))
             if len(waiting) >= 4 * jobs:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -289,6 +289,10 @@ def _results(plan: Plan, jobs: int) -> Iterator[Entry | str]:
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():  # they may still import for seconds; no file is left half
+            process.kill()
+        raise
     except BrokenProcessPool:
         raise UserError(
             "A process that prepares images was ended from outside, perhaps for want of memory. Run the same command"

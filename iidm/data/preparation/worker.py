@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...processes import leave_signals_to_the_main_process
 from ...types import Sample, UserError
 from ..datasets.dataset import Dataset, Split, training_size
 from ..datasets.statistics import count_pixels
@@ -21,7 +22,6 @@ from ..files.encoded import decodable_bytes
 from ..loading.crops import resize_label
 from ..loading.decoder_warnings import damage_warnings
 from ..loading.pipeline import decode_single
-from ..loading.worker_process import follow_the_main_process
 from ..prepared.arrays import array_file
 from ..prepared.folder import Entry, FileFacts, ImageFormat, entry_paths
 
@@ -70,7 +70,7 @@ _worker: Worker | None = None
 def start_process(out: Path, image_format: ImageFormat, datasets: Mapping[Split, Dataset]) -> None:
     """What each process of a pool runs first."""
     global _worker
-    follow_the_main_process()
+    leave_signals_to_the_main_process()
     torch.set_num_threads(1)
     _worker = Worker(out, image_format, datasets)
 

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from iidm.config import Config
-from iidm.recipes import DAFORMER as RECIPE
 from iidm.types import LabeledImages, UserError
 
 from ..base import Method, Scene
 from ..cells import dominant_cells
 from ..losses import Branch, Objective, Output
-from .entry import MEANS, WITHOUT_LABELS, Entry, Values
 
 THINGS = frozenset(
     "person pedestrian rider bicyclist bicycle motorcycle car truck bus train".split()
@@ -25,8 +23,6 @@ THINGS = frozenset(
 7, 11 to 18), and what CamVid calls them."""
 MIN_SHARE = 0.75
 """A cell counts where one class holds this share of its pixels."""
-CROP, TOP, BOTTOM = 512, 15, 120
-"""DAFormer's margins are rows of a crop of 512."""
 
 
 WITHOUT_DISTANCE = ", or leave the feature distance out with --loss.auxiliary-weight 0"
@@ -102,33 +98,3 @@ class DAFormer(Method):
                 distance = self._distance.to(source, branch.image, scene.student)
                 found[i] = branch._replace(objective=distance, objective_weight=self.config.loss.auxiliary_weight)
         return found
-
-
-def _values(config: Config) -> Values:
-    height = config.data.crop_size[0]
-    return {
-        "loss": {
-            **WITHOUT_LABELS,
-            "source_weight": 1.0,
-            "inter_weight": 1.0,
-            **MEANS,
-            "auxiliary_weight": 0.005,
-        },
-        "mixing": {**RECIPE["mixing"], "mask": "classmix", "strategy": "one-xu-two-streams"},
-        "teacher": {
-            **RECIPE["teacher"],
-            "ema_decay": 0.999,
-            "confidence_threshold": 0.968,
-            "ignore_top_px": height * TOP // CROP,
-            "ignore_bottom_px": height * BOTTOM // CROP,
-        },
-        "data": {"rare_class_sampling": True},
-    }
-
-
-DAFORMER = Entry(
-    "DACS + rare class sampling + distance to ImageNet features on things + EMA 0.999 + margins, no target label",
-    "DAFormer, arXiv 2111.14887 (CVPR 2022); Tables 1 and 2, UDA",
-    _values,
-    DAFormer,
-)

@@ -15,7 +15,6 @@ from iidm.types import IGNORE_INDEX, LabeledImages, PseudoLabel, TrainBatch, Use
 from ..base import Method, Mixes, Scene, normalized
 from ..losses import Branch, Objective, Output
 from ..mixing import mix
-from .entry import MEANS, Entry
 
 FIRST_ROUND = 0.25
 """The share of the run that stands for the first of the paper's four rounds (three on SYNTHIA)."""
@@ -132,19 +131,3 @@ class DualLevelMixing(Method):
             logits = [teacher(image) for teacher in (self.region, self.sample)]
         self.train()
         return torch.stack([torch.softmax(one.float(), 1) for one in logits]).mean(0)
-
-
-LOSS = {"source_weight": 1.0, "target_weight": 1.0, "inter_weight": 1.0, "intra_weight": 0.0, "auxiliary_weight": 0.5}
-MIXING = {"mask": "cutmix", "cut_area": (0.5, 0.5), "mask_probability": 1.0}
-TEACHER = {"weighting": "confident", "confidence_threshold": 0.9, "ignore_top_px": 0, "ignore_bottom_px": 0}
-DLDM = Entry(
-    "Teachers of source and target mixed by box and by batch, distilled into a student of the target",
-    "DLDM, Chen et al., arXiv 2103.04705 (CVPR 2021); Tables 1 and 2, SSDA",
-    {
-        "loss": {**MEANS, **LOSS},
-        "mixing": {**MIXING, "strategy": "one-xu-two-streams"},
-        "teacher": TEACHER,
-        "augment": {"jitter_probability": 0.0, "blur_probability": 0.0},
-    },
-    DualLevelMixing,
-)

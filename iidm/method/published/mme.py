@@ -8,7 +8,6 @@ from torch import Tensor
 from ..base import Method, Scene, normalized
 from ..cells import reversed_gradient
 from ..losses import Branch, Output
-from .entry import MEANS, Entry
 
 
 class MinimaxEntropy(Method):
@@ -35,21 +34,3 @@ class MinimaxEntropy(Method):
         if weight > 0:
             found.append(Branch("auxiliary", image, None, None, 0.0, "pixels", negative_entropy, weight))
         return found
-
-
-MME = Entry(
-    "L_s + L_t + minimax entropy of the unlabeled images, cosine head, gradient reversal",
-    "MME, Saito et al., arXiv 1904.06487 (ICCV 2019); Tables 1 and 2, SSDA",
-    {
-        "loss": {
-            **MEANS,
-            "source_weight": 1.0,
-            "target_weight": 1.0,
-            "inter_weight": 0.0,
-            "intra_weight": 0.0,
-            "auxiliary_weight": 0.1,
-        },
-        "model": {"head": "cosine"},
-    },
-    MinimaxEntropy,
-)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iidm.catalog.hrda import DISTANCE_WEIGHT
 from iidm.config import Config
 from iidm.types import LabeledImages
 
 from ..base import Scene
 from ..losses import Branch
 from ..mixing import mix
-from .daformer import DAFORMER, DAFormer, FeatureDistance
-from .diga import DIGA, DiGA
-from .entry import MEANS, Entry, Values
+from .daformer import DAFormer, FeatureDistance
+from .diga import DiGA
 
 CROP, BLOCK = 1024, 64
 """MIC hides blocks of 64 pixels of a crop of 1024 (32 of one of 512)."""
@@ -80,68 +78,3 @@ class DiGAHRDA(DiGA):
         share = DISTANCE_WEIGHT / first.objective_weight
         found[0] = first._replace(objective=lambda out: distillation(out) + share * distance(out))
         return found
-
-
-DISTANCE_WEIGHT = 0.005
-"""Of the feature distance."""
-
-
-def _with(base: Entry | None, *, mask: bool, hrda: bool) -> Callable[[Config], Values]:
-    """Values of `base` (None: IIDM's losses, which are the recipe's) with what MIC and HRDA add."""
-
-    def values(config: Config) -> Values:
-        found = {group: dict(fields) for group, fields in (base.values_for(config) if base else {}).items()}
-
-        def add(group: str, **fields: Any) -> None:
-            found.setdefault(group, {}).update(fields)
-
-        if hrda:
-            add("model", hrda=True)
-            add("loss", detail_weight=0.1)
-        if mask:
-            add("loss", mask_weight=1.0)
-            add("mixing", hidden_share=0.7)
-        if base is not DAFORMER:  # what is HRDA's and MIC's own beside their losses is DAFormer's
-            of_daformer = DAFORMER.values_for(config)
-            margins = ("ema_decay", "ema_ramp", "ignore_top_px", "ignore_bottom_px")
-            add("teacher", **{name: of_daformer["teacher"][name] for name in margins})
-            add("data", **of_daformer["data"])
-            add("loss", **MEANS)
-        if base is None and hrda:
-            add("loss", auxiliary_weight=DISTANCE_WEIGHT)
-        return found
-
-    return values
-
-
-_HRDA = "HRDA, Hoyer et al., arXiv 2204.13132 (ECCV 2022)"
-_MIC = "MIC, Hoyer et al., arXiv 2212.01322 (CVPR 2023)"
-_IIDM = "IIDM, arXiv 2308.15855"
-
-HRDA = Entry(
-    "DAFormer on context and detail of each crop, fused by scale attention",
-    f"{_HRDA}; Table 3, UDA",
-    _with(DAFORMER, mask=False, hrda=True),
-    DAFormer,
-)
-MIC_ALONE = Entry(
-    "DAFormer + consistency of unlabeled images of which blocks are hidden",
-    _MIC,
-    _with(DAFORMER, mask=True, hrda=False),
-    MIC,
-)
-MIC_HRDA = Entry("MIC on HRDA", f"{_MIC}; Table 3, UDA", _with(DAFORMER, mask=True, hrda=True), MIC)
-DIGA_HRDA = Entry("DiGA on HRDA", "DiGA, arXiv 2304.02222; Table 3, UDA", _with(DIGA, mask=False, hrda=True), DiGAHRDA)
-IIDM_HRDA = Entry(
-    "IIDM on HRDA: both mixes, EMA 0.999, margins, feature distance on the source",
-    f"{_IIDM}, Table 3",
-    _with(None, mask=False, hrda=True),
-    DAFormer,
-)
-IIDM_MIC = Entry(
-    "IIDM + consistency of unlabeled images of which blocks are hidden",
-    f"{_IIDM}, with {_MIC}",
-    _with(None, mask=True, hrda=False),
-    MIC,
-)
-IIDM_MIC_HRDA = Entry("IIDM + MIC on HRDA", f"{_IIDM}, Table 3", _with(None, mask=True, hrda=True), MIC)

@@ -15,7 +15,6 @@ from ..base import Method, Scene, normalized
 from ..cells import Prototypes, nearest_cells, on_the_grid_of
 from ..losses import Branch, Objective, Output
 from ..teacher import Teacher
-from .entry import MEANS, WITHOUT_LABELS, Entry
 
 WARM_UP = 1 / 3
 """The share of the run before pseudo-labels count: its code's one stage of warm-up and two of self-training are of
@@ -106,22 +105,3 @@ class DiGA(Method):
             return -by_phase * (taught * torch.log_softmax(out.logits, 1)).sum(1).mean()
 
         return distillation
-
-
-MIXING = {"mask": "classmix", "classes_from": "image", "rounding": "floor", "draw_ignored": True}
-DIGA = Entry(
-    "L_s + distillation between views of the source + mix with pseudo-labels that centroids confirm",
-    "DiGA, Shen et al., arXiv 2304.02222 (CVPR 2023); Tables 1 and 2, UDA",
-    {
-        "loss": {**WITHOUT_LABELS, **MEANS, "source_weight": 1.0, "inter_weight": 1.0, "auxiliary_weight": 0.25},
-        "mixing": {**MIXING, "strategy": "one-xu-two-streams", "pasted_weight": "one"},
-        "teacher": {
-            "ema_decay": 0.999,
-            "ema_ramp": True,
-            "labels_by": "teacher",
-            "weighting": "quality",
-            "batchnorm": "batch",
-        },
-    },
-    DiGA,
-)

@@ -12,8 +12,6 @@ from iidm.types import IGNORE_INDEX, LabeledImages, PseudoLabel, TrainBatch
 from ..base import Method, Mixes, Scene
 from ..cells import Prototypes, nearest_cells
 from ..losses import Branch, Objective, Output
-from .daformer import DAFORMER
-from .entry import Entry, Values
 
 CHANNELS = 512
 """Of the projection (proto_dims)."""
@@ -122,16 +120,3 @@ def info_nce(unit: Tensor, cells: Tensor, weight: Tensor, prototypes: Tensor, kn
     target = torch.where(counts, cells, IGNORE_INDEX)
     loss = F.cross_entropy(similarity, target, ignore_index=IGNORE_INDEX, reduction="none")
     return (weight * loss).sum() / counts.sum().clamp(min=1)
-
-
-def _values(config: Config) -> Values:
-    values = DAFORMER.values_for(config)
-    return {**values, "loss": {**values["loss"], "auxiliary_weight": 0.5}}
-
-
-CONFETI = Entry(
-    "L_s + L_inter on a source in the target's colours + contrast of pixels with prototypes, no target label",
-    "CONFETI, Li et al., arXiv 2306.09098 (CVPRW 2023); Table 1, UDA",
-    _values,
-    Confeti,
-)

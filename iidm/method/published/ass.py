@@ -12,15 +12,11 @@ from iidm.types import UserError
 from ..base import Method, Scene, normalized
 from ..cells import class_means, nearest_cells, reversed_gradient
 from ..losses import Branch, Output
-from .entry import MEANS, Entry, Values
 
 HIDDEN = 64
 """Channels of the discriminators; AdaptSegNet's first layer has as many."""
 SLOPE = 0.2
 """Of the leaky ReLU (AdaptSegNet)."""
-SUBSET = 0.25
-"""Share of the source images that `ass_sdss` trains on. Its abstract says "small-scale" and no number; a quarter is a
-choice."""
 
 
 class SemanticLevelShift(Method):
@@ -113,19 +109,3 @@ class SemanticLevelShift(Method):
 def _domain_loss(said: Tensor, of_target: bool) -> Tensor:
     """Binary cross-entropy of each logit of "from the target"."""
     return F.softplus(-said if of_target else said)
-
-
-LOSS = {"source_weight": 1.0, "target_weight": 1.0, "inter_weight": 0.0, "intra_weight": 0.0, "auxiliary_weight": 0.001}
-VALUES: Values = {"loss": {**MEANS, **LOSS}}
-ASS = Entry(
-    "L_s + L_t + adversarial alignment of outputs and of each class's mean features",
-    "ASS, Wang et al., arXiv 2004.00794 (CVPRW 2020), on AdaptSegNet, arXiv 1802.10349; Tables 1 and 2, SSDA",
-    VALUES,
-    SemanticLevelShift,
-)
-ASS_SDSS = Entry(
-    "ASS on a quarter of the source: the images nearest to the labeled target ones",
-    "SDSS, Kim et al., arXiv 2205.00312; Tables 1 and 2, SSDA",
-    {**VALUES, "data": {"source_subset": SUBSET}},
-    SemanticLevelShift,
-)

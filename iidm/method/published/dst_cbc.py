@@ -14,7 +14,6 @@ from ..base import Method, Mixes, Scene, normalized
 from ..losses import Branch, Objective, Output
 from ..mixing import mix_unlabeled
 from ..teacher import Teacher
-from .entry import WITHOUT_SOURCE, Entry
 
 PHASES = 5
 """In phase i of five equal ones the surest i/5 of each class's pixels are labeled (its code: 20 %, 40 %, ... 100 %)."""
@@ -130,22 +129,3 @@ class DynamicSelfTraining(Method):
             return share * cross_entropy(out.logits, view.label, weight, normalizer=normalizer, align_corners=corners)
 
         return loss
-
-
-DST_CBC = Entry(
-    "L_t + pseudo-labels of each class's surest share, weighted by the student's own probability; no source",
-    "DST-CBC, Feng et al., arXiv 2004.08514; Tables 1 and 2, SSL",
-    {
-        "loss": {
-            **WITHOUT_SOURCE,
-            "target_weight": 1.0,
-            "intra_weight": 0.0,
-            "auxiliary_weight": 1.0,
-            # Means over the labeled pixels, as in its code: in the first phase four of five are ignored.
-            "supervised_normalizer": "valid",
-            "mixed_normalizer": "valid",
-        },
-        "mixing": {"mask": "none", "intra_from": "unlabeled", "intra_views": 1, "strategy": "one-xu-two-streams"},
-    },
-    DynamicSelfTraining,
-)

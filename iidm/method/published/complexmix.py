@@ -11,7 +11,6 @@ from iidm.types import PseudoLabel, TrainBatch, UserError
 
 from ..base import Method, Mixes
 from ..mixing import mix, mix_unlabeled
-from .entry import MEANS, Entry
 
 FIRST_STEP = 0.25
 """The share of the run in which the domains are mixed alone."""
@@ -69,37 +68,3 @@ class ComplexMix(Method):
                 view = mix_unlabeled(batch.unlabeled, pseudo, self.config, generator)
                 intra.append(view._replace(weight=view.weight * second))
         return Mixes(inter, tuple(intra))
-
-
-COMPLEXMIX = Entry(
-    "L_s + L_t + CutMix of source and labeled target, then ClassMix of unlabeled images with each other",
-    "Dual-domain adaptation, Chen et al., arXiv 2110.10639; Tables 1 and 2, SSDA (ComplexMix)",
-    {
-        "loss": {
-            **MEANS,
-            "source_weight": 1.0,
-            "target_weight": 1.0,
-            "inter_weight": 1.0,
-            "intra_weight": 1.0,
-        },
-        "mixing": {
-            "mask": "classmix",
-            "cut_area": (0.5, 0.5),
-            "strategy": "one-xu-two-streams",
-            "intra_from": "unlabeled",
-            "intra_views": 1,
-            "classes_from": "image",
-            "rounding": "floor",
-        },
-        "teacher": {
-            "ema_decay": 0.99,
-            "ema_ramp": True,
-            "confidence_threshold": 0.968,
-            "comparison": ">=",
-            "quality_per": "batch",
-            "weighting": "quality",
-            "batchnorm": "batch",
-        },
-    },
-    ComplexMix,
-)

@@ -8,8 +8,6 @@ from typing import Any
 
 from iidm.config import Config
 
-from ..base import Method
-
 Values = dict[str, dict[str, Any]]
 """Field values by group of the configuration."""
 
@@ -23,7 +21,7 @@ MEANS: dict[str, Any] = {"supervised_normalizer": "pixels", "mixed_normalizer": 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method: what it is, the values that define it, and its code where IIDM's own does not do."""
+    """One method: what it is, and the values that define it."""
 
     summary: str
     """One line."""
@@ -32,7 +30,6 @@ class Entry:
     values: Values | Callable[[Config], Values]
     """Values that it sets; a function where they depend on the preset's. What it leaves alone (network, crops, learning
     rate, steps) is the preset's, so that methods are compared at equal conditions."""
-    build: type[Method] = Method
 
     def values_for(self, config: Config) -> Values:
         """Values that it sets in `config`."""

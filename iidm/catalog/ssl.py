@@ -1,8 +1,8 @@
-"""Semi-supervised learning on the target alone: mixes of unlabeled images with each other, which a configuration makes.
+"""Semi-supervised learning on the target alone.
 
-All are L_t + L_intra without the source. CowMix and CutMix (French et al.) compare softmax outputs by their squared
-difference, weighted by the share of confident pixels; here, as in everything else of the engine, a pseudo-label's
-cross-entropy takes its place, with the same weight.
+Most are L_t + L_intra without the source: mixes of unlabeled images with each other. CowMix and CutMix (French et al.)
+compare softmax outputs by their squared difference, weighted by the share of confident pixels; here, as in everything
+else of the engine, a pseudo-label's cross-entropy takes its place, with the same weight.
 """
 
 from __future__ import annotations
@@ -62,5 +62,21 @@ DUSPERB = Entry(
         },
         "teacher": {"labels_by": "student", "weighting": "confident", "confidence_threshold": 0.95, "comparison": ">="},
         "augment": {"jitter_probability": 0.8, "blur_probability": 0.5, "draw_per": "image"},
+    },
+)
+DST_CBC = Entry(
+    "L_t + pseudo-labels of each class's surest share, weighted by the student's own probability; no source",
+    "DST-CBC, Feng et al., arXiv 2004.08514; Tables 1 and 2, SSL",
+    {
+        "loss": {
+            **WITHOUT_SOURCE,
+            "target_weight": 1.0,
+            "intra_weight": 0.0,
+            "auxiliary_weight": 1.0,
+            # Means over the labeled pixels, as in its code: in the first phase four of five are ignored.
+            "supervised_normalizer": "valid",
+            "mixed_normalizer": "valid",
+        },
+        "mixing": {"mask": "none", "intra_from": "unlabeled", "intra_views": 1, "strategy": "one-xu-two-streams"},
     },
 )

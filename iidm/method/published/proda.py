@@ -16,10 +16,10 @@ from ..base import Method, Scene, normalized
 from ..cells import Prototypes, on_the_grid_of
 from ..losses import Branch, Objective, Output
 from ..teacher import Teacher
-from .entry import MEANS, WITHOUT_LABELS, Entry
 
-CROSS_ENTROPY, REVERSE = 0.1, 1.0
-"""Factors of the symmetric cross-entropy, -log p(y) and -sum p log y, of a pseudo-label y (rce_alpha, rce_beta)."""
+REVERSE = 1.0
+"""Factor of -sum p log y in the symmetric cross-entropy of a pseudo-label y (rce_beta); that of -log p(y) is the intra
+weight."""
 STRUCTURE, REGULARIZER = 10.0, 0.1
 """gamma_1 and gamma_2 (proto_consistW, regular_w)."""
 LOG_ZERO = math.log(1e-4)
@@ -119,16 +119,3 @@ class ProDA(Method):
             return STRUCTURE * self._adapts() * structure + REVERSE * reverse + REGULARIZER * regularizer
 
         return terms
-
-
-LOSS = {"source_weight": 1.0, "inter_weight": 0.0, "intra_weight": CROSS_ENTROPY, "auxiliary_weight": 1.0}
-PRODA = Entry(
-    "L_s + symmetric cross-entropy by denoised pseudo-labels + agreement on prototypes, no target label",
-    "ProDA, Zhang et al., arXiv 2101.10979 (CVPR 2021); Tables 1 and 2, UDA",
-    {
-        "loss": {**WITHOUT_LABELS, **MEANS, **LOSS},
-        "mixing": {"mask": "none", "strategy": "one-xu-two-streams", "intra_from": "unlabeled", "intra_views": 1},
-        "teacher": {"ema_decay": 0.999, "ema_ramp": True, "weighting": "quality", "batchnorm": "batch"},
-    },
-    ProDA,
-)

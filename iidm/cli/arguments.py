@@ -1,0 +1,170 @@
+"""What the commands beside `train` are told: a dataclass each, whose docstrings are its help."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ..config import DatasetConfig
+from .train_words import parse_config
+from .words import expanded, parse_arguments, program
+
+
+@dataclass(frozen=True)
+class InspectArguments:
+    """Tell what is in folders of images and labels, and write the file that describes them."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER...")]
+    """Folders with images and labels. One without images belongs to the one before it."""
+    write: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.toml...")] = ()
+    """Files to write, one a data set: source, then target. A contact sheet with the ending .png lies beside each."""
+    force: bool = False
+    """Overwrite files that exist."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Label images with a trained run."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Images, or folders of images."""
+    out: Path
+    """Folder for the results."""
+    network: Literal["student", "teacher"] = "teacher"
+    """Which network."""
+    mode: Literal["whole", "slide"] | None = None
+    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says, but in
+    windows where it would see more than 8 megapixels at once."""
+    window: tuple[int, int] | None = None
+    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
+    stride: tuple[int, int] | None = None
+    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU where there is one."""
+    precision: Literal["run", "float32", "amp"] = "run"
+    """`run`: as it was trained; `amp`: bfloat16 or float16, whichever the device has."""
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Score a trained run on labeled images."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    images: Path | None = None
+    """Folder of images to score in place of the run's validation images; needs --labels."""
+    labels: Path | None = None
+    """Their labels, in the ids, colours or names of the run's target data set: a folder of label pictures, matched by
+    file stem, or of LabelMe JSON files, a COCO .json or a CVAT .xml file."""
+    network: Literal["student", "teacher", "both"] = "both"
+    """Which network."""
+    statistics: Literal["saved", "target"] = "saved"
+    """BatchNorm statistics: as saved, or those of plain target images, for runs that were saved with their training's
+    (--eval.statistics running, and all before iidm had that option)."""
+    mode: Literal["whole", "slide"] | None = None
+    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says."""
+    window: tuple[int, int] | None = None
+    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
+    stride: tuple[int, int] | None = None
+    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
+    json: bool = False
+    """Print JSON in place of the table."""
+    target_root: Path | None = None
+    """Where the target data set lies now, if it moved since the run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU where there is one."""
+    precision: Literal["run", "float32", "amp"] = "run"
+    """`run`: as it was trained; `amp`: bfloat16 or float16, whichever the device has."""
+
+
+@dataclass(frozen=True)
+class PrepareArguments:
+    """Decode and resize a data set once, so that training reads it at full speed."""
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = ""
+    """Name of a known data set (gta5, synthia, cityscapes, cityscapes-16, camvid, camvid-day, camvid-dusk, ...),
+    `folder`, or the path of a TOML file that describes one (docs/own-data.md)."""
+    root: Path | None = None
+    """Folder of the data set as it was downloaded. Not needed for streetscenes-rendered and streetscenes-camera."""
+    out: Path | None = None
+    """Folder to write: new, empty, or an earlier, perhaps unfinished run of the same command."""
+    format: Literal["raw", "jpeg", "png"] = "raw"
+    """`raw`: uint8 arrays, of which only the crop is read; `jpeg`: quality 95 at 4:4:4, a tenth of the size, decoded by
+    a GPU where there is one; `png`: lossless, the slowest."""
+    splits: tuple[Literal["train", "val"], ...] = ()
+    """Which splits. Empty: all that the data set has."""
+    jobs: int | None = None
+    """Processes. Empty: one a core."""
+    skip_damaged: bool = False
+    """Leave damaged images out in place of an error; prepared.json names them."""
+    check: Path | None = None
+    """Read all of a prepared folder and name every file that is damaged or does not fit; prepares nothing."""
+    data: DatasetConfig = field(default_factory=DatasetConfig)
+    """What a `folder` data set is, and --data.resize H W. The first word of the command is its spec."""
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """Make the tables of the paper, or a grid of your own. Options of iidm.train for every run stand after a `--`."""
+
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")] = ""
+    """table1, table2, table4, table5, table6, table7 (--list), or the path of a TOML file."""
+    out: Path | None = None
+    """Folder of the study; several studies may share one, and then share their runs."""
+    preset: str | None = None
+    """Preset of iidm.train that every run starts from. Empty: the study's own."""
+    budgets: tuple[int, ...] = ()
+    """Labeled target images, the columns of the table. Empty: the study's; with another preset than its own, that
+    preset's number."""
+    seeds: int = 3
+    """Runs of each cell: seeds 0, 1, ..."""
+    steps: int | None = None
+    """Training steps of each run. Empty: the preset's."""
+    jobs: int = 1
+    """Runs at once: each has a GPU of its own, or on a CPU an equal share of the cores."""
+    share_gpus: bool = False
+    """Let several runs share a GPU where there are more --jobs than GPUs."""
+    strips: tuple[str, ...] = ()
+    """Names of the validation images that the pictures show. Empty: four, evenly spaced."""
+    keep_checkpoints: bool = False
+    """Keep the checkpoints of finished runs."""
+    dry_run: bool = False
+    """Say which runs there are and which are done; run nothing."""
+    report_only: bool = False
+    """Write tables and pictures of what is done; run nothing."""
+    list: bool = False
+    """Say which studies come with iidm."""
+
+
+def parse_study(argv: Sequence[str]) -> tuple[StudyArguments, list[str]]:
+    """The words of `study`, and those for each of its runs, which stand after a `--`."""
+    words = list(argv)
+    cut = words.index("--") if "--" in words else len(words)
+    try:
+        arguments = parse_arguments(StudyArguments, "study", words[:cut])
+    except SystemExit as end:
+        if end.code and cut == len(words):
+            example = f"{program('study')} table4 --out DIR -- --amp"
+            print(f"iidm: options of iidm.train stand after a --, as in: {example}", file=sys.stderr)
+        raise
+    return arguments, expanded(words[cut + 1 :])
+
+
+PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
+    "inspect": partial(parse_arguments, InspectArguments, "inspect"),
+    "train": parse_config,
+    "predict": partial(parse_arguments, PredictArguments, "predict"),
+    "evaluate": partial(parse_arguments, EvaluateArguments, "evaluate"),
+    "prepare": partial(parse_arguments, PrepareArguments, "prepare"),
+    "study": parse_study,
+}
+"""Command -> what reads its words. It imports nothing that takes seconds, and ends the process where the words ask for
+help or are wrong."""

@@ -1,0 +1,102 @@
+"""Running a command: every end that is no success is one line and a status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from PIL import Image
+
+from ..engine.interrupt import STOPS, stops_raise
+from ..types import UserError
+
+
+def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Run an entry point on the words of the command line, or on `argv`.
+
+    A UserError becomes one line on stderr and exit status 2; so do a file that cannot be written (a full disk, no
+    permission) and memory that ran out. Ctrl-C, SIGTERM and SIGHUP outside the training loop, which saves, end with the
+    status that shells know them by (130, 143, 129). A reader that leaves, as in `| head`, ends it without a word.
+    """
+    # Pillow takes images of more than 89 million pixels for an attack; these are the user's own.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    try:
+        with stops_raise():
+            main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # here a reader that has left is noticed; later Python would say so
+    except SystemExit:
+        _flush()
+        raise
+    except UserError as error:
+        _end(str(error), 2)
+    except BrokenPipeError:
+        _leave_the_pipe()
+    except KeyboardInterrupt as stop:
+        for number in STOPS:
+            signal.signal(number, signal.SIG_DFL)  # one more, while Python takes its things down, shall not say a word
+        _end("stopped.", 128 + getattr(stop, "number", signal.SIGINT))
+    except Exception as error:
+        line = _disk_line(error) if isinstance(error, OSError) else memory_line(error)
+        if line is None:
+            raise
+        _end(line, 2)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_the_pipe()
+
+
+def _leave_the_pipe() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def _end(line: str, status: int) -> NoReturn:
+    print(f"iidm: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _disk_line(error: OSError) -> str | None:
+    """What to say of a file that cannot be read or written; None where the error is not about a file."""
+    if error.errno == errno.ENOMEM:
+        return memory_line(MemoryError(str(error)))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error}. Free some space or choose another folder."
+    if error.errno is None or error.filename is None:
+        return None
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{error.filename} is or lies below a file, and a folder is needed there. Give the name of a folder."
+    return f"{error}. Choose a file or folder that can be read and written."
+
+
+def memory_line(error: BaseException) -> str | None:
+    """What to say where memory ran out, with the size that was asked for; None for any other error."""
+    text = str(error)
+    if not (isinstance(error, MemoryError) or isinstance(error, RuntimeError) and _NO_MEMORY.search(text)):
+        return None
+    size = re.search(r"allocate:? ([\d.]+) ?([kKMGT]i?B|bytes)", text)
+    asked = "" if size is None else f" when {_readable(size[1], size[2])} more were asked for"
+    return (
+        f"memory ran out{asked}. Let less be in it at once: for large images --mode slide with a smaller --window"
+        " (predict, evaluate; --eval.mode slide in train) or --data.source.resize and --data.target.resize; for"
+        " training a smaller --data.crop-size, smaller batches, --step.recompute; for prepare fewer --jobs."
+    )
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|bad_alloc|can't allocate memory|cannot allocate memory|failed to allocate", re.I
+)
+"""As torch (CUDA and CPU), C++ and DALI say it."""
+
+
+def _readable(number: str, unit: str) -> str:
+    return f"{float(number) / 1e9:.1f} GB" if unit == "bytes" else f"{number} {unit}"

@@ -1,0 +1,332 @@
+"""The command `iidm` and `python -m iidm.COMMAND`: quick, quiet, and one line for every end that is no success."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import Said, one_line
+
+from iidm.cli import PARSERS, parse_arguments, parse_config, parse_study, program, read_config, run_main, write_config
+from iidm.cli.arguments import EvaluateArguments, PredictArguments, PrepareArguments
+from iidm.cli.short_help import GROUPS
+from iidm.command import COMMANDS
+from iidm.presets import preset_config
+from iidm.processes import MAIN
+from iidm.runs import prepare_run_dir
+from iidm.types import UserError
+
+QUICK = [
+    ("train", "--help"),
+    ("train", "--preset", "camvid-dusk", "--help-all"),
+    ("train", "--list-presets"),
+    ("train", "--list-methods"),
+    ("train", "--max-stpes", "3"),
+    ("train", "--preset", "scense"),
+    ("train", "--method", "iidn"),
+    ("train", "--max-steps", "0"),
+    ("predict", "--help"),
+    ("evaluate", "--networks", "teacher"),
+    ("prepare", "--help-all"),
+    ("study", "--jbos", "2"),
+]
+"""Command lines that are answered before anything that takes seconds is imported."""
+
+ASKED = """
+import contextlib, io, json, runpy, sys
+for module, words in json.loads(sys.stdin.read()):
+    sys.argv = [module, *words]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            status = None
+        except SystemExit as end:
+            status = end.code
+    heavy = [name for name in ("torch", "nvidia.dali", "matplotlib") if name in sys.modules]
+    print(json.dumps([status, out.getvalue(), err.getvalue(), heavy]))
+"""
+
+
+def run(words: Sequence[str], **more: object) -> tuple[int, Said]:
+    """`python -m iidm` in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "iidm", *words], capture_output=True, text=True, timeout=120, **more)  # type: ignore[call-overload]
+    return done.returncode, Said(done.stdout, done.stderr)
+
+
+def refused(capsys: pytest.CaptureFixture[str], raised: BaseException, status: int = 2) -> str:
+    """The line that ends a command in which `raised` was raised."""
+
+    def main(argv: Sequence[str]) -> None:
+        raise raised
+
+    with pytest.raises(SystemExit) as end:
+        run_main(main, [])
+    assert end.value.code == status
+    return one_line(capsys.readouterr().err)
+
+
+# Help
+
+
+def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported() -> None:
+    asked = [("iidm", words) for words in QUICK] + [(f"iidm.{words[0]}", words[1:]) for words in QUICK]
+    done = subprocess.run([sys.executable, "-c", ASKED], input=json.dumps(asked), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(asked)
+    for (_, words), (status, out, err, heavy) in zip(asked, answers, strict=True):
+        asks = any(word.startswith(("--help", "--list")) for word in words)
+        assert (status or 0) == (0 if asks else 2), (words, status, err)
+        assert bool(out) == asks and bool(err) != asks, (words, out, err)
+        assert heavy == [], words
+
+
+def test_iidm_alone_tells_every_command_in_a_line() -> None:
+    status, said = run([])
+    assert status == 0
+    for name in COMMANDS:
+        (line,) = [line for line in said.out.splitlines() if line.startswith(f"  {name} ")]
+        assert len(line.split()) > 3
+    assert run(["--help"])[1] == said
+
+
+def test_a_command_that_does_not_exist_is_answered_with_the_nearest() -> None:
+    status, said = run(["trian"])
+    assert status == 2
+    assert "'trian'" in one_line(said.err) and "'train'" in said.err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import iidm
+
+    assert run(["--version"]) == (0, Said(f"iidm {iidm.__version__}\n", ""))
+
+
+def test_the_short_help_shows_the_options_that_people_need_with_the_presets_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for preset, steps in (("scenes", "[400]"), ("camvid-dusk", "[600]")):
+        with pytest.raises(SystemExit):
+            parse_config(["--preset", preset, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) < 45 and max(map(len, lines)) <= 100
+        (line,) = [line for line in lines if line.startswith("  --max-steps ")]
+        assert line.endswith(f"Training steps {steps}")
+        for name in (name for names in GROUPS.values() for name in names):
+            option = "--" + name.replace("_", "-")
+            assert sum(line.split()[:1] == [option] for line in lines) == 1, option
+
+
+def test_all_options_are_in_the_long_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(["--help-all"])
+    said = capsys.readouterr().out
+    assert "--teacher.confidence-threshold" in said and "--mixing.hidden-block-px" in said
+
+
+@pytest.mark.parametrize(
+    ("called", "said"),
+    [
+        ("/usr/bin/iidm", "iidm train"),
+        ("/home/me/iidm/iidm/__main__.py", "python -m iidm train"),
+        ("/home/me/iidm/iidm/train.py", "python -m iidm.train"),
+        ("/home/me/iidm/iidm/study.py", "python -m iidm.train"),
+    ],
+)
+def test_hints_name_the_command_as_it_was_called(
+    called: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    assert program("train") == said
+    with pytest.raises(SystemExit):
+        parse_config(["--max-stpes", "3"])
+    assert f"{said} --help" in " ".join(capsys.readouterr().err.split())
+
+
+def test_every_command_reads_its_words_early() -> None:
+    assert set(PARSERS) <= set(COMMANDS)
+    for name in ("train", "predict", "evaluate", "prepare", "study"):
+        assert name in PARSERS
+
+
+def test_the_package_installs_the_command() -> None:
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert '[project.scripts]\niidm = "iidm.command:main"\n' in project
+
+
+# Ends
+
+
+@pytest.mark.parametrize("words", [["--list-presets"], ["--help-all"]])
+def test_a_reader_that_leaves_ends_it_without_a_word(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "iidm", "train", *words], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_it_imports_is_one_line(number: int, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", os.getcwd())])
+    code = f"import signal, sys; signal.signal({int(number)}, signal.SIG_DFL)"  # whatever the tests were started with
+    code += "; sys.argv = ['iidm', 'train']; from iidm.command import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, b"", b"iidm: stopped.\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_termination_outside_the_loop_ends_with_the_status_that_shells_know(number: int) -> None:
+    code = f"""
+import os, signal
+from iidm.cli import run_main
+signal.signal({int(number)}, signal.SIG_DFL)
+def main(argv):
+    try:
+        os.kill(os.getpid(), {int(number)})
+        signal.pause()
+    finally:
+        print("cleaned up")
+run_main(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "cleaned up\n", "iidm: stopped.\n")
+
+
+def test_a_worker_whose_main_process_is_gone_ends_at_its_first_look_at_iidm() -> None:
+    code = "import iidm; print('alive')"
+    for main, alive in ((os.getpid(), b"alive\n"), (os.getppid(), b"")):
+        env = {**os.environ, MAIN: str(main)}
+        assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True).stdout == alive
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 432000000 bytes."), "0.4 GB"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ..."), "2.50 GiB"),
+        (MemoryError("Unable to allocate 1.07 GiB for an array with shape (12000, 12000)"), "1.07 GiB"),
+        (RuntimeError("std::bad_alloc"), "memory ran out."),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory ran out."),
+    ],
+)
+def test_memory_that_runs_out_is_one_line_with_size_and_remedy(
+    error: Exception, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, error)
+    assert words in message
+    assert "--mode slide" in message and "--data.crop-size" in message
+
+
+def test_torchs_own_allocator_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert "1152921504.6 GB" in refused(capsys, error.value)
+
+
+def test_any_other_error_keeps_its_traceback() -> None:
+    def main(argv: Sequence[str]) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        run_main(main, [])
+
+
+def test_a_run_folder_that_is_a_file_is_not_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run"
+    file.write_text("mine")
+    for run_dir in (file, file / "below"):
+        config, _ = parse_config(["--run-dir", str(run_dir)])
+        with pytest.raises(OSError) as error:
+            prepare_run_dir(config, None, None)  # type: ignore[arg-type]
+        message = refused(capsys, error.value)
+        assert str(run_dir) in message and "folder" in message and "space" not in message
+    assert file.read_text() == "mine"
+
+
+def test_a_full_disk_and_a_folder_that_may_not_be_written_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Free some space" in refused(capsys, OSError(errno.ENOSPC, "No space left on device"))
+    message = refused(capsys, PermissionError(errno.EACCES, "Permission denied", "/root/run"))
+    assert "/root/run" in message and "can be read and written" in message
+
+
+# Files and paths
+
+
+def test_a_tilde_is_the_home_folder_in_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = str(tmp_path)
+    config, _ = parse_config(
+        [
+            "--preset",
+            "folder",
+            "--run-dir=~/run",
+            "--source-root",
+            "~/old",
+            "--target-root=~",
+            "--model.weights=~/w.pth",
+        ]
+        + ["--data.source.spec=~/old.toml", "--data.target.images", "~/images", "--data.labeled-list", "~/list.txt"]
+    )
+    found = (config.run_dir, config.source_root, config.target_root, config.model.weights)
+    assert [*map(str, found)] == [f"{home}/run", f"{home}/old", home, f"{home}/w.pth"]
+    data = config.data
+    assert (data.source.spec, data.target.images) == (f"{home}/old.toml", f"{home}/images")
+    assert str(data.labeled_list) == f"{home}/list.txt"
+    write_config(config, tmp_path / "config.json")
+    assert parse_config(["--config=~/config.json"])[0].run_dir == config.run_dir
+    assert parse_config(["--resume=~"])[1] == tmp_path
+    predict = parse_arguments(PredictArguments, "predict", ["~/run", "~/a.jpg", "~/b", "--out=~/out"])
+    assert [*map(str, (predict.run, *predict.images, predict.out))] == [
+        f"{home}/{x}" for x in "run a.jpg b out".split()
+    ]
+    evaluate = parse_arguments(EvaluateArguments, "evaluate", ["~/run", "--images=~/i", "--labels=~/l"])
+    assert (str(evaluate.images), str(evaluate.labels)) == (f"{home}/i", f"{home}/l")
+    prepare = parse_arguments(PrepareArguments, "prepare", ["~/my.toml", "--root=~/r", "--out=~/o"])
+    assert (prepare.dataset, str(prepare.root), str(prepare.out)) == (f"{home}/my.toml", f"{home}/r", f"{home}/o")
+    study, options = parse_study(["~/grid.toml", "--out=~/s", "--", "--source-root=~/old"])
+    assert (study.study, str(study.out), options) == (f"{home}/grid.toml", f"{home}/s", [f"--source-root={home}/old"])
+
+
+def test_a_tilde_in_a_config_file_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"source_root": "~/old"}))
+    assert read_config(path).source_root == tmp_path / "old"
+
+
+def test_a_config_file_with_a_byte_order_mark_is_read_and_utf_16_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    write_config(preset_config("scenes"), path)
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert read_config(path) == preset_config("scenes")
+    for encoding, name in (("utf-16", "UTF-16"), ("utf-16-be", "UTF-8"), ("latin-1", "UTF-8")):
+        path.write_text(text.replace("scenes", "scènes"), encoding=encoding)
+        with pytest.raises(UserError) as error:
+            read_config(path)
+        assert str(path) in str(error.value) and name in str(error.value)
+
+
+def test_crops_of_one_cell_are_refused_before_anything_is_made() -> None:
+    small = "--data.crop-size 16 16 --model.output-stride 32".split()
+    ones = "--data.source-batch 1 --data.target-batch 1 --data.unlabeled-batch 1".split()
+    with pytest.raises(UserError) as error:
+        parse_config([*small, *ones])
+    for word in ("(16, 16)", "--model.output-stride 32", "--data.source-batch is 1", "--data.crop-size"):
+        assert word in str(error.value)
+    assert parse_config(small)[0].data.source_batch == 4
+    assert parse_config([*small, *ones, "--data.crop-size", "16", "48"])[0].data.source_batch == 1
+    only = ["--method", "target_only", "--data.source-batch", "1", "--data.unlabeled-batch", "1"]
+    assert parse_config([*small, *only])[0].data.source_batch == 1, "what no loss reads does not matter"
