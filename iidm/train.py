@@ -1,10 +1,10 @@
 """Train a network for a target domain of which few images are labeled.
 
-    python -m iidm.train --amp                                     built-in data, minutes on 2 CPU cores
-    python -m iidm.train --preset camvid-dusk --source-root DIR --target-root DIR --model.weights FILE --amp
-    python -m iidm.train --preset gta5-cityscapes-100 --source-root GTA5 --target-root CITYSCAPES --amp
-    python -m iidm.train --resume RUN [--max-steps MORE]           continues bit-exactly on CPU
-    python -m iidm.train --list-presets | --list-methods | --help
+    iidm train --amp                                     built-in data, minutes on 2 CPU cores
+    iidm train --preset camvid-dusk --source-root DIR --target-root DIR --model.weights FILE --amp
+    iidm train --preset gta5-cityscapes-100 --source-root GTA5 --target-root CITYSCAPES --amp
+    iidm train --resume RUN [--max-steps MORE]           continues bit-exactly on CPU
+    iidm train --list-presets | --list-methods | --help
 
 The run folder holds config.json, splits/, metrics.jsonl, tensorboard/, previews/, curves.png, checkpoints/ and, at the
 end, results.json and results.txt.
@@ -114,18 +114,10 @@ def choose_kernels(config: Config, device: torch.device) -> str:
 
 def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -> list[str]:
     """What this run is, in a few lines."""
-    sizes = {
-        "source": domains.source,
-        "labeled target": domains.labeled,
-        "unlabeled target": domains.unlabeled,
-        "validation": domains.val,
-    }
     precision = str(step.amp_dtype).removeprefix("torch.") if step.amp_dtype else "float32"
-    images = ", ".join(f"{name} {len(data.samples)}" for name, data in sizes.items() if data is not None)
     return [
         f"{config.preset} · {config.method} · recipe {config.recipe} · {config.max_steps} steps · {run_dir}",
-        f"images: {images} · {len(domains.classes)} classes",
-        f"{config.model.backbone} · {getattr(step.student, 'title', '')}"
+        f"{config.model.backbone} · {getattr(step.student, 'title', '')} · {len(domains.classes)} classes"
         f" · {step.device.type} · {precision}, channels-last",
         *describe_class_weights(step, domains.classes.names),
     ]

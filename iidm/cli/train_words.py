@@ -74,11 +74,11 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
 
 def _preset_for(words: Sequence[str]) -> str:
     """The preset where none is named: `folder` where the words describe a data set of the user's own."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for number, word in enumerate(words):
         option, has_value, value = word.replace("_", "-").partition("=")
         domain, _, field = option.rpartition(".")
         if domain in ("--data.source", "--data.target"):
-            value = value if has_value else after
+            value = value if has_value else "".join(words[number + 1 : number + 2])
             if field in _OWN_FIELDS or (field == "spec" and (value == "folder" or value.endswith(".toml"))):
                 return "folder"
     return "scenes"

@@ -1,4 +1,4 @@
-"""`python -m iidm.inspect` as a user runs it: what it says, what it writes, and that its command trains."""
+"""`iidm inspect` as a user runs it: what it says, what it writes, and that its command trains."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_tells_what_is_there_and_how_to_write_it_down(tmp_path: Path, capsys:
     said = inspect(capsys, root)
     assert "7 (PNG), 64x96 (HxW)" in said and "4 of 7 images have one: 8-bit ids" in said
     assert re.search(r"\d+\.\d\d%      2  class 2", said) and re.search(r"\d\.\d\d%    255  id 255  \(ignored\)", said)
-    assert f"python -m iidm.inspect '{root}' --write FILE.toml" in said
+    assert f"iidm inspect '{root}' --write FILE.toml" in said
     assert not list(tmp_path.glob("*.toml")), "without --write nothing is written"
 
 
@@ -87,7 +87,7 @@ def test_a_target_without_labels_takes_the_classes_of_the_source(
         for name in ("old.toml", "new.toml")
     ]
     assert opened[0].classes.names == opened[1].classes.names == ("class 0", "class 1", "class 2")
-    assert "--method dacs --data.labeled-count 0" in said
+    assert said.rstrip().endswith("--method dacs")
 
 
 def test_images_without_any_label_are_told_and_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ def test_its_command_trains(names: tuple[str, ...], tmp_path: Path, capsys: pyte
     files = [tmp_path / f"{name}.toml" for name in names]
     said = inspect(capsys, *(data / name for name in names), "--write", *files)
     command = shlex.split(next(line for line in said.splitlines() if line.startswith("Train on it:")))
-    words = command[command.index("iidm.train") + 1 :]
+    words = command[command.index("train") + 1 :]
     assert "--data.val-count" not in words, "the target has a split to validate"
     small = small_runs.options(tmp_path, tmp_path / "run", "--max-steps", "1", "--data.no-rare-class-sampling")
     kept = small[small.index("--data.labeled-count") + 2 :]  # sizes of a small run, without folders and labels

@@ -69,7 +69,13 @@ def test_the_end_shows_every_class_the_miou_the_time_and_the_folder(finished: Fi
 
 def test_a_run_says_what_it_trains_on_and_how_far_it_is(finished: Finished) -> None:
     err = finished.said.err
-    for fact in (f"source {TRAIN_IMAGES}", "labeled target 2", f"validation {VAL_IMAGES}", "3 classes", "resnet18"):
+    for fact in (
+        f"source: {TRAIN_IMAGES} images",
+        "labeled target: 2",
+        f"validation: {VAL_IMAGES}",
+        "3 classes",
+        "resnet18",
+    ):
         assert fact in err
     assert f"step {STEPS}/{STEPS}" in err
 

@@ -31,7 +31,7 @@ from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared.folder import ImageFormat
 
 FORMATS: tuple[ImageFormat, ...] = ("raw", "jpeg")
-SLOW_NOTE = "whole images are decoded for every crop; python -m iidm.prepare does that once"
+SLOW_NOTE = "whole images are decoded for every crop; iidm prepare does that once"
 
 
 class Run(NamedTuple):

@@ -18,7 +18,7 @@ from ..prepared.folder import check_length
 from .dataset import Dataset, Domains, size_clash, training_size
 from .palettes_differ import palettes_note
 from .problems import Problem, told_once
-from .summary import summarize
+from .summary import count_images, summarize
 
 SAMPLED_LABELS = 32
 """Labels of each set that are decoded whole, evenly spaced."""
@@ -64,7 +64,7 @@ def check_data(domains: Domains, data: DataConfig, progress: Progress | None = N
         UserError: what `check_domains` and `summarize` raise.
     """
     if not data.check:
-        return Checked([])
+        return Checked(count_images(domains))
     checked = check_domains(domains, data.crop_size, skip_damaged=data.skip_damaged)
     return checked._replace(notes=[*summarize(domains, data, progress), *checked.notes])
 

@@ -91,6 +91,12 @@ def summarize(domains: Domains, data: DataConfig, progress: Progress | None = No
     return lines + _class_table(domains.classes, list(sets.values()))
 
 
+def count_images(domains: Domains) -> list[str]:
+    """How many images each set has, without a look at the labels."""
+    sets = ((title, getattr(domains, stream)) for stream, title in TITLES.items())
+    return [f"{title}: {_images(dataset)}" for title, dataset in sets if dataset is not None]
+
+
 def find_mistakes(sets: Mapping[str, LabelSet]) -> dict[Mistake, str]:
     """Likely mistakes of a run's labels, each with what was seen and what to do. `sets` by stream."""
     found: dict[Mistake, str] = {}
