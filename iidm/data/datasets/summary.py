@@ -205,15 +205,20 @@ def _class_table(classes: ClassSet, sets: list[LabelSet]) -> list[str]:
     for c, name in enumerate(classes.names):
         cells = [_percent(labels.shares[c]).rjust(len(labels.title) + 3) for labels in sets]
         lines.append(name.ljust(left) + "".join(cells))
+    never = [labels.pixels[:-1] == 0 for labels in sets if labels.title != TITLES["val"]]
+    unlearned = np.all(never, axis=0) if never else np.zeros(len(classes), bool)
     lacking = []
     for labels in sets:
-        absent = [name for name, pixels in zip(classes.names, labels.pixels, strict=False) if not pixels]
+        absent = [
+            n for n, pixels, u in zip(classes.names, labels.pixels[:-1], unlearned, strict=True) if not (pixels or u)
+        ]
         if absent:
             lacking.append(f"{labels.title} has no {', '.join(absent)}")
-    training = [labels.pixels[:-1] for labels in sets if labels.title != TITLES["val"]]
-    never = [n for c, n in enumerate(classes.names) if training and not any(pixels[c] for pixels in training)]
-    if never:
-        lacking.append(f"no training label has {', '.join(never)}: the network cannot learn that")
+    if unlearned.any():
+        names = ", ".join(name for name, u in zip(classes.names, unlearned, strict=True) if u)
+        lacking.append(
+            f"no training label has {names}: the network cannot learn {'it' if unlearned.sum() == 1 else 'them'}"
+        )
     return [*lines, *lacking]
 
 
