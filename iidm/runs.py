@@ -28,8 +28,8 @@ from iidm.method.class_weights import class_weights_note
 from iidm.method.published import build_method
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, parameter_groups, set_recompute
-from iidm.starts import start_network
 from iidm.types import UserError
+from iidm.warm_start import start_network
 
 DOMAINS = ("source", "target")
 

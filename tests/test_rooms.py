@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect")
-ENTRY_POINTS = (*COMMANDS, "command", "__main__", "evaluation", "previews", "runs", "starts", "cli")
+ENTRY_POINTS = (*COMMANDS, "command", "__main__", "evaluation", "previews", "runs", "warm_start", "cli")
 ALLOWED = {
     "types": set(),
     "processes": set(),

@@ -19,8 +19,8 @@ from iidm.engine.checkpoint import save_checkpoint
 from iidm.models import Network
 from iidm.recipes import with_values
 from iidm.runs import random_network
-from iidm.starts import start_network
 from iidm.types import UserError
+from iidm.warm_start import start_network
 
 SMALL = with_values(Config(model=ModelConfig("mobilenet_v2", output_stride=16)), {"data": {"crop_size": (64, 64)}})
 
