@@ -131,7 +131,8 @@ def _parse(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UserError(f"Data set file {path} cannot be read: it is no UTF-8 text. Save it as UTF-8.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"Data set file {path} cannot be read: {error}.") from None
+        hint = ". In texts write / for \\" if "\\" in text else ""
+        raise UserError(f"Data set file {path} cannot be read: {error}{hint}.") from None
 
 
 def _val(table: Mapping[str, Any], train: SplitSpec) -> SplitSpec | None:
