@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from ...text import read_text
 from ...types import UserError
-from ..files.reading import read_text
 from ..labels import label_map
 from ..labels.colors import packed
 
@@ -75,7 +75,7 @@ def read_names(path: Path) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = read_text(path)
+        text = read_text(path, "List of classes")
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+        raise UserError(f"List of classes {path} cannot be read ({error.strerror}).") from None
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
