@@ -202,7 +202,7 @@ def test_a_toml_file_of_any_editor_is_read(form: str, tmp_path: Path) -> None:
 
 def test_a_toml_file_in_another_encoding_says_so_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_bytes('images = "caf\u00e9"\n'.encode("latin-1"))
-    with pytest.raises(UserError, match=r"mine\.toml cannot be read: it is no UTF-8 text\. Save it as UTF-8\.$"):
+    with pytest.raises(UserError, match=r"^Data set file .*mine\.toml is no UTF-8 text\. Save it as UTF-8\.$"):
         open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
 
 

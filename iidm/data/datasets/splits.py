@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from ...text import read_text
 from ...types import UserError
 from ..files.common import first_few
 from ..files.listing import IMAGE_ENDINGS, composed
-from ..files.reading import read_text
 
 
 def labeled_split(
@@ -66,11 +66,9 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
             twice.
     """
     try:
-        lines = re.split(r"\r\n|\r|\n", read_text(path))
+        lines = re.split(r"\r\n|\r|\n", read_text(path, "The list", undecodable="surrogateescape"))
     except OSError as error:
         raise UserError(f"The list {path} cannot be read: {error}.") from None
-    except UserError as error:
-        raise UserError(f"The list {error}") from None
     if names is None:
         return [_unquoted(entry) for line in lines if (entry := line.strip()) and not entry.startswith("#")]
     known = {composed(name): name for name in names}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...config import DataConfig, Mistake
 from ...types import IGNORE_INDEX, ClassSet, UserError
-from ..files.common import Progress, first_few
+from ..files.common import Progress, evenly, first_few
 from ..labels.encodings import ANNOTATION_KINDS, read_ids
 from ..labels.pictures import PictureKind
 from .dataset import Dataset, Domains
@@ -145,8 +145,7 @@ def peek_ids(dataset: Dataset) -> Counter[int]:
     kind = dataset.encoding.kind
     if dataset.prepared is not None or dataset.encoding.by != "ids" or kind in ANNOTATION_KINDS:
         return counts
-    step = max(1, len(dataset.samples) // PEEKED_LABELS)
-    for sample in dataset.samples[::step][:PEEKED_LABELS]:
+    for sample in evenly(dataset.samples, PEEKED_LABELS):
         if sample.label is not None:
             try:
                 ids, pixels = np.unique(read_ids(sample.label, cast(PictureKind, kind)), return_counts=True)

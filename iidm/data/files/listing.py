@@ -31,12 +31,15 @@ LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".mpo", ".webp")
 RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png")
 """What `iidm.predict` writes of an image."""
 
+RESULTS = "result of iidm.predict"
+"""The kind by which they are counted."""
+
 _LABEL = "label"
 _KINDS = {
     _LABEL: "labels",
     "hidden file": "hidden files",
     "hidden folder": "hidden folders",
-    "result of iidm.predict": "results of iidm.predict",
+    RESULTS: "results of iidm.predict",
     "link to what is listed already": "links to what is listed already",
     "file that is none (a pipe, a device)": "files that are none (pipes, devices)",
     "folder that cannot be read": "folders that cannot be read",
@@ -124,7 +127,7 @@ def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | N
     found, counts = walk(folder, without=_real(labels))
     shares = labels is not None and _real(labels) == os.path.realpath(folder)
     candidates = [file for file in found if file.ending in IMAGE_ENDINGS and file.has(suffix)]
-    results = _results(found)
+    results = predicted_among(found)
     own_labels = _labels_among(candidates, suffix, labels.suffix) if shares and labels else set()
     images: list[Found] = []
     seen: set[str] = set()
@@ -132,7 +135,7 @@ def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | N
     named = {file.name_without(suffix) for file in candidates}
     for file in sorted(found, key=lambda f: f.is_link):
         if file.below in results:
-            counts["result of iidm.predict"] += 1
+            counts[RESULTS] += 1
         elif file.below in own_labels or (shares and labels and _is_only_label(file, suffix, labels.suffix)):
             counts[_LABEL] += 1
         elif labels and _is_annotation(file, labels, named if shares else set()):
@@ -211,7 +214,7 @@ def _real(beside: Beside | None) -> str | None:
     return None if beside is None else os.path.realpath(beside.folder)
 
 
-def _results(found: Iterable[Found]) -> set[str]:
+def predicted_among(found: Iterable[Found]) -> set[str]:
     """Paths below the folder of what `iidm.predict` wrote: two or three pictures of one name, or one beside its
     image."""
     found = list(found)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ...text import read_text
 from ...types import UserError
 from ..files.common import Progress, cache_folder, first_few
 from .cityscapes_polygons import is_cityscapes, read_cityscapes
@@ -37,9 +38,9 @@ class Drawn(NamedTuple):
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, with or without byte order mark. Raises UserError where it cannot be read."""
+    """The content of a JSON file. Raises UserError where it cannot be read."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json.loads(read_text(path, "Annotation file"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"Annotation file {path} cannot be read ({error}). Export it again.") from None
 
