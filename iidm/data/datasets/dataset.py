@@ -321,7 +321,10 @@ def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
     if path.is_dir() or (what == "label" and path.is_file()):
         return path
     if root is not None and not root.expanduser().is_dir():
-        raise UserError(f"The folder of {name} does not exist: {root}.")
+        raise UserError(
+            f"The folder of {name} does not exist: {root}. Where it is now is told by --target-root or --source-root"
+            " (iidm.prepare: --root)."
+        )
     raise UserError(
         f"{name} has no {what} folder {path}{_instead(path)}. Check the root folder, or name the {what} folder yourself."
     )

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ...types import UserError
 from .common import first_few
-from .walking import Found, walk
+from .walking import SHEET, Found, walk
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff")
 """Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
@@ -40,6 +40,9 @@ _KINDS = {
     "hidden file": "hidden files",
     "hidden folder": "hidden folders",
     RESULTS: "results of iidm.predict",
+    SHEET: "contact sheets of iidm.inspect",
+    "folder of a run": "folders of runs",
+    "prepared folder": "prepared folders",
     "link to what is listed already": "links to what is listed already",
     "file that is none (a pipe, a device)": "files that are none (pipes, devices)",
     "folder that cannot be read": "folders that cannot be read",

@@ -120,8 +120,10 @@ def read_toml(path: Path) -> DatasetSpec:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        return tomllib.loads(read_text(path, "Data set file"))
+        text = read_text(path, "Data set file")
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise UserError(f"There is no data set file {path}.") from None
     except (OSError, ValueError) as error:
