@@ -326,7 +326,8 @@ def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
             " (iidm.prepare: --root)."
         )
     raise UserError(
-        f"{name} has no {what} folder {path}{_instead(path)}. Check the root folder, or name the {what} folder yourself."
+        f"{name} has no {what} folder {path}{_instead(path)}."
+        f" Check the root folder, or name the {what} folder yourself."
     )
 
 

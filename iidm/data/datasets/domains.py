@@ -74,7 +74,9 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
     return Domains(
         classes=classes,
         source=source,
-        labeled=_require_images(labeled, _NO_LABELED_LEFT if data.val_count else _NO_LABELED) if needs_labeled else None,
+        labeled=_require_images(labeled, _NO_LABELED_LEFT if data.val_count else _NO_LABELED)
+        if needs_labeled
+        else None,
         unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
         val=val,
         plain_target=plain_target if config.eval.statistics == "target" else None,
@@ -226,7 +228,9 @@ _NO_LABELED = (
     "No target image is labeled, but L_t or L_intra needs them. Give labels (--data.labeled-count or"
     " --data.labeled-list), or train without them: --loss.target-weight 0 --loss.intra-weight 0."
 )
-_NO_LABELED_LEFT = "--data.val-count keeps all labeled target images out, and none is left to train on. Give a smaller number."
+_NO_LABELED_LEFT = (
+    "--data.val-count keeps all labeled target images out, and none is left to train on. Give a smaller number."
+)
 _NO_UNLABELED = (
     "No target image is unlabeled, but L_inter or L_intra needs them. Label fewer (--data.labeled-count),"
     " name some with --data.unlabeled-list (labeled ones may be among them), or train without mixing:"
