@@ -444,6 +444,18 @@ def test_pictures_that_look_like_labels_and_fit_no_image_are_told(tmp_path: Path
     assert any("3 pictures look like labels, but have the name of no image: task-0" in line for line in report.notes)
 
 
+def test_an_annotation_file_about_other_images_is_told(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "t0.jpg", 0)
+    table = {
+        "images": [{"id": 1, "file_name": "1a2b-x.jpg", "height": 9, "width": 9}],
+        "categories": [],
+        "annotations": [],
+    }
+    (tmp_path / "result.json").write_text(json.dumps(table))
+    notes = inspect_folders([tmp_path]).notes
+    assert any("1 annotation files name none of these images" in line and "result.json" in line for line in notes)
+
+
 # --- doubts --------------------------------------------------------------------------------------------------------
 
 

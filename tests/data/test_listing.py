@@ -279,3 +279,8 @@ def test_annotation_files_beside_their_images_are_not_told_as_left_aside(tmp_pat
     assert note == f"{tmp_path}: 2 .json left aside"
     (note,) = list_images(tmp_path, what="test", labels=Beside(tmp_path / "_annotations.coco.json")).notes
     assert note == f"{tmp_path}: 2 .json left aside"
+
+
+def test_the_error_where_no_labels_are_says_what_lies_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no label files \*\.png, .*; left aside: 2 \.txt, 1 \.npy\."):
+        list_labels(_write(tmp_path, "t0.txt", "t1.txt", "t2.npy"), what="test")

@@ -218,6 +218,9 @@ def _left_aside(
     if roles["label"] and not report.labels and report.annotations is None:
         names = first_few([file.path.name for file in roles["label"]], 3)
         lines.append(f"{len(roles['label'])} pictures look like labels, but have the name of no image: {names}")
+    if documents and report.annotations is None and not report.labels:
+        names = first_few([file.path.name for file in documents], 3)
+        lines.append(f"{len(documents)} annotation files name none of these images (other names or folders): {names}")
     if roles["other"]:
         folders = Counter("/".join(f.folders) or "." for f in roles["other"])
         lines.append(

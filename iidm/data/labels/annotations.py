@@ -148,8 +148,8 @@ def _jobs(
     if not places:
         raise UserError(
             f"Annotation file {files} is about none of the {len(images)} images: it names {first_few(file_names, 3)},"
-            f" the images are {first_few(list(images), 3)}. Name the folder of the images, or the file that belongs to"
-            " them."
+            f" the images are {first_few(list(images), 3)}. Name the folder of the images that the tool exported with"
+            " it (Label Studio and Roboflow give images other names), or the file that belongs to these."
         )
     return jobs, notes
 
