@@ -262,7 +262,7 @@ def test_every_file_of_any_tree_is_an_image_a_label_or_counted(
 
 
 def test_pictures_of_runs_prepared_folders_and_contact_sheets_are_no_images(tmp_path: Path) -> None:
-    run = ("config.json", "notes.txt", "splits/labeled.txt", "curves.png", "previews/step-2-batch.png")
+    run = ("config.json", "metrics.jsonl", "splits/labeled.txt", "curves.png", "previews/step-2-batch.png")
     _write(tmp_path, "t0.jpg", "camera.toml", "camera.png", "day/map.png", "splits/t1.jpg")
     _write(tmp_path / "run", *run)
     _write(tmp_path / "prepared", "prepared.json", "images/train/t0.jpg")

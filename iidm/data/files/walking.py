@@ -132,7 +132,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 def _own_folder(names: set[str]) -> str:
     """What folder of ours holds files of such names, whose pictures are no images of a camera; empty for none."""
-    if {"config.json", "splits", "notes.txt"} <= names:
+    if {"config.json", "splits", "metrics.jsonl"} <= names:
         return "folder of a run"
     return "prepared folder" if "prepared.json" in names else ""
 
