@@ -26,9 +26,9 @@ from iidm.cli import InspectArguments, parse_arguments
 from iidm.config import DatasetConfig
 from iidm.data import Dataset, read_image
 from iidm.data.datasets.dataset import Split, open_dataset
+from iidm.data.files.common import evenly
 from iidm.data.inspection.commands import next_steps
 from iidm.data.inspection.describe import describe, tell
-from iidm.data.inspection.pictures import evenly
 from iidm.data.inspection.report import Report, group_folders, inspect_folders
 from iidm.engine.preview import Panel, colorize, overlay, save_sheet
 from iidm.types import Sample, UserError

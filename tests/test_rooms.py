@@ -10,16 +10,17 @@ COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect")
 ENTRY_POINTS = (*COMMANDS, "command", "__main__", "evaluation", "previews", "runs", "warm_start", "cli")
 ALLOWED = {
     "types": set(),
+    "text": {"types"},
     "processes": set(),
     "config": {"types", "config"},
     "recipes": {"config"},
     "catalog": {"types", "config", "recipes", "catalog"},
     "presets": {"types", "config", "recipes", "catalog"},
     "method": {"types", "config", "recipes", "catalog", "kernels", "method"},
-    "data": {"types", "config", "processes", "data"},
+    "data": {"types", "text", "config", "processes", "data"},
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},
-    "studies": {"types", "processes", "config", "data", "engine", "cli", "runs", "train", "predict", "studies"},
+    "studies": {"types", "text", "processes", "config", "data", "engine", "cli", "runs", "train", "predict", "studies"},
 }
 EXTRA = {"engine/metrics.py": {"kernels"}}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import cattrs
 from cattrs.preconf.json import make_converter
 
 from ..config import Config, unknown_name
+from ..text import read_text
 from ..types import UserError
 
 _converter = make_converter(forbid_extra_keys=True)
@@ -24,7 +24,7 @@ def read_config(path: Path) -> Config:
     Raises: UserError naming the file for one that is missing, no JSON, or has unknown or ill-typed fields.
     """
     try:
-        data = json.loads(_read_text(path))
+        data = json.loads(read_text(path, "Config file"))
     except FileNotFoundError:
         raise UserError(f"There is no config file {path}. A run writes its own to RUN/config.json.") from None
     except (OSError, ValueError) as error:
@@ -59,17 +59,6 @@ def config_as_dict(config: Config) -> dict[str, Any]:
     """The configuration as plain JSON values, for checkpoints and logs."""
     data: dict[str, Any] = _converter.unstructure(config)
     return data
-
-
-def _read_text(path: Path) -> str:
-    """The text of a file, without the byte order mark that some editors put before it."""
-    body = path.read_bytes()
-    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{path} is written as UTF-16; a configuration is UTF-8. Save it again as UTF-8.")
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is no UTF-8 text, which a configuration is. Save it again as UTF-8.") from None
 
 
 def _first_user_error(error: BaseException) -> UserError | None:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from iidm.config import unknown_name
+from iidm.text import read_text
 from iidm.types import UserError
 
 if sys.version_info >= (3, 11):
@@ -119,10 +120,10 @@ def find_study(name: str) -> Study:
         return parse_study((_folder() / f"{name}.toml").read_text(encoding="utf-8"), name, f"{name}.toml")
     path = Path(name).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, "Study file")
     except FileNotFoundError:
         raise UserError(f"There is no study file {path}.") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"Study file {path} cannot be read: {error}.") from None
     return parse_study(text, path.stem, str(path))
 

@@ -15,6 +15,7 @@ from cattrs.preconf.json import make_converter
 
 from iidm.cli import CHANGEABLE_ON_RESUME, config_as_dict, parse_config
 from iidm.config import Config
+from iidm.text import read_text
 from iidm.types import UserError
 
 from .grid import Row, Study
@@ -208,8 +209,8 @@ def _budgets(study: Study, wishes: Wishes, base: Config) -> list[int]:
 
 def _lines(path: Path) -> int:
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, "The list").splitlines()
+    except OSError as error:
         raise UserError(f"The list {path} cannot be read: {error}.") from None
     return sum(1 for line in lines if line.strip() and not line.strip().startswith("#"))
 

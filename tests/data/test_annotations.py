@@ -253,3 +253,11 @@ def test_any_value_in_a_json_file_is_read_or_refused_in_words(
             assert label_of(dataset).shape == SIZE
     except UserError as error:
         assert len(str(error)) < 700 and "\n" not in str(error)
+
+
+def test_the_error_where_no_label_has_an_area_says_so(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_image(tmp_path / "images" / f"{name}.jpg")
+    box_alone = {"category_id": 1, "segmentation": [], "bbox": [1, 1, 4, 4]}
+    with pytest.raises(UserError, match=r"2 of 2 images .* not in it: b; .*Annotations without an area.*1 boxes"):
+        opened(tmp_path, write_coco(tmp_path, coco(box_alone)), background=False)

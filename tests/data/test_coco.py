@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,11 @@ def test_coco_panoptic_is_told_what_to_export(tmp_path: Path) -> None:
     table["annotations"] = [{"image_id": 7, "file_name": "a.png", "segments_info": []}]
     with pytest.raises(UserError, match=r"a\.json is COCO panoptic\. Export the data set as COCO instances"):
         opened(tmp_path, write_coco(tmp_path, table))
+
+
+def test_a_missing_pycocotools_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_image(tmp_path / "images" / "a.jpg")
+    name = write_coco(tmp_path, coco({"category_id": 1, "segmentation": [flat(SQUARE)]}))
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(UserError, match="need pycocotools: pip install pycocotools"):
+        opened(tmp_path, name)

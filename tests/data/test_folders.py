@@ -202,7 +202,7 @@ def test_a_toml_file_of_any_editor_is_read(form: str, tmp_path: Path) -> None:
 
 def test_a_toml_file_in_another_encoding_says_so_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_bytes('images = "caf\u00e9"\n'.encode("latin-1"))
-    with pytest.raises(UserError, match=r"mine\.toml cannot be read: it is no UTF-8 text\. Save it as UTF-8\.$"):
+    with pytest.raises(UserError, match=r"^Data set file .*mine\.toml is no UTF-8 text\. Save it as UTF-8\.$"):
         open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
 
 
@@ -225,3 +225,14 @@ def test_a_palette_on_the_command_line_reads_colour_masks(tmp_path: Path) -> Non
         dataset.load_label(dataset.samples[0])
     dataset = open_dataset(replace(config, palette=("#804080", "#0a0b0c")), tmp_path, "train")
     np.testing.assert_array_equal(dataset.load_label(dataset.samples[0]), [[0, 1], [0, 1]])
+
+
+def test_a_path_of_windows_in_a_toml_file_says_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "d.toml").write_text('images = "C:\\Users\\me\\images"\n')
+    with pytest.raises(UserError, match=r"d\.toml cannot be read: .* write / for \\"):
+        open_dataset(_spec(str(tmp_path / "d.toml")), None, "train")
+
+
+def test_a_folder_in_place_of_a_description_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="iidm inspect FOLDER --write FILE.toml"):
+        open_dataset(_spec(str(tmp_path)), None, "train")

@@ -50,12 +50,23 @@ def test_labeled_images_are_kept_out_of_training_nested_and_by_the_seed(root: Pa
     assert set(names(open_validation(config(root, val_count=5, split_seed=1)))) != kept[5]
 
 
+def test_keeping_all_labeled_images_out_is_told_as_such(root: Path) -> None:
+    with pytest.raises(UserError, match="--data.val-count keeps all labeled target images out"):
+        open_domains(config(root, val_count=12))
+
+
 def test_a_list_of_labeled_images_keeps_its_images(root: Path) -> None:
     (root / "labeled.txt").write_text("".join(f"{i:02}\n" for i in range(8)))
     domains = open_domains(config(root, val_count=4, labeled_list=root / "labeled.txt"))
     assert names(domains.val) == ["08", "09", "10", "11"] and len(names(domains.labeled)) == 8
     with pytest.raises(UserError, match="12 target images have a label, 8 of which .* at most 4"):
         open_domains(config(root, val_count=5, labeled_list=root / "labeled.txt"))
+
+
+def test_a_listed_image_without_a_label_is_told_as_such(root: Path) -> None:
+    (root / "labeled.txt").write_text("03\n15\n")
+    with pytest.raises(UserError, match=r"labeled\.txt names images that have no label: 15\."):
+        open_domains(config(root, labeled_list=root / "labeled.txt"))
 
 
 def test_without_a_split_a_list_may_name_labeled_training_images(root: Path) -> None:

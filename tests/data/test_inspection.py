@@ -18,9 +18,8 @@ from PIL import Image, ImageDraw
 
 from iidm.config import DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
-from iidm.data.inspection.annotations import read_annotations
 from iidm.data.inspection.describe import describe, tell
-from iidm.data.inspection.files import File, abstract, find_files, tails
+from iidm.data.inspection.files import abstract, find_files, tails
 from iidm.data.inspection.lists import read_colors
 from iidm.data.inspection.report import Report, group_folders, inspect_folders
 from iidm.data.labels.palettes import PALETTES
@@ -78,18 +77,6 @@ def opened(path: Path, split: str = "train") -> Dataset:
 
 def counts(dataset: Dataset) -> tuple[int, int]:
     return len(dataset.samples), sum(sample.label is not None for sample in dataset.samples)
-
-
-@pytest.fixture(scope="module")
-def reads_colors(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips where the reader of colours and annotations is not there."""
-    path = tmp_path_factory.mktemp("colors") / "a.toml"
-    path.write_text('images = "a"\nlabel_kind = "ids"\n[[classes]]\nname = "a"\n[[classes]]\nname = "b"\n')
-    try:
-        opened(path)
-    except UserError as error:  # where the key is known, the missing folder is the mistake
-        if "label_kind" in str(error):
-            pytest.skip("the key label_kind is not known here, nor are labels of other kinds than ids")
 
 
 # --- layouts of pictures -------------------------------------------------------------------------------------------
@@ -182,8 +169,7 @@ def test_a_layout_is_found_and_training_opens_the_same_pairs(
     assert {k: table[k] for k in KEYS if k in table} == LAYOUTS[make_layout]
     assert report.count(report.train) == (4, 4) and report.val and report.count(report.val) == (2, 2)
     assert report.doubts == []
-    if make_layout is not beside:  # there labels are images too until one rule says which files are which
-        assert counts(opened(path)) == (4, 4) and counts(opened(path, "val")) == (2, 2)
+    assert counts(opened(path)) == (4, 4) and counts(opened(path, "val")) == (2, 2)
     sample = opened(path).samples[0]
     assert sample.label and set(np.unique(opened(path).load_label(sample))) == {0, 1, 2}
 
@@ -196,7 +182,9 @@ def test_names_are_those_that_training_gives(tmp_path: Path) -> None:
     assert (table["image_suffix"], table["label_suffix"]) == ("_leftImg8bit", "_gtFine_labelIds")
     for split in ("train", "val"):
         dataset = opened(path, split)
-        assert [s.name for s in dataset.samples] == list(report.splits[split].images) == report.splits[split].names
+        assert (
+            [s.name for s in dataset.samples] == list(report.splits[split].images) == list(report.splits[split].labels)
+        )
     assert table["ignore"] == [i for i in (*range(34), 255) if i not in _city_ids()]
     assert {c["name"]: c["ids"] for c in table["classes"]} == {n: [i] for i, n in _city_ids().items()}
     assert any("instances" in note for note in report.notes)
@@ -214,7 +202,7 @@ def test_images_without_a_label_and_labels_without_an_image_are_counted(tmp_path
         mask(tmp_path / "labels" / f"{name}.png")
     report = inspect_folders([tmp_path])
     assert report.count("train") == (5, 2) and report.val is None
-    assert any("1 labels have no image: 9" in line for line in report.doubts)
+    assert any("1 label has no image and is not read: 9" in line for line in report.doubts)
     path, table = described(report, tmp_path)
     assert counts(opened(path)) == (5, 2)
     assert "--data.val-count" in path.read_text()
@@ -266,6 +254,15 @@ def test_links_and_junk_are_read_once_or_not_at_all(tmp_path: Path) -> None:
     assert len(find_files([tmp_path / "d"]).pictures) == 12
 
 
+def test_what_predict_wrote_is_neither_image_nor_label(tmp_path: Path) -> None:
+    parallel(tmp_path)
+    for kind in ("ids", "color", "overlay"):
+        mask(tmp_path / "images" / "train" / f"train0.{kind}.png", (0, 1, 2))
+    report = inspect_folders([tmp_path])
+    assert described(report, tmp_path)[1]["labels"] == "labels/{split}" and report.count("train") == (4, 4)
+    assert any("left aside: 3 results of iidm.predict" in note for note in report.notes)
+
+
 def test_a_name_is_the_same_in_both_unicode_forms(tmp_path: Path) -> None:
     for i in range(2):
         photo(tmp_path / "images" / f"caf\u00e9{i}.jpg", i)
@@ -311,7 +308,7 @@ def test_colours_of_cityscapes_are_its_scored_classes_and_the_others_are_ignored
     assert {"#000000", "#6f4a00"} <= set(table["ignore_colors"]) and "#999999" not in table["ignore_colors"]
 
 
-def test_written_colours_are_read_by_training(tmp_path: Path, reads_colors: None) -> None:
+def test_written_colours_are_read_by_training(tmp_path: Path) -> None:
     _colored(tmp_path, [(10, 200, 30), (250, 10, 10), (0, 0, 0)])
     write(
         tmp_path / "labelmap.txt",
@@ -427,6 +424,38 @@ def test_a_list_of_names_names_ids(tmp_path: Path) -> None:
     ]
 
 
+def test_roboflows_list_names_ids_and_one_with_gaps_does_not(tmp_path: Path) -> None:
+    for i in range(2):
+        photo(tmp_path / "train" / f"{i}.jpg", i)
+        mask(tmp_path / "train" / f"{i}_mask.png", (0, 1, 2))
+    listed = tmp_path / "train" / "_classes.csv"
+    listed.write_text("Pixel Value, Class\n0, background\n1, road\n2, sky\n")
+    assert [c.name for c in inspect_folders([tmp_path]).naming.classes] == ["background", "road", "sky"]
+    listed.write_text("Pixel Value, Class\n0, background\n2, road\n3, sky\n")
+    assert "road" not in [c.name for c in inspect_folders([tmp_path]).naming.classes]
+
+
+def test_pictures_that_look_like_labels_and_fit_no_image_are_told(tmp_path: Path) -> None:
+    for i in range(3):
+        photo(tmp_path / "images" / f"t{i}.jpg", i)
+        mask(tmp_path / "masks" / f"task-{i}-annotation-{i}-by-1-tag-road-0.png", (0, 1))
+    report = inspect_folders([tmp_path])
+    assert not report.labels
+    assert any("3 pictures look like labels, but have the name of no image: task-0" in line for line in report.notes)
+
+
+def test_an_annotation_file_about_other_images_is_told(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "t0.jpg", 0)
+    table = {
+        "images": [{"id": 1, "file_name": "1a2b-x.jpg", "height": 9, "width": 9}],
+        "categories": [],
+        "annotations": [],
+    }
+    (tmp_path / "result.json").write_text(json.dumps(table))
+    notes = inspect_folders([tmp_path]).notes
+    assert any("1 annotation files name none of these images" in line and "result.json" in line for line in notes)
+
+
 # --- doubts --------------------------------------------------------------------------------------------------------
 
 
@@ -466,10 +495,6 @@ def _same_name(root: Path) -> None:
     photo(root / "images" / "1.png", 9)
 
 
-def _phone(root: Path) -> None:
-    write(root / "images" / "9.HEIC", "as phones write them")
-
-
 def _jpeg_labels(root: Path) -> None:
     for i in range(4):
         (root / "labels" / f"{i}.png").unlink()
@@ -477,14 +502,13 @@ def _jpeg_labels(root: Path) -> None:
 
 
 FAULTS: dict[Callable[[Path], None], str] = {
-    _turned: r"1 labels have another size.*image 64x48, label 48x64; the label fits.*EXIF orientation 6",
-    _empty: r"1 image is empty: 1\.jpg",
-    _no_picture: r"1 label cannot be read: 1\.png",
-    _other_size: r"1 labels have another size.*1 \(image 48x64, label 40x64\)",
-    _deep_image: r"1 image is 16-bit.*1\.png",
+    _turned: r"label .*1\.png is 48x64 \(HxW\), but its image .* is 64x48 .*EXIF orientation 6.*labels lie on",
+    _empty: r"image .*1\.jpg is empty",
+    _no_picture: r"label .*1\.png cannot be read",
+    _other_size: r"label .*1\.png is 40x64 \(HxW\), but its image .* is 48x64",
+    _deep_image: r"image .*1\.png has 16 bits a channel",
     _same_name: r"1 names stand for several images.*: 1",
-    _phone: r"1 image is \.heic, which is not read.*9\.HEIC",
-    _jpeg_labels: r"4 labels are JPEG",
+    _jpeg_labels: r"labels .* are JPEG or WebP \(4 \.jpg\)",
 }
 
 
@@ -494,12 +518,18 @@ def test_a_doubtful_file_is_told(fault: Callable[[Path], None], tmp_path: Path) 
     assert any(re.search(FAULTS[fault], line) for line in lines), lines
 
 
+def test_pictures_that_training_does_not_read_are_counted(tmp_path: Path) -> None:
+    parallel(tmp_path)
+    write(tmp_path / "images" / "train" / "9.HEIC", "as phones write them")
+    assert any("left aside: 1 .heic" in note for note in inspect_folders([tmp_path]).notes)
+
+
 def test_images_that_share_a_name_are_each_counted_with_their_label(tmp_path: Path) -> None:
     parallel(tmp_path)
     photo(tmp_path / "images" / "train" / "train0.webp", 9)
     report = inspect_folders([tmp_path])
     assert report.count("train") == (5, 5)
-    assert {"train0.jpg", "train0.webp", "train1"} <= set(report.splits["train"].names)
+    assert {"train0.jpg", "train0.webp", "train1"} <= set(report.splits["train"].labels)
 
 
 def test_sound_files_raise_no_doubt(tmp_path: Path) -> None:
@@ -603,9 +633,7 @@ def test_annotation_files_are_found_and_described(make_layout: Callable[[Path], 
 
 
 @pytest.mark.parametrize("make_layout", ANNOTATED, ids=lambda f: f.__name__.lstrip("_"))
-def test_training_opens_described_annotations(
-    make_layout: Callable[[Path], None], tmp_path: Path, reads_colors: None
-) -> None:
+def test_training_opens_described_annotations(make_layout: Callable[[Path], None], tmp_path: Path) -> None:
     make_layout(tmp_path)
     path, _ = described(inspect_folders([tmp_path]), tmp_path)
     for split, expected in ANNOTATED[make_layout][1].items():
@@ -619,7 +647,7 @@ def test_boxes_without_an_outline_are_doubted(tmp_path: Path) -> None:
     _coco_alone(tmp_path)
     report = inspect_folders([tmp_path])
     assert any("1 boxes without polygon or mask" in line for line in report.doubts)
-    assert report.annotations and report.annotations.names == {"car": 2, "bus": 3, "tram": 0}
+    assert report.annotations and report.annotations.names == {"car": 2, "bus": 2, "tram": 0}
 
 
 def test_cityscapes_polygons_are_its_classes_and_the_others_are_ignored(tmp_path: Path) -> None:
@@ -636,11 +664,30 @@ def test_cityscapes_polygons_are_its_classes_and_the_others_are_ignored(tmp_path
     assert report.count("train") == (1, 1)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"images": [{}], "categories": [{}], "annotations": []}'])
-def test_other_json_files_are_no_annotations_and_broken_ones_are_told(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "is_told"),
+    [
+        ("{", True),
+        ("[]", False),
+        ('{"a": 1}', False),
+        ('{"images": [{}], "categories": [{}], "annotations": []}', True),
+    ],
+)
+def test_other_json_files_are_no_annotations_and_broken_ones_are_told(text: str, is_told: bool, tmp_path: Path) -> None:
+    photo(tmp_path / "0.jpg")
     (tmp_path / "a.json").write_text(text)
-    found = read_annotations(tmp_path / "a.json")
-    assert found is None or found.problem
+    assert any("a.json" in line for line in inspect_folders([tmp_path]).doubts) == is_told
+
+
+def test_an_annotation_that_training_could_not_read_is_told(tmp_path: Path) -> None:
+    _coco_alone(tmp_path)
+    text = (tmp_path / "result.json").read_text()
+    (tmp_path / "result.json").write_text(text.replace(json.dumps(SQUARE), '[4, 4, 30, "x", 30, 30]', 1))
+    report = inspect_folders([tmp_path])
+    assert report.count("train") == (6, 4)
+    assert any(
+        re.search(r"image 'images/0\.jpg', annotation 0 cannot be read: 'x' is no coord", d) for d in report.doubts
+    )
 
 
 # --- names ---------------------------------------------------------------------------------------------------------
@@ -671,10 +718,6 @@ def test_what_may_be_a_suffix_of_a_name(stem: str, expected: list[str]) -> None:
 )
 def test_which_split_a_folder_tells(parts: tuple[str, ...], expected: tuple[tuple[str, ...], str, str]) -> None:
     assert abstract(parts) == expected
-
-
-def test_a_file_knows_where_it_lies() -> None:
-    assert File(Path("/r"), ("a", "b"), "c", ".PNG").path == Path("/r/a/b/c.PNG")
 
 
 # --- real data sets ------------------------------------------------------------------------------------------------

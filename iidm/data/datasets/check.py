@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 from ...config import DataConfig
 from ...types import Sample, UserError
-from ..files.common import Progress, first_few
+from ..files.common import Progress, evenly, first_few
+from ..files.headers import Header
 from ..files.whole import check_picture
 from ..prepared.folder import check_length
+from .copies import copies_note
 from .dataset import Dataset, Domains, size_clash, training_size
 from .palettes_differ import palettes_note
 from .problems import Problem, told_once
-from .summary import count_images, summarize
+from .summary import TITLES, count_images, summarize
 
 SAMPLED_LABELS = 32
 """Labels of each set that are decoded whole, evenly spaced."""
@@ -31,7 +33,7 @@ Validation images are all read: training never meets them, and would end before 
 
 
 @dataclass
-class _Report:
+class SampleReport:
     """What the files of one sample are like."""
 
     file: Path
@@ -41,8 +43,8 @@ class _Report:
     problems: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     """(H, W) of the image on disk, upright."""
-    orientation: int = 1
-    """EXIF's, of the image."""
+    header: Header | None = None
+    """Of an image that is not prepared."""
 
 
 class Checked(NamedTuple):
@@ -66,7 +68,9 @@ def check_data(domains: Domains, data: DataConfig, progress: Progress | None = N
     if not data.check:
         return Checked(count_images(domains))
     checked = check_domains(domains, data.crop_size, skip_damaged=data.skip_damaged)
-    return checked._replace(notes=[*summarize(domains, data, progress), *checked.notes])
+    copies = copies_note(domains)
+    told = [*summarize(domains, data, progress), *checked.notes, *([copies] if copies else [])]
+    return checked._replace(notes=told)
 
 
 def check_domains(
@@ -99,7 +103,7 @@ def check_domains(
         "unlabeled": domains.unlabeled,
         "val": domains.val,
     }
-    reports: dict[str, list[_Report]] = {}
+    reports: dict[str, list[SampleReport]] = {}
     with ThreadPoolExecutor(jobs or 4 * (os.cpu_count() or 1)) as pool:
         for stream, dataset in sets.items():
             if dataset is not None:
@@ -117,14 +121,15 @@ def check_domains(
         )
         raise UserError(
             f"The data check found {len(problems)} bad file{'s' if len(problems) > 1 else ''}."
-            f" {told_once(problems, SHOWN_PROBLEMS)}. {advice} them out with a list of names (--data.source-list,"
-            " --data.labeled-list, --data.unlabeled-list, --data.val-list), or with --data.skip-damaged."
+            f" {'; '.join(told_once(problems, SHOWN_PROBLEMS))}. {advice} them out with a list of names"
+            " (--data.source-list, --data.labeled-list, --data.unlabeled-list, --data.val-list), or with"
+            " --data.skip-damaged."
         )
     notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
     found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
-    found_notes += [_turned_note(stream, found) for stream, found in reports.items()]
+    found_notes += [turned_note(stream, found) for stream, found in reports.items()]
     found_notes += [palettes_note(dataset) for dataset in (domains.source, domains.labeled, domains.val) if dataset]
     notes += [note for note in found_notes if note is not None]
     return Checked(notes, frozenset(report.file for _, report in skipped))
@@ -140,24 +145,19 @@ def slow_reading_notes(domains: Domains) -> list[str]:
     return [f"{' and '.join(slow)}: whole images are decoded for every crop; iidm prepare does that once"]
 
 
-def _checker(dataset: Dataset, full: bool, reads_all: bool) -> Callable[[int], _Report]:
+def _checker(dataset: Dataset, full: bool, reads_all: bool) -> Callable[[int], SampleReport]:
     """The check of the sample at an index; some of them decode the label, and some read the image whole."""
     count = len(dataset.samples)
-    decoded = set(range(count)) if full else _evenly(count, SAMPLED_LABELS)
-    read = set(range(count)) if full or reads_all else _evenly(count, _affordable(dataset))
-    return lambda index: _check_sample(dataset, dataset.samples[index], full, index in read, index in decoded)
-
-
-def _evenly(count: int, wanted: int) -> set[int]:
-    """The middle of `wanted` equal stretches of `count` indices; all where there are no more."""
-    steps = min(count, wanted)
-    return {(2 * i + 1) * count // (2 * steps) for i in range(steps)}
+    decoded = set(evenly(range(count), count if full else SAMPLED_LABELS))
+    read = set(evenly(range(count), count if full or reads_all else _affordable(dataset)))
+    return lambda index: check_sample(
+        dataset.samples[index], dataset, decode=full, read_all=index in read, decode_label=index in decoded
+    )
 
 
 def _affordable(dataset: Dataset) -> int:
     """How many images may be read whole, judged by the size of a few."""
-    samples = dataset.samples
-    sizes = [_bytes(samples[i].image) for i in _evenly(len(samples), SAMPLED_LABELS)]
+    sizes = [_bytes(sample.image) for sample in evenly(dataset.samples, SAMPLED_LABELS)]
     return int(READ_WHOLE_BYTES * len(sizes) / max(1, sum(sizes)))
 
 
@@ -168,50 +168,61 @@ def _bytes(path: Path) -> int:
         return 0
 
 
-def _check_sample(dataset: Dataset, sample: Sample, decode: bool, read_all: bool, decode_label: bool) -> _Report:
-    report = _Report(sample.image, (sample.image,) if sample.label is None else (sample.image, sample.label))
+def check_sample(
+    sample: Sample,
+    dataset: Dataset | None = None,
+    *,
+    decode: bool = False,
+    read_all: bool = False,
+    decode_label: bool = False,
+) -> SampleReport:
+    """Look at an image and its label; what is wrong with them is in the report.
+
+    Args:
+        dataset: theirs; None: they are pictures that no data set describes yet.
+        decode: decode the image.
+        read_all: read all of an image, and look for damage in its middle.
+        decode_label: decode the label, by the data set's encoding.
+    """
+    prepared = None if dataset is None else dataset.prepared
+    report = SampleReport(sample.image, (sample.image,) if sample.label is None else (sample.image, sample.label))
     try:
-        if dataset.prepared is None:
-            header = check_picture(sample.image, "image", decode=decode, read_all=read_all)
-            report.size, report.orientation = header.size, header.orientation
+        if prepared is None:
+            report.header = check_picture(sample.image, "image", decode=decode, read_all=read_all)
+            report.size = report.header.size
         else:
-            entry = dataset.prepared.entries[sample.name]
+            entry = prepared.entries[sample.name]
             check_length(sample.image, entry.image)
             report.size = entry.size
         if sample.label is not None:
             report.file = sample.label
-            _check_label(dataset, sample, report.size, decode_label)
+            if prepared is None:
+                size = check_picture(sample.label, "label").stored
+                if size != report.size:
+                    raise UserError(size_clash(sample, size))
+                if decode_label and dataset is not None:
+                    dataset.load_label(sample)
+            else:
+                check_length(sample.label, prepared.entries[sample.name].label)
     except UserError as error:
         report.problems.append(str(error).removesuffix(".").removesuffix(". Copy or download it again"))
     return report
 
 
-def _check_label(dataset: Dataset, sample: Sample, image_size: tuple[int, int], decode: bool) -> None:
-    assert sample.label is not None
-    if dataset.prepared is not None:
-        check_length(sample.label, dataset.prepared.entries[sample.name].label)
-        return
-    size = check_picture(sample.label, "label").stored
-    if size != image_size:
-        raise UserError(size_clash(sample, size))
-    if decode:
-        dataset.load_label(sample)
-
-
-def _turned_note(stream: str, reports: list[_Report]) -> str | None:
+def turned_note(stream: str, reports: Sequence[SampleReport]) -> str | None:
     """A note on images that are not as they are stored: whoever drew labels on the stored pixels must know."""
-    turned = Counter(report.orientation for report in reports if report.orientation > 1)
+    turned = Counter(r.header.orientation for r in reports if r.header is not None and r.header.orientation > 1)
     if not turned:
         return None
     kinds = ", ".join(str(orientation) for orientation in sorted(turned))
     return (
-        f"{sum(turned.values())} of {len(reports)} {stream} images are turned as their EXIF orientation says ({kinds});"
-        " labels are taken as stored"
+        f"{sum(turned.values())} of {len(reports)} {TITLES.get(stream, stream)} images are turned as their EXIF"
+        f" orientation says ({kinds}); labels are taken as stored"
     )
 
 
 def _small_images_note(
-    stream: str, dataset: Dataset | None, reports: list[_Report], crop_size: tuple[int, int]
+    stream: str, dataset: Dataset | None, reports: list[SampleReport], crop_size: tuple[int, int]
 ) -> str | None:
     """A note on images that do not fill the crop at training resolution."""
     if dataset is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
 
-from ..files.common import first_few
+from ..files.common import evenly, first_few
 from .dataset import Dataset
 
 SAMPLED_PALETTES = 2000
@@ -28,15 +28,20 @@ def palettes_note(dataset: Dataset) -> str | None:
     if dataset.prepared is not None or dataset.encoding.kind not in ("auto", "ids", "palette"):
         return None
     labels = [sample.label for sample in dataset.samples if sample.label is not None]
-    steps = max(1, -(-len(labels) // SAMPLED_PALETTES))
+    return swapped_note(dataset.name, labels, dataset.encoding.known)
+
+
+def swapped_note(what: str, labels: Sequence[Path], known: Iterable[int]) -> str | None:
+    """`palettes_note` of label pictures of `what` that hold the `known` ids."""
+    chosen = evenly(labels, SAMPLED_PALETTES)
     with ThreadPoolExecutor(8) as pool:
-        read = zip(labels[::steps], pool.map(read_palette, labels[::steps]), strict=True)
+        read = zip(chosen, pool.map(read_palette, chosen), strict=True)
         palettes = [(label, palette) for label, palette in read if palette]
-    odd, ids = swapped(palettes, [i for i in dataset.encoding.known if i < 256])
+    odd, ids = swapped(palettes, [i for i in known if i < 256])
     if not odd:
         return None
     return (
-        f"{len(odd)} of {len(palettes)} palette labels of {dataset.name} have the colour of id {first_few(ids, 4)} at"
+        f"{len(odd)} of {len(palettes)} palette labels of {what} have the colour of id {first_few(ids, 4)} at"
         f" another id than most: {first_few(odd, 3)}. Ids are read and colours are not: look whether their classes are"
         " in another order"
     )

@@ -40,7 +40,7 @@ class Problem(NamedTuple):
         return _VALUES.sub("", text.split(": ")[0])
 
 
-def told_once(problems: Sequence[Problem], most: int) -> str:
+def told_once(problems: Sequence[Problem], most: int) -> list[str]:
     """One clause for each kind of fault: the first file's in full, how many more have it, and the first of them.
 
     Args:
@@ -57,4 +57,4 @@ def told_once(problems: Sequence[Problem], most: int) -> str:
             clause += f" (the same fault in {len(more)} more file{'s' if len(more) > 1 else ''}: {names})"
         clauses.append(clause)
     left = sum(len(group) for group in list(kinds.values())[most:])
-    return "; ".join(clauses) + (f"; and {left} more" if left else "")
+    return [*clauses, *([f"and {left} more"] if left else [])]

@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from ...text import read_text
 from ...types import UserError
 from ..files.common import first_few
 from ..files.listing import IMAGE_ENDINGS, composed
-from ..files.reading import read_text
 
 
 def labeled_split(
@@ -66,11 +66,9 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
             twice.
     """
     try:
-        lines = re.split(r"\r\n|\r|\n", read_text(path))
+        lines = re.split(r"\r\n|\r|\n", read_text(path, "The list", undecodable="surrogateescape"))
     except OSError as error:
         raise UserError(f"The list {path} cannot be read: {error}.") from None
-    except UserError as error:
-        raise UserError(f"The list {error}") from None
     if names is None:
         return [_unquoted(entry) for line in lines if (entry := line.strip()) and not entry.startswith("#")]
     known = {composed(name): name for name in names}
@@ -84,6 +82,9 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
             shown, words = _without_ending(composed(_unquoted(entry))), list(known)
             near = get_close_matches(shown, words, n=1, cutoff=0.4)
             hint = f"; the nearest is {known[near[0]]!r}" if near else f"; there are {first_few(names, 3)}"
+            ends = [name for name in words if f"/{shown}".replace("\\", "/").endswith(f"/{name}")]
+            if ends:
+                hint = f". Names begin below the image folder: {known[max(ends, key=len)]}"
             if any("\udc80" <= letter <= "\udcff" for letter in entry):
                 hint = ", and the line is no UTF-8 text: save the list as UTF-8"
             raise UserError(f"{path}, line {number}: there is no image {entry!r}{hint}.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...config import DataConfig, Mistake
 from ...types import IGNORE_INDEX, ClassSet, UserError
-from ..files.common import Progress, first_few
+from ..files.common import Progress, evenly, first_few
 from ..labels.encodings import ANNOTATION_KINDS, read_ids
 from ..labels.pictures import PictureKind
 from .dataset import Dataset, Domains
@@ -30,6 +30,8 @@ MANY_LABELS = 200
 """Fewer are read in no time: no progress is told."""
 PEEKED_LABELS = 16
 """Labels of each set, evenly spaced, whose ids on disk are looked at."""
+SHOWN_CLASSES = 12
+"""Names of classes in a line, of many."""
 
 TITLES: Mapping[str, str] = {
     "source": "source",
@@ -143,8 +145,7 @@ def peek_ids(dataset: Dataset) -> Counter[int]:
     kind = dataset.encoding.kind
     if dataset.prepared is not None or dataset.encoding.by != "ids" or kind in ANNOTATION_KINDS:
         return counts
-    step = max(1, len(dataset.samples) // PEEKED_LABELS)
-    for sample in dataset.samples[::step][:PEEKED_LABELS]:
+    for sample in evenly(dataset.samples, PEEKED_LABELS):
         if sample.label is not None:
             try:
                 ids, pixels = np.unique(read_ids(sample.label, cast(PictureKind, kind)), return_counts=True)
@@ -205,21 +206,25 @@ def _class_table(classes: ClassSet, sets: list[LabelSet]) -> list[str]:
     for c, name in enumerate(classes.names):
         cells = [_percent(labels.shares[c]).rjust(len(labels.title) + 3) for labels in sets]
         lines.append(name.ljust(left) + "".join(cells))
-    never = [labels.pixels[:-1] == 0 for labels in sets if labels.title != TITLES["val"]]
-    unlearned = np.all(never, axis=0) if never else np.zeros(len(classes), bool)
+    absent = {labels.title: _absent(classes, [labels]) for labels in sets}
+    nowhere = _absent(classes, sets)
+    training = [labels for labels in sets if labels.title != TITLES["val"]]
+    never = _absent(classes, training) if training else []
     lacking = []
-    for labels in sets:
-        absent = [
-            n for n, pixels, u in zip(classes.names, labels.pixels[:-1], unlearned, strict=True) if not (pixels or u)
-        ]
-        if absent:
-            lacking.append(f"{labels.title} has no {', '.join(absent)}")
-    if unlearned.any():
-        names = ", ".join(name for name, u in zip(classes.names, unlearned, strict=True) if u)
-        lacking.append(
-            f"no training label has {names}: the network cannot learn {'it' if unlearned.sum() == 1 else 'them'}"
-        )
+    for title, names in absent.items():
+        told_below = nowhere if title == TITLES["val"] else never
+        own = [name for name in names if name not in told_below]
+        if own:
+            lacking.append(f"{title} has no {first_few(own, SHOWN_CLASSES)}")
+    if never:
+        which = "label" if never == nowhere else "training label"
+        lacking.append(f"no {which} has {first_few(never, SHOWN_CLASSES)}: the network cannot learn that")
     return [*lines, *lacking]
+
+
+def _absent(classes: ClassSet, sets: list[LabelSet]) -> list[str]:
+    """The classes of which none of some sets has a pixel."""
+    return [name for c, name in enumerate(classes.names) if not any(labels.pixels[c] for labels in sets)]
 
 
 def _percent(share: float) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
@@ -14,6 +16,12 @@ def first_few(names: Sequence[object], count: int = 5) -> str:
     """The first names of a list and how many more there are, for a message."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(str(n) for n in names[:count]) + more
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """The middle ones of `count` equal stretches of the items; all where there are no more."""
+    steps = min(len(items), count)
+    return [items[(2 * i + 1) * len(items) // (2 * steps)] for i in range(steps)]
 
 
 def cache_folder() -> Path:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ...types import UserError
 from .common import first_few
-from .walking import Found, walk
+from .walking import SHEET, Found, walk
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff")
 """Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
@@ -31,12 +31,18 @@ LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".mpo", ".webp")
 RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png")
 """What `iidm.predict` writes of an image."""
 
+RESULTS = "result of iidm.predict"
+"""The kind by which they are counted."""
+
 _LABEL = "label"
 _KINDS = {
     _LABEL: "labels",
     "hidden file": "hidden files",
     "hidden folder": "hidden folders",
-    "result of iidm.predict": "results of iidm.predict",
+    RESULTS: "results of iidm.predict",
+    SHEET: "contact sheets of iidm.inspect",
+    "folder of a run": "folders of runs",
+    "prepared folder": "prepared folders",
     "link to what is listed already": "links to what is listed already",
     "file that is none (a pipe, a device)": "files that are none (pipes, devices)",
     "folder that cannot be read": "folders that cannot be read",
@@ -124,15 +130,18 @@ def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | N
     found, counts = walk(folder, without=_real(labels))
     shares = labels is not None and _real(labels) == os.path.realpath(folder)
     candidates = [file for file in found if file.ending in IMAGE_ENDINGS and file.has(suffix)]
-    results = _results(found)
+    results = predicted_among(found)
     own_labels = _labels_among(candidates, suffix, labels.suffix) if shares and labels else set()
     images: list[Found] = []
     seen: set[str] = set()
     chosen = {file.below for file in candidates}
+    named = {file.name_without(suffix) for file in candidates}
     for file in sorted(found, key=lambda f: f.is_link):
         if file.below in results:
-            counts["result of iidm.predict"] += 1
+            counts[RESULTS] += 1
         elif file.below in own_labels or (shares and labels and _is_only_label(file, suffix, labels.suffix)):
+            counts[_LABEL] += 1
+        elif labels and _is_annotation(file, labels, named if shares else set()):
             counts[_LABEL] += 1
         elif file.below not in chosen:
             counts[_kind(file, IMAGE_ENDINGS, suffix)] += 1
@@ -193,7 +202,8 @@ def list_files(
         paths[name] = file.path
     aside = Aside(folder, +counts)
     if not paths:
-        message = _nothing(what, folder, endings, suffix, aside, kind="label ")
+        there = Counter(_kind(file, endings, suffix) for file in found if not (shares and file.ending in IMAGE_ENDINGS))
+        message = _nothing(what, folder, endings, suffix, Aside(folder, there | +counts), kind="label ")
         if shares and images and images.suffix == suffix:
             message += " Images and labels share the folder, and no suffix tells them apart: give label_suffix."
         raise UserError(message)
@@ -208,7 +218,7 @@ def _real(beside: Beside | None) -> str | None:
     return None if beside is None else os.path.realpath(beside.folder)
 
 
-def _results(found: Iterable[Found]) -> set[str]:
+def predicted_among(found: Iterable[Found]) -> set[str]:
     """Paths below the folder of what `iidm.predict` wrote: two or three pictures of one name, or one beside its
     image."""
     found = list(found)
@@ -242,6 +252,11 @@ def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:
     if label_suffix == suffix or file.ending not in LABEL_ENDINGS or not file.has(label_suffix):
         return False
     return not (len(suffix) > len(label_suffix) and file.has(suffix))
+
+
+def _is_annotation(file: Found, labels: Beside, images: set[str]) -> bool:
+    """Whether a file is the file of the labels, or the JSON file of one of the `images` beside it."""
+    return file.real == _real(labels) or (file.ending == ".json" and file.name_without(labels.suffix) in images)
 
 
 def _kind(file: Found, endings: tuple[str, ...], suffix: str) -> str:

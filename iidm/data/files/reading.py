@@ -1,4 +1,4 @@
-"""The bytes and the text of a file."""
+"""The bytes of a file."""
 
 from __future__ import annotations
 
@@ -39,23 +39,3 @@ def too_large(what: str, path: Path, most_px: int | None = None) -> UserError:
         f"{what} {path} has more than {most:,} pixels, the most that training and evaluation read. Cut images and"
         " labels into smaller ones, or scale them down; iidm.predict labels images of that size."
     )
-
-
-def read_text(path: Path) -> str:
-    """A text file that an editor wrote: UTF-8 with or without a byte order mark, or UTF-16 with one.
-
-    Bytes that are no UTF-8 become lone surrogates, as in file names that hold such bytes.
-
-    Raises:
-        OSError: the file cannot be read.
-        UserError: it is UTF-16 without a mark, or no text.
-    """
-    body = path.expanduser().read_bytes()
-    try:
-        if body.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return body.decode("utf-16")
-        if b"\0" in body:
-            raise UserError(f"{path} is no UTF-8 text. Save it as UTF-8.")
-        return body.decode("utf-8-sig", "surrogateescape")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is neither UTF-8 nor UTF-16 text. Save it as UTF-8.") from None

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...types import IGNORE_INDEX
+from ..files.headers import JPEG_FORMATS, Header
+from ..labels.colors import color_text
 from .annotations import KIND_NAMES
-from .doubts import describe_kind
+from .doubts import KINDS
 from .files import SPLIT
 from .layout import Layout
 from .naming import Named
@@ -17,25 +19,25 @@ from .report import Report
 
 _SHOWN = 40
 """Classes that are told; the others are counted."""
-_WIDTH = 100
 
 
 def tell(report: Report) -> list[str]:
     """The report in lines for a person."""
     layout = report.layout
-    count, labeled = len(report.images), len(report.labeled)
-    formats = Counter(report.headers[f.path].format or "unreadable" for f in report.images)
+    headers = [file.header for files in report.files.values() for file in files]
+    count, labeled = len(headers), len(report.labels)
+    formats = Counter("unreadable" if header is None else _format(header) for header in headers)
     kinds = ", ".join(name if n == count else f"{n} {name}" for name, n in formats.most_common())
     place = _shown_path(layout, "images")
     lines = [
         ", ".join(str(root) for root in report.roots),
-        f"  images   {count} ({kinds}), {_sizes(report)}",
+        f"  images   {count} ({kinds}), {_sizes(headers)}",
         f"           in {place}{f', names end in {layout.image_suffix}' if layout.image_suffix else ''}",
     ]
     if layout.label_root is None:
         lines.append("  labels   none were found")
     else:
-        lines.append(f"  labels   {labeled} of {count} images have one: {_kind(report)}")
+        lines.append(f"  labels   {labeled} of {count} images have one{_kind(report)}")
         tail = f"*{layout.label_suffix}{layout.label_ending}"
         path = _shown_path(layout, "labels")
         lines.append(f"           in {path}" + ("" if _is_file(layout) else f"/{tail}"))
@@ -48,8 +50,12 @@ def tell(report: Report) -> list[str]:
     return lines
 
 
-def _sizes(report: Report) -> str:
-    sizes = Counter(report.headers[f.path].size for f in report.images if not report.headers[f.path].problem)
+def _format(header: Header) -> str:
+    return "JPEG" if header.format in JPEG_FORMATS else header.format
+
+
+def _sizes(headers: Iterable[Header | None]) -> str:
+    sizes = Counter(header.size for header in headers if header is not None)
     if not sizes:
         return "none of which can be read"
     told = [f"{h}x{w}" if len(sizes) == 1 else f"{n} of {h}x{w}" for (h, w), n in sizes.most_common(3)]
@@ -59,9 +65,8 @@ def _sizes(report: Report) -> str:
 
 def _kind(report: Report) -> str:
     if report.annotations is not None:
-        return KIND_NAMES[report.annotations.kind]
-    assert report.values is not None
-    return describe_kind(report.values.kind)
+        return f": {KIND_NAMES[report.annotations.kind]}"
+    return "" if report.values is None else f": {KINDS[report.values.kind]}"
 
 
 def _is_file(layout: Layout) -> bool:
@@ -100,8 +105,8 @@ def _told_classes(report: Report) -> list[str]:
             continue  # a blurred edge: counted among the doubts
         share = f"{values.pixels[value] / total:8.2%}"
         ignored = "" if entry.scored else "  (ignored)"
-        name = f"#{value:06x}" if is_color else f"{value:>5}"
-        color = "" if is_color or value not in values.colors else f" #{values.colors[value]:06x}"
+        name = color_text(value) if is_color else f"{value:>5}"
+        color = "" if is_color or value not in values.colors else f" {color_text(values.colors[value])}"
         told.append(f"{share}  {name}{color}  {entry.name}{ignored}")
     absent = [e for e in naming.classes if e.scored and not any(v in values.pixels for v in _values(e, is_color))]
     lines = [head, *_clipped(told)]
@@ -112,7 +117,7 @@ def _told_classes(report: Report) -> list[str]:
 
 
 def _evenly(report: Report) -> str:
-    return ", evenly spaced" if report.values and report.values.read < len(report.labeled) else ""
+    return ", evenly spaced" if report.values and report.values.read < len(report.labels) else ""
 
 
 def _clipped(lines: list[str]) -> list[str]:
@@ -132,9 +137,9 @@ def describe(report: Report, path: Path, *, classes: Sequence[Named] = ()) -> st
         classes: for a data set without labels, the classes of the one that it goes with.
     """
     lines = [f"# Written by iidm.inspect from {', '.join(str(root) for root in report.roots)}."]
-    if report.values is not None and report.values.read < len(report.labeled):
+    if report.values is not None and report.values.read < len(report.labels):
         lines.append(
-            f"# {report.values.read} of {len(report.labeled)} labels were read: others may hold further"
+            f"# {report.values.read} of {len(report.labels)} labels were read: others may hold further"
             f" {'colours' if report.values.kind == 'colors' else 'ids'}."
         )
     lines += _places(report, path.absolute().parent)
@@ -199,7 +204,7 @@ def _ignored(report: Report, named: Iterable[Named]) -> list[str]:
     if report.values is None:
         return []
     if report.values.kind == "colors":
-        colors = [f'"#{entry.color:06x}"' for entry in void if entry.color is not None]
+        colors = [f'"{color_text(entry.color)}"' for entry in void if entry.color is not None]
         return [f"ignore_colors = [{', '.join(colors)}]"] if colors else []
     used = {i for entry in named if entry.scored for i in entry.ids}
     ids = sorted({i for entry in void for i in entry.ids} | ({IGNORE_INDEX} - used))
@@ -218,7 +223,7 @@ def _classes(report: Report, named: Iterable[Named]) -> list[str]:
         guessed = "  # guessed" if entry.guessed else ""
         lines += ["", "[[classes]]", f"name = {_text(entry.name)}{guessed}"]
         if entry.color is not None and entry.color not in taken:
-            lines.append(f'color = "#{entry.color:06x}"')
+            lines.append(f'color = "{color_text(entry.color)}"')
             taken.add(entry.color)
         if values is not None and entry.ids:
             lines.append(f"ids = {list(entry.ids)}")

@@ -2,117 +2,56 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...types import IGNORE_INDEX
-from ..files.common import first_few
-from ..files.listing import IMAGE_ENDINGS, LABEL_ENDINGS
+from ..datasets.check import SHOWN_PROBLEMS, SampleReport, turned_note
+from ..datasets.palettes_differ import swapped_note
+from ..datasets.problems import Problem, told_once
 from .annotations import Annotations
-from .layout import Pairs
 from .naming import Naming
-from .pictures import Header, Values
+from .values import Values
 
-_DEEP = ("I", "F", "RGB16")
 _FEW_MANY = 64
 """So many ids are rarely classes: instances, or a photograph."""
+KINDS = {
+    "ids": "8-bit ids",
+    "palette": "palette indices",
+    "ids16": "16-bit ids",
+    "red16": "16-bit RGB",
+    "colors": "colours",
+}
+"""The kinds of values in words."""
 
 
-def doubtful(
-    splits: dict[str, Pairs],
-    headers: dict[Path, Header],
-    values: Values | None,
-    annotations: Annotations | None,
-    naming: Naming,
-) -> list[str]:
-    """One line for each kind of doubt, with how many files it is about and the first of them."""
-    images = [f.path for pairs in splits.values() for f in pairs.images.values()]
-    lines = _bad_files("image", images, headers, IMAGE_ENDINGS)
-    lines += _turned(images, headers)
-    for split, pairs in splits.items():
-        if pairs.doubles:
-            lines.append(
-                f"{split}: {len(pairs.doubles)} names stand for several images, which are called by their ending too:"
-                f" {first_few(pairs.doubles, 3)}"
-            )
-        if pairs.strays:
-            lines.append(f"{split}: {len(pairs.strays)} labels have no image: {first_few(pairs.strays, 3)}")
-    if values is not None:
-        labels = [f.path for pairs in splits.values() for f in pairs.labels.values()]
-        lines += _bad_files("label", labels, headers, LABEL_ENDINGS)
-        lines += _unlike_sizes(splits, headers)
-        lines += _odd_values(values, naming)
-        lossy = [p for p in labels if headers[p].format in ("JPEG", "WEBP")]
-        if lossy:
-            lines.append(
-                f"{len(lossy)} labels are {headers[lossy[0]].format}, which changes values when it is saved; export"
-                f" them as PNG: {first_few([p.name for p in lossy], 3)}"
-            )
-    if annotations is not None and annotations.no_area:
-        told = ", ".join(f"{n} {what}" for what, n in annotations.no_area.items())
-        lines.append(f"annotations that have no outline and label no pixel: {told}")
-    return lines
+def bad_files(split: str, reports: Sequence[SampleReport], unread: Mapping[Path, str]) -> list[str]:
+    """A line for each kind of fault of a split's files, and one on images that are turned.
+
+    Args:
+        unread: label -> why its values cannot be read.
+    """
+    problems = [Problem(split, r.file, r.files, problem) for r in reports for problem in r.problems]
+    told = {problem.file for problem in problems}
+    problems += [Problem(split, path, (), text.rstrip(".")) for path, text in unread.items() if path not in told]
+    turned = turned_note(split, reports)
+    return [*told_once(problems, SHOWN_PROBLEMS), *([turned] if turned else [])]
 
 
-def _bad_files(what: str, paths: Sequence[Path], headers: dict[Path, Header], endings: tuple[str, ...]) -> list[str]:
-    by_problem: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        header = headers[path]
-        if path.suffix.lower() not in endings and header.format != "JPEG":
-            by_problem[f"{path.suffix.lower()}, which is not read (read are {', '.join(endings)})"].append(path.name)
-        elif header.problem:
-            by_problem[header.problem].append(path.name)
-        elif what == "image" and header.mode.startswith(_DEEP):
-            by_problem["16-bit (training reads 8 bits a channel)"].append(path.name)
-    lines = []
-    for problem, names in by_problem.items():
-        verb = "" if problem.startswith("cannot") else "is " if len(names) == 1 else "are "
-        lines.append(f"{len(names)} {what}{'' if len(names) == 1 else 's'} {verb}{problem}: {first_few(names, 3)}")
-    return lines
-
-
-def _turned(images: Sequence[Path], headers: dict[Path, Header]) -> list[str]:
-    turned = [p.name for p in images if headers[p].turned != 1]
-    if not turned:
-        return []
-    return [
-        f"{len(turned)} images are stored turned (EXIF orientation); sizes are those of the upright image:"
-        f" {first_few(turned, 3)}"
-    ]
-
-
-def _unlike_sizes(splits: dict[str, Pairs], headers: dict[Path, Header]) -> list[str]:
-    unlike = []
-    for pairs in splits.values():
-        for name in pairs.names:
-            image, label = headers[pairs.images[name].path], headers[pairs.labels[name].path]
-            if not (image.problem or label.problem) and image.size != label.size:
-                text = f"{name} (image {_size(image)}, label {_size(label)}"
-                if image.turned != 1 and image.size == label.size[::-1]:
-                    text += f"; the label fits the image as it is stored, EXIF orientation {image.turned}"
-                unlike.append(text + ")")
-    if not unlike:
-        return []
-    return [f"{len(unlike)} labels have another size than their image: {first_few(unlike, 2)}"]
-
-
-def _size(header: Header) -> str:
-    return f"{header.size[0]}x{header.size[1]}"
-
-
-def _odd_values(values: Values, naming: Naming) -> list[str]:
+def odd_values(values: Values, naming: Naming, labels: Sequence[Path]) -> list[str]:
+    """Lines on what is strange in the values of label pictures."""
     lines = []
     total = max(1, sum(values.pixels.values()))
     if values.mixed:
-        lines.append(f"labels are of several kinds; counted are those that are {describe_kind(values.kind)}")
+        lines.append(f"labels are of several kinds; counted are those that are {KINDS[values.kind]}")
     if values.kind == "colors" and not naming.origin and len(values.pixels) > 1 and max(values.pixels) & 0xFFFF == 0:
         if all(c & 0xFFFF == 0 for c in values.pixels):
             lines.append("labels use their red channel alone, as CARLA writes its ids; what they mean its version says")
     if values.kind == "red16":
         lines.append("labels are 16-bit RGB, as SYNTHIA's (spec synthia); a TOML file cannot describe them")
-    if values.differing:
-        lines.append(f"{values.differing} palette labels have other colours than the first one for the same ids")
+    swapped = swapped_note("the data set", labels, values.pixels) if values.kind == "palette" else None
+    if swapped:
+        lines.append(swapped)
     if naming.blurred:
         lines.append(
             f"{naming.blurred} further values are rare and taken for blurred edges: export labels without smoothing"
@@ -127,12 +66,12 @@ def _odd_values(values: Values, naming: Naming) -> list[str]:
     return lines
 
 
-def describe_kind(kind: str) -> str:
-    """The kind of values in words."""
-    return {
-        "ids": "8-bit ids",
-        "palette": "palette indices",
-        "ids16": "16-bit ids",
-        "red16": "16-bit RGB",
-        "colors": "colours",
-    }[kind]
+def odd_annotations(annotations: Annotations) -> list[str]:
+    """Lines on what training could not read in annotation files, and on what labels no pixel."""
+    lines = annotations.problems[:SHOWN_PROBLEMS]
+    if len(annotations.problems) > SHOWN_PROBLEMS:
+        lines.append(f"and {len(annotations.problems) - SHOWN_PROBLEMS} more annotated images that cannot be read")
+    if annotations.no_area:
+        told = ", ".join(f"{n} {what}" for what, n in annotations.no_area.items())
+        lines.append(f"annotations that have no outline and label no pixel: {told}")
+    return lines

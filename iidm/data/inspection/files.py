@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-from ..files.listing import IMAGE_ENDINGS
-
-_UNREAD = (".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif")
-PICTURE_ENDINGS = frozenset({*IMAGE_ENDINGS, *_UNREAD})
-"""Those that training does not read among them: they are told."""
-COLOR_LISTS = ("labelmap.txt", "label_colors.txt", "class_dict.csv")
-"""Names with colours: CVAT's, CamVid's and Kaggle's."""
-NAME_LISTS = ("codes.txt", "classes.txt", "class_names.txt", "labels.txt")
-"""One class name a line, in the order of the ids."""
-_JUNK = {"@eadir", "__macosx", "__pycache__", "$recycle.bin", "thumbs.db"}
+from ..files.listing import IMAGE_ENDINGS, RESULTS, predicted_among
+from ..files.walking import Found, walk
+from .lists import LIST_NAMES
 
 
 @dataclass(frozen=True)
@@ -30,73 +20,59 @@ class File:
     root: Path
     folders: tuple[str, ...]
     """Folders between the root and the file."""
-    stem: str
+    name: str
+    """Without ending, in Unicode's composed form, in which names are compared."""
     ending: str
-    """With its dot, as it is spelled."""
-
-    @cached_property
-    def path(self) -> Path:
-        """Where it lies."""
-        return self.root.joinpath(*self.folders, self.stem + self.ending)
-
-    @property
-    def name(self) -> str:
-        """The stem in Unicode's composed form, in which names are compared."""
-        return unicodedata.normalize("NFC", self.stem)
-
-    @property
-    def folder(self) -> Path:
-        """Where its folder lies."""
-        return self.root.joinpath(*self.folders)
+    """With its dot, in lower case."""
+    path: Path
 
 
 @dataclass
 class Files:
     """What lies below the folders, sorted by path."""
 
-    roots: tuple[Path, ...]
     pictures: list[File] = field(default_factory=list)
     documents: list[File] = field(default_factory=list)
     """.json and .xml files, which may be annotations."""
     lists: list[Path] = field(default_factory=list)
     """Files that may name classes."""
     others: Counter[str] = field(default_factory=Counter)
-    """Ending -> files that are none of these."""
+    """Ending, or kind of what is left aside everywhere -> how many there are."""
 
 
 def find_files(roots: Iterable[Path]) -> Files:
-    """All files below the folders. Each real folder is read once, whatever links lead to it; hidden files and what
-    systems and viewers leave behind are left aside."""
-    found = Files(tuple(roots))
+    """All files below the folders, each once, as `walk` finds them. What `iidm.predict` wrote is left aside.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    files = Files()
     seen: set[str] = set()
-    for root in found.roots:
-        for parent, folders, names in os.walk(root, followlinks=True):
-            real = os.path.realpath(parent)
-            if real in seen:
-                folders[:] = []
-                continue
-            seen.add(real)
-            folders[:] = sorted(f for f in folders if not _is_junk(f))
-            parts = Path(parent).relative_to(root).parts
-            for name in sorted(n for n in names if not _is_junk(n)):
-                _sort_in(found, File(root, parts, *os.path.splitext(name)))
-    return found
+    for root in roots:
+        found, aside = walk(root)
+        files.others += aside
+        predicted = predicted_among(found)
+        for file in sorted(found, key=lambda file: file.is_link):
+            if file.below in predicted:
+                files.others[RESULTS] += 1
+            elif file.real not in seen:
+                seen.add(file.real)
+                _sort_in(files, root, file)
+    for group in (files.pictures, files.documents):
+        group.sort(key=lambda file: file.path)
+    return files
 
 
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _JUNK
-
-
-def _sort_in(found: Files, file: File) -> None:
-    ending = file.ending.lower()
-    if ending in PICTURE_ENDINGS:
-        found.pictures.append(file)
-    elif ending in (".json", ".xml"):
-        found.documents.append(file)
-    elif (file.stem + file.ending).lower() in COLOR_LISTS + NAME_LISTS:
-        found.lists.append(file.path)
+def _sort_in(files: Files, root: Path, found: Found) -> None:
+    file = File(root, tuple(found.below.split("/")[:-1]), found.stem, found.ending, found.path)
+    if file.ending in IMAGE_ENDINGS:
+        files.pictures.append(file)
+    elif file.ending in (".json", ".xml"):
+        files.documents.append(file)
+    elif file.path.name.lower() in LIST_NAMES:
+        files.lists.append(file.path)
     else:
-        found.others[ending or "(no ending)"] += 1
+        files.others[file.ending or "file without ending"] += 1
 
 
 def tails(stem: str) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..files.common import evenly
 from .files import SPLIT, SPLITS, File, abstract, split_of, tails
-from .pictures import evenly
 from .roles import known_tails
 
 _TRIED = 40
@@ -46,27 +45,6 @@ class Layout:
         return root.joinpath(*(p.replace(SPLIT, spelling) for p in parts))
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """The images of one split and their labels, by name."""
-
-    images: dict[str, File]
-    labels: dict[str, File]
-    """Those without an image are among them."""
-    doubles: tuple[str, ...] = ()
-    """Names that several images have."""
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the images that have a label."""
-        return [n for n in self.images if n in self.labels]
-
-    @property
-    def strays(self) -> list[str]:
-        """Names of the labels that have no image."""
-        return [n for n in self.labels if n not in self.images]
-
-
 def find_layouts(images: Sequence[File], labels: Sequence[File]) -> list[tuple[Layout, int]]:
     """All ways in which the labels belong to images, and how many of the labels do; the best first.
 
@@ -78,7 +56,7 @@ def find_layouts(images: Sequence[File], labels: Sequence[File]) -> list[tuple[L
     groups: dict[tuple[object, ...], list[File]] = defaultdict(list)
     for file in labels:
         tail = next(t for t in tails(file.name) if t in label_tails)
-        groups[file.root, file.folders, tail, file.ending.lower()].append(file)
+        groups[file.root, file.folders, tail, file.ending].append(file)
     counts: Counter[Layout] = Counter()
     for files in groups.values():
         tried = evenly(files, _TRIED if len(groups) < 100 else 4)
@@ -164,7 +142,7 @@ def _layout(image: File, label: File, image_suffix: str, label_suffix: str) -> L
         return None
     if image_split and not label_split:  # all labels in one folder
         label_parts = k
-    return Layout(image.root, image_parts, label.root, label_parts, image_suffix, label_suffix, label.ending.lower())
+    return Layout(image.root, image_parts, label.root, label_parts, image_suffix, label_suffix, label.ending)
 
 
 def _joined(counts: Counter[Layout]) -> list[tuple[Layout, int]]:
@@ -193,10 +171,8 @@ def _rank(layout: Layout) -> tuple[int, int, str]:
     return int(kind * 2), len(layout.labels) + len(layout.images), str(layout.labels)
 
 
-def images_alone(images: Sequence[File]) -> Layout | None:
+def images_alone(images: Sequence[File]) -> Layout:
     """The layout of images that have no labels: the folder that holds them all, with its splits."""
-    if not images:
-        return None
     root = Counter(f.root for f in images).most_common(1)[0][0]
     folders = []
     for file in images:
@@ -207,39 +183,3 @@ def images_alone(images: Sequence[File]) -> Layout | None:
     for parts in folders:
         shared = shared[: _common(shared, parts)]
     return with_splits(Layout(root, shared), images)
-
-
-def pairs_of(layout: Layout, images: Sequence[File], labels: Sequence[File], spelling: str = "") -> Pairs:
-    """The images and labels of one split of a layout, by the names that training gives them: images that share a name
-    are called by their ending too, and each has the label of that name."""
-    grouped = _named(images, layout.folder("images", spelling), layout.image_suffix, "")
-    truth: dict[str, File] = {}
-    if layout.label_root is not None:
-        named = _named(labels, layout.folder("labels", spelling), layout.label_suffix, layout.label_ending)
-        truth = {name: files[0] for name, files in named.items()}
-    found: dict[str, File] = {}
-    doubles = tuple(name for name, files in grouped.items() if len(files) > 1)
-    for name, files in grouped.items():
-        for file in files:
-            own = name + file.ending if len(files) > 1 else name
-            found[own] = file
-            if name in truth:
-                truth[own] = truth[name]
-        if len(files) > 1:
-            truth.pop(name, None)
-    return Pairs(found, truth, doubles)
-
-
-def _named(files: Sequence[File], folder: Path, suffix: str, ending: str) -> dict[str, list[File]]:
-    """Name -> the files below the folder that have it."""
-    named: dict[str, list[File]] = defaultdict(list)
-    for file in files:
-        if not file.name.endswith(suffix) or (ending and file.ending.lower() != ending):
-            continue
-        try:
-            below = file.folder.relative_to(folder).as_posix()
-        except ValueError:
-            continue
-        prefix = "" if below == "." else unicodedata.normalize("NFC", f"{below}/")
-        named[prefix + file.name.removesuffix(suffix)].append(file)
-    return dict(sorted(named.items()))

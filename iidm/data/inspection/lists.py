@@ -4,48 +4,84 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from .files import COLOR_LISTS, NAME_LISTS
+from ...text import read_text
+from ...types import UserError
+from ..labels import label_map
+from ..labels.colors import packed
+
+_COLOR_LISTS = (label_map.NAME, "label_colors.txt", "class_dict.csv")
+"""Names with colours: CVAT's, CamVid's and Kaggle's."""
+_NAME_LISTS = ("codes.txt", "classes.txt", "class_names.txt", "labels.txt", "_classes.csv")
+"""One class name a line, in the order of the ids; Roboflow's _classes.csv has `id, name` lines."""
+LIST_NAMES = (*_COLOR_LISTS, *_NAME_LISTS)
+"""In lower case."""
+_LONGEST = 60
+_RGB = r"(\d+)[ ,\t]+(\d+)[ ,\t]+(\d+)"
 
 
-def read_colors(path: Path) -> Mapping[str, int]:
-    """Class -> 0xrrggbb of CVAT's labelmap.txt (`name:r,g,b:parts:actions`), CamVid's label_colors.txt (`r g b name`)
-    or class_dict.csv (`name,r,g,b`); empty for another file."""
-    if path.name.lower() not in COLOR_LISTS:
-        return {}
+class Lists(NamedTuple):
+    """What lists beside the labels say."""
+
+    colors: dict[Path, dict[str, int]]
+    """List -> class -> 0xrrggbb."""
+    names: dict[Path, list[str]]
+    """List -> classes in the order of their ids."""
+    problems: list[str]
+    """Lines on those that cannot be read."""
+
+
+def read_lists(paths: Iterable[Path]) -> Lists:
+    """Read them; those without a class in a form that is known are left out."""
+    lists = Lists({}, {}, [])
+    for path in paths:
+        try:
+            if path.name.lower() not in _COLOR_LISTS:
+                lists.names.update({path: names} if (names := read_names(path)) else {})
+            elif colors := read_colors(path):
+                lists.colors[path] = colors
+        except UserError as error:
+            lists.problems.append(str(error))
+    return lists
+
+
+def read_colors(path: Path) -> dict[str, int]:
+    """Class -> 0xrrggbb of CVAT's labelmap.txt, CamVid's label_colors.txt (`r g b name`) or class_dict.csv
+    (`name,r,g,b`). Raises UserError for a labelmap.txt of another form."""
+    if path.name.lower() == label_map.NAME:
+        return {name: packed(color) for name, color in label_map.read_label_map(path).items()}
     found: dict[str, int] = {}
     for line in _lines(path):
-        numbers = r"(\d+)[ ,\t]+(\d+)[ ,\t]+(\d+)"
-        match = re.fullmatch(rf"([^:]+):{numbers}(?::.*)?", line)
-        if match is None and path.suffix == ".csv":
-            row = next(csv.reader([line]))
-            match = re.fullmatch(rf"(.+),{numbers}", ",".join(cell.strip() for cell in row[:4]))
-        if match:
-            name, rgb = match[1].strip(), match.groups()[1:4]
+        if path.suffix.lower() == ".csv":
+            cells = [cell.strip() for cell in next(csv.reader([line]))]
+            name, rgb = cells[0], re.fullmatch(_RGB, ",".join(cells[1:4]))
         else:
-            match = re.fullmatch(rf"{numbers}\s+(.+)", line)
-            if match is None:
-                continue
-            name, rgb = match[4].strip(), match.groups()[:3]
-        red, green, blue = (int(v) for v in rgb)
-        if max(red, green, blue) < 256:
-            found[name] = red << 16 | green << 8 | blue
+            rgb = re.match(_RGB + r"\s+(?=\S)", line)
+            name = line[rgb.end() :] if rgb else ""
+        if rgb and max(map(int, rgb.groups())) < 256:
+            red, green, blue = map(int, rgb.groups())
+            found[name] = packed((red, green, blue))
     return found
 
 
 def read_names(path: Path) -> list[str]:
-    """One class name a line; empty for a file that is no such list. LabelMe's `__ignore__` has no id."""
-    if path.name.lower() not in NAME_LISTS:
-        return []
+    """One class name a line; empty for a file that is no such list. LabelMe's `__ignore__` has no id. Lines of a
+    .csv are `id, name`, from 0 on."""
     names = [line for line in _lines(path) if line != "__ignore__"]
-    return names if len(set(names)) == len(names) and all(len(n) < 60 for n in names) else []
+    if path.suffix.lower() == ".csv":
+        rows = [line.partition(",") for line in names if line[0].isdigit()]
+        if [number.strip() for number, _, _ in rows] != [str(k) for k in range(len(rows))]:
+            return []
+        names = [name.strip() for _, _, name in rows]
+    return names if len(set(names)) == len(names) and all(len(n) < _LONGEST for n in names) else []
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return []
+        text = read_text(path, "List of classes")
+    except OSError as error:
+        raise UserError(f"List of classes {path} cannot be read ({error.strerror}).") from None
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]

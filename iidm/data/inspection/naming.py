@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ...types import IGNORE_INDEX
+from ..labels.colors import packed, unpacked
 from ..labels.palettes import FIRST_ID, NOT_SCORED, PALETTES
+from ..specs.class_table import BACKGROUND
 from .files import words
-from .lists import read_colors, read_names
-from .pictures import Values
+from .lists import Lists
+from .values import Values
 
 VOID_NAMES = frozenset("void unlabeled unlabelled unlabled ignore ignored _ignore_ __ignore__ unknown".split())
 _MOST_CLASSES = 255
-BACKGROUND, FOREGROUND = 0x404040, 0xFF3030
+_BACKGROUND_COLOR, _FOREGROUND_COLOR = 0x404040, 0xFF3030
 """Colours of made up classes, for pictures."""
 _PLATE = "license plate"
 """Has no id in Cityscapes: what lies beneath it counts."""
@@ -62,12 +63,12 @@ class Naming:
         return table
 
 
-def name_values(values: Values, lists: Sequence[Path], hints: str) -> Naming:
+def name_values(values: Values, lists: Lists, hints: str) -> Naming:
     """Name the values of labels.
 
     Args:
         values: what was counted.
-        lists: files that may name classes.
+        lists: names that lie beside the labels.
         hints: the names of the labels' folders and their suffix, by which ids without colours are recognised.
     """
     seen = sorted(values.pixels)
@@ -77,9 +78,8 @@ def name_values(values: Values, lists: Sequence[Path], hints: str) -> Naming:
         naming = _named_palette(values, lists, seen)
         if naming:
             return naming
-    for path in lists:
-        names = read_names(path)
-        if names and max((v for v in seen if v != IGNORE_INDEX), default=0) < len(names):
+    for path, names in lists.names.items():
+        if max((v for v in seen if v != IGNORE_INDEX), default=0) < len(names):
             entries = [Named(name, ids=(i,), scored=not _is_void(name)) for i, name in enumerate(names)]
             return Naming(_with_ignored(entries, seen), str(path), "a list of names")
     told = _told_ids(hints, seen)
@@ -88,16 +88,15 @@ def name_values(values: Values, lists: Sequence[Path], hints: str) -> Naming:
     return _unnamed_ids(values, seen)
 
 
-def _named_colors(values: Values, lists: Sequence[Path], seen: Sequence[int]) -> Naming:
-    for path in lists:
-        listed = read_colors(path)
-        if listed and _explained(values, listed.values()) > 0.5:
+def _named_colors(values: Values, lists: Lists, seen: Sequence[int]) -> Naming:
+    for path, listed in lists.colors.items():
+        if _explained(values, listed.values()) > 0.5:
             entries = [Named(name, color, scored=not _is_void(name)) for name, color in listed.items()]
             return _with_unknown(entries, values, seen, str(path), "a list of colours")
     known = recognise(values)
     if known:
         entries = [
-            Named(name, _code(color), scored=name not in NOT_SCORED.get(known, ())) for name, color in PALETTES[known]
+            Named(name, packed(color), scored=name not in NOT_SCORED.get(known, ())) for name, color in PALETTES[known]
         ]
         return _with_unknown(entries, values, seen, known, "its colours")
     return _with_unknown([], values, seen, "", "")
@@ -114,8 +113,8 @@ def _with_unknown(entries: list[Named], values: Values, seen: Sequence[int], ori
     shares = {c: values.pixels[c] / total for c in seen}
     blurred = _between([c for c in unknown if shares[c] < _RARE], [c for c in seen if shares[c] >= _RARE])
     kept = sorted((c for c in unknown if c not in blurred), key=lambda c: -shares[c])[: _MOST_CLASSES - len(first)]
-    black = not any(entry.name.lower() == "background" for entry in first.values())
-    made = [Named("background" if c == 0 and black else _color_name(c), c, guessed=True) for c in sorted(kept)]
+    black = not any(entry.name.lower() == BACKGROUND for entry in first.values())
+    made = [Named(BACKGROUND if c == 0 and black else _color_name(c), c, guessed=True) for c in sorted(kept)]
     return Naming((*first.values(), *made), origin, why, len(unknown) - len(kept))
 
 
@@ -129,7 +128,7 @@ def _color_name(color: int) -> str:
 
 def _between(rare: Sequence[int], main: Sequence[int]) -> set[int]:
     """Those of the rare colours that lie between two others, as the pixels of a smoothed edge do, if they are many."""
-    rgb = np.array([[c >> 16, c >> 8 & 255, c & 255] for c in (*rare, *main)], np.float64).reshape(-1, 3)
+    rgb = unpacked(np.array([*rare, *main], np.int64)).astype(np.float64)
     points, found = rgb[: len(rare)], np.zeros(len(rare), bool)
     for i, a in enumerate(rgb[len(rare) :]):
         for b in rgb[len(rare) + i + 1 :]:
@@ -138,11 +137,11 @@ def _between(rare: Sequence[int], main: Sequence[int]) -> set[int]:
     return {c for c, between in zip(rare, found, strict=True) if between} if found.sum() >= _MANY else set()
 
 
-def _named_palette(values: Values, lists: Sequence[Path], seen: Sequence[int]) -> Naming | None:
+def _named_palette(values: Values, lists: Lists, seen: Sequence[int]) -> Naming | None:
     """Names of palette indices by their colours."""
-    for path in lists:
-        listed = {color: name for name, color in read_colors(path).items()}
-        if listed and all(values.colors.get(i) in listed for i in seen if i != IGNORE_INDEX):
+    for path, colors in lists.colors.items():
+        listed = {color: name for name, color in colors.items()}
+        if all(values.colors.get(i) in listed for i in seen if i != IGNORE_INDEX):
             entries = [
                 Named(listed[values.colors[i]], values.colors[i], (i,), not _is_void(listed[values.colors[i]]))
                 for i in seen
@@ -152,7 +151,7 @@ def _named_palette(values: Values, lists: Sequence[Path], seen: Sequence[int]) -
     for name, palette in PALETTES.items():
         first = FIRST_ID.get(name, 0)
         ids = [i for i in seen if i != IGNORE_INDEX and i >= first]
-        fits = [i - first < len(palette) and values.colors.get(i) == _code(palette[i - first][1]) for i in ids]
+        fits = [i - first < len(palette) and values.colors.get(i) == packed(palette[i - first][1]) for i in ids]
         if len(set(values.colors[i] for i in ids if i in values.colors)) >= 2 and fits and all(fits):
             return Naming(_with_ignored(_known_ids(name), seen), name, "its palette")
     return None
@@ -161,7 +160,7 @@ def _named_palette(values: Values, lists: Sequence[Path], seen: Sequence[int]) -
 def _known_ids(name: str) -> list[Named]:
     first = FIRST_ID.get(name, 0)
     return [
-        Named(text, _code(color), (i + first,), text not in NOT_SCORED.get(name, ()))
+        Named(text, packed(color), (i + first,), text not in NOT_SCORED.get(name, ()))
         for i, (text, color) in enumerate(PALETTES[name])
     ]
 
@@ -196,7 +195,7 @@ def _unnamed_ids(values: Values, seen: Sequence[int]) -> Naming:
     if len(seen) > 32 and len(main) <= 8:  # a mask whose edges are blurred
         seen, blurred = main, len(seen) - len(main)
     if len(seen) == 2 and seen[0] == 0:
-        pair = zip(("background", "foreground"), (BACKGROUND, FOREGROUND), seen, strict=True)
+        pair = zip((BACKGROUND, "foreground"), (_BACKGROUND_COLOR, _FOREGROUND_COLOR), seen, strict=True)
         return Naming(tuple(Named(n, colors.get(v, c), (v,), guessed=True) for n, c, v in pair), blurred=blurred)
     entries = []
     for i in seen[:_MOST_CLASSES]:
@@ -204,7 +203,7 @@ def _unnamed_ids(values: Values, seen: Sequence[int]) -> Naming:
         if i == IGNORE_INDEX and len(seen) > 1:
             entries.append(Named("id 255", ids=(i,), scored=False))
         else:
-            entries.append(Named("background" if is_black else f"class {i}", colors.get(i), (i,), guessed=True))
+            entries.append(Named(BACKGROUND if is_black else f"class {i}", colors.get(i), (i,), guessed=True))
     return Naming(tuple(entries), blurred=blurred)
 
 
@@ -215,13 +214,13 @@ def name_annotations(kind: str, names: Mapping[str, int]) -> Naming:
         known = {name: color for name, color in PALETTES["Cityscapes labelIds"]}
         told = "Cityscapes labelIds"
         if sum(names[name] for name in names if _base(name) in known) > 0.5 * sum(names.values()):
-            scored = [Named(n, _code(c)) for n, c in PALETTES["Cityscapes trainIds"]]
+            scored = [Named(n, packed(c)) for n, c in PALETTES["Cityscapes trainIds"]]
             own = {entry.name for entry in scored} | {_PLATE}
             void = [Named(n, scored=False) for n in names if n not in own and not _group_of(n, scored)]
             return Naming((*scored, *void), told, "its names")
     entries = [Named(name, scored=not _is_void(name)) for name in names]
-    if kind != "cityscapes-polygons" and not any(name.lower() in ("background", "_background_") for name in names):
-        entries.insert(0, Named("background", BACKGROUND, guessed=True))
+    if kind != "cityscapes-polygons" and not any(name.lower() in (BACKGROUND, "_background_") for name in names):
+        entries.insert(0, Named(BACKGROUND, _BACKGROUND_COLOR, guessed=True))
     return Naming(tuple(entries), "", "")
 
 
@@ -242,7 +241,7 @@ def recognise(values: Values) -> str:
     telling = [c for c in values.pixels if c not in (0, 0xFFFFFF)]
     found = []
     for name, palette in PALETTES.items():
-        codes = {_code(color) for _, color in palette} | ({0xE0E0C0, 0} if name == "Pascal VOC" else {0})
+        codes = {packed(color) for _, color in palette} | ({0xE0E0C0, 0} if name == "Pascal VOC" else {0})
         hits = sum(c in codes for c in telling)
         if hits >= 3 and _explained(values, codes) >= 0.98:
             found.append((-_explained(values, codes), len(palette), name))
@@ -253,10 +252,6 @@ def _explained(values: Values, colors: Iterable[int]) -> float:
     """Share of the pixels that have one of the colours."""
     known = set(colors)
     return sum(n for c, n in values.pixels.items() if c in known) / max(1, sum(values.pixels.values()))
-
-
-def _code(color: tuple[int, int, int]) -> int:
-    return color[0] << 16 | color[1] << 8 | color[2]
 
 
 def _is_void(name: str) -> bool:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...types import UserError
+from ..datasets.check import SampleReport, check_sample
 from ..files.common import first_few
+from ..files.listing import IMAGE_ENDINGS, Aside
+from ..labels.encodings import AnnotationKind
 from .annotations import Annotations, find_file_layouts, joined, read_annotations
-from .doubts import doubtful
+from .doubts import bad_files, odd_annotations, odd_values
 from .files import SPLIT, File, Files, find_files
-from .layout import Layout, Pairs, find_layouts, images_alone, pairs_of
+from .layout import Layout, find_layouts, images_alone
+from .lists import read_lists
 from .naming import Naming, name_annotations, name_values
-from .pictures import Header, Values, count_values, read_headers
+from .pairs import Pairs, open_pairs
 from .roles import sort_pictures
+from .values import Values, count_values
 
 
 @dataclass
@@ -26,8 +33,8 @@ class Report:
     layout: Layout
     splits: dict[str, Pairs]
     """train, val or test -> its images and labels; `train` alone where the folders tell no split."""
-    headers: dict[Path, Header]
-    """Of the images, and of labels that are pictures."""
+    files: dict[str, list[SampleReport]]
+    """Split -> what its images and their label pictures are like."""
     naming: Naming
     values: Values | None = None
     """What pictures of labels hold."""
@@ -52,17 +59,12 @@ class Report:
     def count(self, split: str) -> tuple[int, int]:
         """How many images a split has, and how many of them have a label."""
         pairs = self.splits[split]
-        return len(pairs.images), len(pairs.names)
+        return len(pairs.images), len(pairs.labels)
 
     @property
-    def images(self) -> list[File]:
-        """All images, in the order of the splits and their names."""
-        return [file for pairs in self.splits.values() for file in pairs.images.values()]
-
-    @property
-    def labeled(self) -> list[tuple[File, File]]:
-        """All images that have a label, with it."""
-        return [(pairs.images[n], pairs.labels[n]) for pairs in self.splits.values() for n in pairs.names]
+    def labels(self) -> list[Path]:
+        """The label of each image that has one, in the order of the splits and their names."""
+        return [path for pairs in self.splits.values() for path in pairs.labels.values()]
 
 
 def group_folders(folders: Sequence[Path]) -> list[list[Path]]:
@@ -77,8 +79,11 @@ def group_folders(folders: Sequence[Path]) -> list[list[Path]]:
             raise UserError(f"There is no folder {folder}." if not folder.exists() else f"{folder} is no folder.")
     groups: list[list[Path]] = []
     waiting: list[Path] = []
+    others = Counter[str]()
     for folder in folders:
-        if sort_pictures(find_files([folder]).pictures)["image"]:
+        files = find_files([folder])
+        others += files.others
+        if sort_pictures(files.pictures)["image"]:
             groups.append([folder, *waiting])
             waiting = []
         elif groups:
@@ -86,9 +91,10 @@ def group_folders(folders: Sequence[Path]) -> list[list[Path]]:
         else:
             waiting.append(folder)
     if not groups:
+        there = f"; there are {Aside(folders[0], others).words()}" if others else ""
         raise UserError(
-            f"There are no images (.jpg, .png, .webp, .bmp, .tif) below {', '.join(map(str, folders))}. Give the folder"
-            " of the camera's images too: inspect IMAGES LABELS."
+            f"There are no images ({', '.join(IMAGE_ENDINGS)}) below {', '.join(map(str, folders))}{there}. Give the"
+            " folder of the camera's images too: inspect IMAGES LABELS."
         )
     return groups
 
@@ -101,24 +107,32 @@ def inspect_folders(roots: Sequence[Path]) -> Report:
     """
     found = find_files([root.absolute() for root in roots])
     roles = sort_pictures(found.pictures)
-    documents, broken = _annotations(found)
+    documents, doubts = _annotations(found)
     layout, kind, notes = _choose(roles, documents)
-    drawn = [d for d, content in documents.items() if content.kind == kind]
-    labels = drawn if kind else roles["label"]
-    splits = _splits(layout, roles["image"], labels, kind)
-    pictures = [] if kind else [file.path for pairs in splits.values() for file in pairs.labels.values()]
-    headers = read_headers([f.path for pairs in splits.values() for f in pairs.images.values()] + pictures)
-    report = Report(tuple(roots), layout, splits, headers, Naming(()), notes=notes)
+    by_path = {file.path: content for file, content in documents.items()}
+    splits = _splits(layout, kind, by_path)
+    with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:  # as the check of a run
+        files = {split: list(pool.map(check_sample, pairs.samples)) for split, pairs in splits.items()}
+    report = Report(tuple(roots), layout, splits, files, Naming(()), doubts=doubts, notes=notes)
+    labels, unread = report.labels, dict[Path, str]()
     if kind:
-        used = _used(layout, splits, drawn, kind)
-        report.annotations = joined(documents[file] for file in used)
+        used = dict.fromkeys(labels) or [path for path, content in by_path.items() if content.kind == kind]
+        report.annotations = joined(kind, (by_path[path] for path in used if path in by_path))
         report.naming = name_annotations(kind, report.annotations.names)
-    elif pictures:
-        report.values = count_values([label.path for _, label in report.labeled], headers)
+    elif labels:
+        lists = read_lists(found.lists)
+        doubts += lists.problems
+        report.values, unread = count_values(labels)
         hints = "/".join((*_last(layout.label_root), *layout.labels, layout.label_suffix))
-        report.naming = name_values(report.values, found.lists, hints)
+        report.naming = name_values(report.values, lists, hints)
+    for split, pairs in splits.items():
+        own = set(pairs.labels.values())
+        doubts += [*pairs.doubts, *bad_files(split, files[split], {p: t for p, t in unread.items() if p in own})]
+    if report.values is not None:
+        doubts += odd_values(report.values, report.naming, labels)
+    if report.annotations is not None:
+        doubts += odd_annotations(report.annotations)
     report.notes += _left_aside(report, found, roles, documents)
-    report.doubts = [*broken, *doubtful(splits, headers, report.values, report.annotations, report.naming)]
     return report
 
 
@@ -126,34 +140,38 @@ def _annotations(found: Files) -> tuple[dict[File, Annotations], list[str]]:
     """The annotation files, and lines on those that look like one and cannot be read."""
     documents, broken = {}, []
     for file in found.documents:
-        content = read_annotations(file.path)
-        if content is not None and content.problem:
-            broken.append(f"{file.path} {content.problem}")
-        elif content is not None:
-            documents[file] = content
+        try:
+            content = read_annotations(file.path)
+        except UserError as error:
+            broken.append(str(error))
+        else:
+            if content is not None:
+                documents[file] = content
     return documents, broken
 
 
-def _choose(roles: dict[str, list[File]], documents: dict[File, Annotations]) -> tuple[Layout, str, list[str]]:
-    """The layout that labels the most images, the kind of its annotations ('' for pictures), and lines on others."""
+def _choose(
+    roles: dict[str, list[File]], documents: dict[File, Annotations]
+) -> tuple[Layout, AnnotationKind | None, list[str]]:
+    """The layout that labels the most images, the kind of its annotations (None for pictures), and lines on others."""
     images = roles["image"]
     if not images:
         raise UserError("There are no images.")
-    ways: list[tuple[int, int, Layout, str]] = []
+    ways: list[tuple[int, int, Layout, AnnotationKind | None]] = []
     for layout, count in find_layouts(images, roles["label"]):
-        ways.append((-count, len(ways), layout, ""))
-    for kind in ("labelme", "cityscapes-polygons"):
+        ways.append((-count, len(ways), layout, None))
+    one_each: tuple[AnnotationKind, ...] = ("labelme", "cityscapes-polygons")
+    for kind in one_each:
         files = [file for file, content in documents.items() if content.kind == kind]
         for layout, count in find_layouts(images, files):
             ways.append((-count, 100 + len(ways), layout, kind))
-    for kind in ("coco", "cvat"):
+    one_for_all: tuple[AnnotationKind, ...] = ("coco", "cvat")
+    for kind in one_for_all:
         chosen = {file: content for file, content in documents.items() if content.kind == kind}
-        for layout, count, _ in find_file_layouts(images, chosen):
+        for layout, count in find_file_layouts(images, chosen):
             ways.append((-count, 200 + len(ways), layout, kind))
     if not ways:
-        alone = images_alone(images)
-        assert alone is not None
-        return alone, "", []
+        return images_alone(images), None, []
     # Labels as pictures come first unless annotations label clearly more.
     most = -min(way[0] for way in ways)
     first = min((way for way in ways if -way[0] >= 0.9 * most), key=lambda way: way[1])
@@ -170,45 +188,11 @@ def _where(layout: Layout) -> str:
     return str(path) if path.suffix in (".json", ".xml") else f"{path}/{tail}"
 
 
-def _splits(layout: Layout, images: Sequence[File], labels: Sequence[File], kind: str) -> dict[str, Pairs]:
+def _splits(layout: Layout, kind: AnnotationKind | None, documents: Mapping[Path, Annotations]) -> dict[str, Pairs]:
     """The pairs of each split that has images."""
-    if kind in ("coco", "cvat"):
-        return {role: _named_pairs(layout, images, labels, spelled, kind) for role, spelled in _roles(layout)}
-    splits = {role: pairs_of(layout, images, labels, spelled) for role, spelled in _roles(layout)}
-    return {role: pairs for role, pairs in splits.items() if pairs.images} or splits
-
-
-def _roles(layout: Layout) -> list[tuple[str, str]]:
-    return list(layout.splits) or [("train", "")]
-
-
-def _named_pairs(layout: Layout, images: Sequence[File], labels: Sequence[File], spelling: str, kind: str) -> Pairs:
-    """The pairs of a split whose labels are in one file: those images that the file names."""
-    alone = pairs_of(Layout(layout.image_root, layout.images), images, (), spelling)
-    path = layout.folder("labels", spelling)
-    file = next((f for f in labels if f.path == path), None)
-    content = read_annotations(path) if file else None
-    if file is None or content is None:
-        return alone
-    names = [name.replace("\\", "/").rpartition(".")[0] for name in content.images]
-    by_last: dict[str, list[str]] = {}
-    for name in alone.images:
-        by_last.setdefault(name.rpartition("/")[2], []).append(name)
-    found = {}
-    for name in names:
-        last = by_last.get(name.rpartition("/")[2], [])
-        near = [n for n in last if name.endswith(n)] or (last if len(last) == 1 else [name])
-        own = name if name in alone.images else near[0]
-        found[own] = file
-    return Pairs(alone.images, found, alone.doubles)
-
-
-def _used(layout: Layout, splits: dict[str, Pairs], drawn: Sequence[File], kind: str) -> list[File]:
-    """The annotation files that the splits read."""
-    if kind in ("coco", "cvat"):
-        paths = {layout.folder("labels", spelled) for _, spelled in _roles(layout)}
-        return [file for file in drawn if file.path in paths]
-    return [pairs.labels[name] for pairs in splits.values() for name in pairs.names] or list(drawn)
+    roles = list(layout.splits) or [("train", "")]
+    opened = {role: open_pairs(layout, spelled, kind, documents) for role, spelled in roles}
+    return {role: pairs for role, pairs in opened.items() if pairs is not None}
 
 
 def _last(root: Path | None) -> tuple[str, ...]:
@@ -220,7 +204,7 @@ def _left_aside(
 ) -> list[str]:
     """Lines on the files that are no part of the data set."""
     lines = []
-    used = {file.path for file in report.images}
+    used = {path for pairs in report.splits.values() for path in pairs.images.values()}
     rest = Counter("/".join(f.folders) or "." for f in roles["image"] if f.path not in used)
     if rest:
         lines.append(
@@ -231,15 +215,20 @@ def _left_aside(
         lines.append("test validates, as there is no other split for it")
     unused = [s for s in report.splits if s not in (report.train, report.val)]
     lines += [f"{s}: {report.count(s)[0]} images are left aside" for s in unused]
+    if roles["label"] and not report.labels and report.annotations is None:
+        names = first_few([file.path.name for file in roles["label"]], 3)
+        lines.append(f"{len(roles['label'])} pictures look like labels, but have the name of no image: {names}")
+    if documents and report.annotations is None and not report.labels:
+        names = first_few([file.path.name for file in documents], 3)
+        lines.append(f"{len(documents)} annotation files name none of these images (other names or folders): {names}")
     if roles["other"]:
         folders = Counter("/".join(f.folders) or "." for f in roles["other"])
         lines.append(
             f"{len(roles['other'])} pictures of other kinds (instances, depth, ...): in {first_few(list(folders))}"
         )
-    others = found.others + Counter(f.ending.lower() for f in found.documents if f not in documents)
+    others = found.others + Counter(f.ending for f in found.documents if f not in documents)
     if others:
-        told = ", ".join(f"{n} {ending}" for ending, n in others.most_common(6))
-        lines.append(f"other files, which are not read: {told}")
+        lines.append(f"left aside: {Aside(report.roots[0], others).words()}")
     if report.layout.has_split and not report.layout.splits:
         lines.append(f"no folder stands for {SPLIT}")
     return lines

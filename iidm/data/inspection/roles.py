@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
+from ..files.common import evenly
+from ..files.headers import JPEG_FORMATS
+from ..labels.pictures import packed_colors
 from .files import File, tails, words
-from .pictures import Look, evenly, look_at
 
 LABEL_WORDS = frozenset(
     "label labels labelids labeltrainids trainids mask masks gt gtfine gtcoarse annot annotation annotations truth"
@@ -24,6 +30,36 @@ OTHER_WORDS = frozenset(
 """Pictures that pair with images and are neither images nor labels of classes."""
 _LOOKED_AT = 3
 _MANY_GROUPS = 200
+_PATCH = 512
+"""Side of the part, in pixels, by which a picture is judged."""
+
+
+class Look(NamedTuple):
+    """What the middle of a picture looks like."""
+
+    colors: int
+    """Different values in it."""
+    flat: float
+    """Share of pixels that equal their right neighbour: above 0.9 in labels, below 0.5 in photographs."""
+    is_jpeg: bool
+    mode: str
+
+
+def look_at(path: Path) -> Look | None:
+    """Decode a picture and judge its middle; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            left, top = max(0, (image.width - _PATCH) // 2), max(0, (image.height - _PATCH) // 2)
+            patch = image.crop((left, top, min(image.width, left + _PATCH), min(image.height, top + _PATCH)))
+            is_deep = image.mode.startswith(("I", "F"))
+            values = np.asarray(patch) if is_deep else packed_colors(patch)
+            is_jpeg = image.format in JPEG_FORMATS
+    except Exception:  # Pillow's decoders raise whatever the bytes lead them to; the check of files names it
+        return None
+    if is_jpeg:  # its blur hides flat areas
+        values = values & 0xE0E0E0
+    flat = float((values[:, 1:] == values[:, :-1]).mean()) if values.shape[1] > 1 else 1.0
+    return Look(len(np.unique(values)), flat, is_jpeg, image.mode)
 
 
 def known_tails(files: Sequence[File]) -> frozenset[str]:
@@ -45,7 +81,7 @@ def sort_pictures(pictures: Sequence[File]) -> dict[str, list[File]]:
     groups: dict[tuple[Path, tuple[str, ...], str, str], list[File]] = defaultdict(list)
     for file in pictures:
         tail = next(t for t in tails(file.name) if t in known)
-        groups[file.root, file.folders, tail, file.ending.lower()].append(file)
+        groups[file.root, file.folders, tail, file.ending].append(file)
     count = _LOOKED_AT if len(groups) < _MANY_GROUPS else 1
     found: dict[str, list[File]] = {"image": [], "label": [], "other": []}
     for (_, folders, tail, _), files in groups.items():
@@ -67,14 +103,14 @@ def _role(looks: Sequence[Look], tail: str, folders: Sequence[str]) -> str:
         return seen
     if told:
         return told
-    return "label" if looks[0].colors <= 256 and looks[0].flat >= 0.5 and looks[0].format != "JPEG" else "image"
+    return "label" if looks[0].colors <= 256 and looks[0].flat >= 0.5 and not looks[0].is_jpeg else "image"
 
 
 def _seen(look: Look) -> str:
     """What a picture looks like; '' where that is not clear."""
     if look.flat >= 0.8 and look.colors <= 256:
-        return "label" if look.format != "JPEG" else ""
-    if look.colors > 64 and look.flat < 0.6 and (look.colors > 256 or look.format == "JPEG" or look.mode == "L"):
+        return "" if look.is_jpeg else "label"
+    if look.colors > 64 and look.flat < 0.6 and (look.colors > 256 or look.is_jpeg or look.mode == "L"):
         return "image"
     return ""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ...text import read_text
 from ...types import UserError
 from ..files.common import Progress, cache_folder, first_few
 from .cityscapes_polygons import is_cityscapes, read_cityscapes
@@ -37,9 +38,9 @@ class Drawn(NamedTuple):
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, with or without byte order mark. Raises UserError where it cannot be read."""
+    """The content of a JSON file. Raises UserError where it cannot be read."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json.loads(read_text(path, "Annotation file"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"Annotation file {path} cannot be read ({error}). Export it again.") from None
 
@@ -147,8 +148,8 @@ def _jobs(
     if not places:
         raise UserError(
             f"Annotation file {files} is about none of the {len(images)} images: it names {first_few(file_names, 3)},"
-            f" the images are {first_few(list(images), 3)}. Name the folder of the images, or the file that belongs to"
-            " them."
+            f" the images are {first_few(list(images), 3)}. Name the folder of the images that the tool exported with"
+            " it (Label Studio and Roboflow give images other names), or the file that belongs to these."
         )
     return jobs, notes
 

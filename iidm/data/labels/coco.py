@@ -62,6 +62,11 @@ def read_coco(path: Path, table: dict[str, Any]) -> list[Entry]:
     ]
 
 
+def category_names(table: dict[str, Any]) -> list[str]:
+    """The classes of a table that `read_coco` has read, those without annotations among them."""
+    return [str(category["name"]) for category in table["categories"]]
+
+
 def _read(
     path: Path, image: dict[str, Any], annotations: list[dict[str, Any]], categories: dict[Any, str]
 ) -> Annotated:

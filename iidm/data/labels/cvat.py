@@ -34,10 +34,7 @@ def read_cvat(path: Path) -> list[Entry]:
     Raises:
         UserError: the file is no XML, no annotations of CVAT, or of a video.
     """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UserError(f"Annotation file {path} cannot be read ({error}).") from None
+    root = _root(path)
     if root.tag != "annotations":
         raise UserError(
             f"Annotation file {path} has no <annotations>: it is no file of CVAT (found <{root.tag}>). Export the task"
@@ -49,6 +46,25 @@ def read_cvat(path: Path) -> list[Entry]:
     if any("name" not in image.attrib for image in images):
         raise UserError(f"Annotation file {path} has an <image> without name. Export the task again.")
     return [Entry(image.attrib["name"], partial(_read, path, image)) for image in images]
+
+
+def label_names(path: Path) -> list[str] | None:
+    """The classes that a CVAT file declares, those without shapes among them; None for an XML file of another form.
+
+    Raises:
+        UserError: the file is no XML.
+    """
+    root = _root(path)
+    if root.tag != "annotations":
+        return None
+    return [label.findtext("name", "").strip() for label in root.iterfind(".//labels/label")]
+
+
+def _root(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UserError(f"Annotation file {path} cannot be read ({error}).") from None
 
 
 def _read(path: Path, image: ElementTree.Element) -> Annotated:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...text import read_text
 from ...types import UserError
 
 NAME = "labelmap.txt"
@@ -20,8 +21,8 @@ def read_label_map(path: Path) -> dict[str, tuple[int, int, int]]:
         UserError: the file cannot be read, or a line has another form.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+        text = read_text(path, "Label map")
+    except OSError as error:
         raise UserError(f"Label map {path} cannot be read ({error}).") from None
     classes: dict[str, tuple[int, int, int]] = {}
     for number, line in enumerate(text.splitlines(), start=1):

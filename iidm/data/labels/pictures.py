@@ -71,7 +71,7 @@ def read_picture(path: Path, kind: PictureKind, *, has_colors: bool) -> Picture:
             if kind == "red16":
                 return Picture(_red_channel(path, image), False)
             if kind == "colors" or image.mode in _COLOR_MODES:
-                return Picture(_colors(image), True)
+                return Picture(packed_colors(image), True)
             ids = _ids(path, image)
             return Picture(ids, False, _palette(image) if image.mode == "P" else None)
     except FileNotFoundError:
@@ -102,8 +102,8 @@ def _ids(path: Path, image: Image.Image) -> NDArray[Any]:
     return ids // np.uint8(scale) if scale > 1 else ids
 
 
-def _colors(image: Image.Image) -> NDArray[np.uint32]:
-    """uint32 [H,W] packed colours; how opaque a pixel is does not matter."""
+def packed_colors(image: Image.Image) -> NDArray[np.uint32]:
+    """A picture as uint32 [H,W] packed colours; how opaque a pixel is does not matter."""
     pixels = np.asarray(image if image.mode == "RGBA" else image.convert("RGB").convert("RGBA"))
     packed: NDArray[np.uint32] = (np.ascontiguousarray(pixels).view(">u4")[..., 0] >> 8).astype(np.uint32)
     return packed

@@ -36,7 +36,6 @@ An id, a colour or a name on disk that neither a class nor what is ignored names
 
 from __future__ import annotations
 
-import codecs
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config import unknown_name
+from ...text import read_text
 from ...types import IGNORE_INDEX, UserError
 from ..labels.encodings import ANNOTATION_KINDS, Kind
 from .class_table import ClassEntry, Ignored, class_set, label_table
@@ -79,7 +79,6 @@ _CLASS_KEYS: dict[str, str] = {
     "colors": _TEXTS,
     "names": _TEXTS,
 }
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_toml(path: Path) -> DatasetSpec:
@@ -121,17 +120,15 @@ def read_toml(path: Path) -> DatasetSpec:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    """The file's content; editors of some systems write UTF-16 or a byte order mark, both are read."""
+    text = ""
     try:
-        data = path.read_bytes()
-        text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+        text = read_text(path, "Data set file")
         return tomllib.loads(text)
     except FileNotFoundError:
         raise UserError(f"There is no data set file {path}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"Data set file {path} cannot be read: it is no UTF-8 text. Save it as UTF-8.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"Data set file {path} cannot be read: {error}.") from None
+        hint = ". In texts write / for \\" if "\\" in text else ""
+        raise UserError(f"Data set file {path} cannot be read: {error}{hint}.") from None
 
 
 def _val(table: Mapping[str, Any], train: SplitSpec) -> SplitSpec | None:

@@ -1,0 +1,82 @@
+"""The images and labels of a layout, as training will list and pair them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ...types import Sample, UserError
+from ..datasets.pairing import pair
+from ..files.common import first_few
+from ..files.listing import LABEL_ENDINGS, Beside, Listing, list_files, list_images
+from ..labels.encodings import AnnotationKind
+from ..labels.matching import match
+from .annotations import Annotations
+from .layout import Layout
+
+
+class Pairs(NamedTuple):
+    """The images of one split and their labels, by name."""
+
+    images: dict[str, Path]
+    labels: dict[str, Path]
+    """Of the images that have one: a picture or an annotation file."""
+    doubts: tuple[str, ...] = ()
+    """Lines on names that do not fit together."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The images with their label pictures."""
+        pictures = {name: path for name, path in self.labels.items() if path.suffix.lower() in LABEL_ENDINGS}
+        return [Sample(name, path, pictures.get(name)) for name, path in self.images.items()]
+
+
+def open_pairs(
+    layout: Layout, spelling: str, kind: AnnotationKind | None, documents: Mapping[Path, Annotations]
+) -> Pairs | None:
+    """The pairs of one split; None where it has no image.
+
+    Args:
+        spelling: how the folders spell the split; empty without one.
+        kind: of the annotation files; None: the labels are pictures.
+        documents: annotation files that were read.
+    """
+    place = None if layout.label_root is None else layout.folder("labels", spelling)
+    beside = Beside(place, layout.label_suffix) if place is not None and place.is_dir() else None
+    folder = layout.folder("images", spelling)
+    try:
+        images = list_images(folder, layout.image_suffix, what=str(folder), labels=beside)
+    except UserError:
+        return None
+    labels: dict[str, Path] = {}
+    doubts = _doubles(images)
+    if place is not None and place.exists():
+        try:
+            labels, notes = _labels(layout, place, kind, images, documents)
+            doubts += notes
+        except UserError as error:
+            doubts += (str(error),)
+    return Pairs(images.paths, labels, doubts)
+
+
+def _labels(
+    layout: Layout, place: Path, kind: AnnotationKind | None, images: Listing, documents: Mapping[Path, Annotations]
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    if kind in ("coco", "cvat"):
+        found = match(documents[place].images, images.paths, f"Annotation file {place}") if place in documents else {}
+        return dict.fromkeys(found, place), ()
+    beside = Beside(images.folder, layout.image_suffix)
+    endings = (".json",) if kind else LABEL_ENDINGS
+    listed = list_files(place, endings, layout.label_suffix, str(images.folder), images=beside)
+    return pair(images, listed.paths, place)
+
+
+def _doubles(images: Listing) -> tuple[str, ...]:
+    names = sorted(set(images.stems.values()))
+    if not names:
+        return ()
+    return (
+        f"{images.folder}: {len(names)} names stand for several images, which are called by their ending too:"
+        f" {first_few(names, 3)}",
+    )
