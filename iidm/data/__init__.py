@@ -5,7 +5,7 @@ set is), scenes (the built-in ones), prepared (the form of prepared folders), da
 loading (what a step reads), preparation (writing prepared folders), inspection (folders that nobody described yet).
 """
 
-from .datasets.check import Checked, check_data, check_domains, slow_reading_notes
+from .datasets.check import check_data, slow_reading_notes
 from .datasets.dataset import Dataset
 from .datasets.domains import (
     Domains,
@@ -14,7 +14,6 @@ from .datasets.domains import (
     open_domains,
     open_folder,
     open_plain_target,
-    open_validation,
     require_validation,
     target_classes,
     training_size_for,
@@ -30,7 +29,6 @@ from .preparation.check import check_prepared
 from .preparation.plan import make_plan, megabytes, prepare
 
 __all__ = [
-    "Checked",
     "Dataset",
     "Domains",
     "EvalLoader",
@@ -38,7 +36,6 @@ __all__ = [
     "builtin_root",
     "changes_since",
     "check_data",
-    "check_domains",
     "check_prepared",
     "class_pixel_counts",
     "find_images",
@@ -47,7 +44,6 @@ __all__ = [
     "open_domains",
     "open_folder",
     "open_plain_target",
-    "open_validation",
     "plain_crops",
     "prepare",
     "read_image",
