@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ...config import DataConfig
 from ...types import Sample, UserError
-from ..files.common import Progress, evenly, first_few
+from ..files.common import Progress, counted, evenly, first_few, hw
 from ..files.headers import Header
 from ..files.whole import check_picture
 from ..prepared.folder import check_length
@@ -117,7 +117,7 @@ def check_domains(
             "Copy or download them again, or leave" if any(p.is_damage for p in problems) else "Mend them, or leave"
         )
         raise UserError(
-            f"The data check found {len(problems)} bad file{'s' if len(problems) > 1 else ''}."
+            f"The data check found {counted(len(problems), 'bad file')}."
             f" {'; '.join(told_once(problems, SHOWN_PROBLEMS))}. {advice} them out with a list of names"
             " (--data.source-list, --data.labeled-list, --data.unlabeled-list, --data.val-list), or with"
             " --data.skip-damaged."
@@ -230,10 +230,6 @@ def _small_images_note(
         return None
     return (
         f"{sum(sizes[s] for s in small)} of {len(reports)} {stream} images are smaller than the crop"
-        f" {_hw(crop_size)} at training resolution ({first_few([_hw(s) for s in small], 2)}): the rest of the"
+        f" {hw(crop_size)} at training resolution ({first_few([hw(s) for s in small], 2)}): the rest of the"
         " crop is padded with ignored pixels."
     )
-
-
-def _hw(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]} (HxW)"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...config import DatasetConfig
 from ...types import ClassSet, Sample, UserError
-from ..files.common import Progress, first_few
+from ..files.common import Progress, first_few, hw
 from ..files.encoded import decodable_bytes
 from ..files.headers import image_header
 from ..files.listing import Beside, Listing, list_images
@@ -108,7 +108,7 @@ class Dataset:
 def size_clash(sample: Sample, label_size: tuple[int, int]) -> str:
     """What is said of a label of (H, W) whose image has another size."""
     header = image_header(sample.image)
-    clash = f"label {sample.label} is {label_size[0]}x{label_size[1]} (HxW), but its image {sample.image} is"
+    clash = f"label {sample.label} is {hw(label_size)}, but its image {sample.image} is"
     if label_size == header.stored != header.size:
         return (
             f"{clash} {header.words}: labels lie on the image as viewers show it. Draw them there, or remove the"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files.common import first_few
+from ..files.common import counted, first_few
 
 SHOWN_NAMES = 3
 """Further files that are named of each kind of fault."""
@@ -54,7 +54,7 @@ def told_once(problems: Sequence[Problem], most: int) -> list[str]:
         clause = f"{first.stream}: {first.text}"
         if more:
             names = first_few([problem.file.name for problem in more], SHOWN_NAMES)
-            clause += f" (the same fault in {len(more)} more file{'s' if len(more) > 1 else ''}: {names})"
+            clause += f" (the same fault in {counted(len(more), 'more file')}: {names})"
         clauses.append(clause)
     left = sum(len(group) for group in list(kinds.values())[most:])
     return [*clauses, *([f"and {left} more"] if left else [])]

@@ -23,11 +23,11 @@ from ...types import UserError
 from .common import first_few
 from .walking import Found, walk
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff")
-"""Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
 LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 """Of label pictures: lossless ones."""
 LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".mpo", ".webp")
+IMAGE_ENDINGS = (*LABEL_ENDINGS, *LOSSY_ENDINGS)
+"""Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
 RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png")
 """What `iidm.predict` writes of an image."""
 

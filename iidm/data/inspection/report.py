@@ -176,16 +176,11 @@ def _choose(
     most = -min(way[0] for way in ways)
     first = min((way for way in ways if -way[0] >= 0.9 * most), key=lambda way: way[1])
     notes = [
-        f"also there: {-count} labels as {_where(layout)}" for count, _, layout, _ in ways if layout is not first[2]
+        f"also there: {-count} labels as {layout.place('labels')}{layout.label_files}"
+        for count, _, layout, _ in ways
+        if layout is not first[2]
     ]
     return first[2], first[3], notes[:6]
-
-
-def _where(layout: Layout) -> str:
-    assert layout.label_root is not None
-    tail = f"*{layout.label_suffix}{layout.label_ending}"
-    path = layout.label_root.joinpath(*layout.labels)
-    return str(path) if path.suffix in (".json", ".xml") else f"{path}/{tail}"
 
 
 def _splits(layout: Layout, kind: AnnotationKind | None, documents: Mapping[Path, Annotations]) -> dict[str, Pairs]:

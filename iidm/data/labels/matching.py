@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...types import UserError
+from ..files.listing import IMAGE_ENDINGS
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+_ENDINGS = (*IMAGE_ENDINGS, ".gif", ".ppm", ".pgm", ".jp2")
 
 
 def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> dict[str, int]:
