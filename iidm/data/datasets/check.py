@@ -118,7 +118,7 @@ def check_domains(
         )
         raise UserError(
             f"The data check found {counted(len(problems), 'bad file')}."
-            f" {'; '.join(told_once(problems, SHOWN_PROBLEMS))}. {advice} them out with a list of names"
+            f" {told_once(problems, SHOWN_PROBLEMS)}. {advice} them out with a list of names"
             " (--data.source-list, --data.labeled-list, --data.unlabeled-list, --data.val-list), or with"
             " --data.skip-damaged."
         )

@@ -40,7 +40,12 @@ class Problem(NamedTuple):
         return _VALUES.sub("", text.split(": ")[0])
 
 
-def told_once(problems: Sequence[Problem], most: int) -> list[str]:
+def told_once(problems: Sequence[Problem], most: int) -> str:
+    """`fault_lines` in one."""
+    return "; ".join(fault_lines(problems, most))
+
+
+def fault_lines(problems: Sequence[Problem], most: int) -> list[str]:
     """One clause for each kind of fault: the first file's in full, how many more have it, and the first of them.
 
     Args:
