@@ -117,8 +117,8 @@ def change_length(config: Config, run_dir: Path) -> list[str]:
         if results.exists():
             results.replace(run_dir / f"results-after-{saved.max_steps}-steps.{ending}")
     half = path.with_name(".config.json")
-    write_config(replace(saved, max_steps=new), half)
-    half.replace(path)
+    half.write_text(json.dumps({**json.loads(path.read_text()), "max_steps": new}, indent=2) + "\n")
+    half.replace(path)  # all else as it is: `saved` names the run's copies of its TOML files, and not the originals
     rate = learning_rate_factor(done, config.optim, new)
     return [
         f"{new} steps in place of {saved.max_steps}: from step {done} on the learning rate is that of a run of {new}"

@@ -19,7 +19,7 @@ from ..prepared.folder import check_length
 from .dataset import Dataset, Domains, size_clash, training_size
 from .palettes_differ import palettes_note
 from .problems import Problem, told_once
-from .summary import count_images, summarize
+from .summary import TITLES, count_images, summarize
 
 SAMPLED_LABELS = 32
 """Labels of each set that are decoded whole, evenly spaced."""
@@ -213,7 +213,7 @@ def turned_note(stream: str, reports: Sequence[SampleReport]) -> str | None:
         return None
     kinds = ", ".join(str(orientation) for orientation in sorted(turned))
     return (
-        f"{sum(turned.values())} of {len(reports)} {stream} images are turned as their EXIF orientation says ({kinds});"
+        f"{sum(turned.values())} of {len(reports)} {TITLES[stream]} images are turned as their EXIF orientation says ({kinds});"
         " labels are taken as stored"
     )
 

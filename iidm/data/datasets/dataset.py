@@ -185,7 +185,7 @@ def open_split(
     errors call it."""
     root = root or spec.root
     place = _label_place(where, root, name, labels)
-    beside = Beside(place, spec.label_suffix) if place is not None and place.is_dir() else None
+    beside = Beside(place, spec.label_suffix) if place is not None else None
     every = list_images(_folder(name, "image", where.images, root), spec.image_suffix, what=name, labels=beside)
     images, notes = _select(every, where, name), every.notes
     label_paths, encoding, found = dict[str, Path](), spec.encoding, None
@@ -277,10 +277,12 @@ def _require_labels(
     if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
         replaced = f" in place of {spec.image_suffix!r}" if spec.image_suffix else " before its ending"
         suffixes = f" with {spec.label_suffix!r}{replaced}" if spec.label_suffix else ""
+        seen = f" ({first_few([note.removesuffix('.') for note in notes], 1)})" if notes else ""
+        remedy = " Label them too, or move them to another folder." if len(missing) < len(images.paths) else ""
         raise UserError(
             f"{len(missing)} of {len(images.paths)} images of {name} have no label in {place}:"
             f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png; annotation files name"
-            f" the image{f' ({first_few(notes, 1)})' if notes else ''}."
+            f" the image{seen}.{remedy}"
         )
 
 
@@ -319,8 +321,25 @@ def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
     if path.is_dir() or (what == "label" and path.is_file()):
         return path
     if root is not None and not root.expanduser().is_dir():
-        raise UserError(f"The folder of {name} does not exist: {root}.")
-    raise UserError(f"{name} has no {what} folder {path}. Check the root folder, or name the {what} folder yourself.")
+        raise UserError(
+            f"The folder of {name} does not exist: {root}. Where it is now is told by --target-root or --source-root"
+            " (iidm.prepare: --root)."
+        )
+    raise UserError(
+        f"{name} has no {what} folder {path}{_instead(path)}. Check the root folder, or name the {what} folder yourself."
+    )
+
+
+def _instead(path: Path) -> str:
+    """What is there in place of a missing folder: `valid` where `val` is asked for, or a name with backslashes."""
+    if "\\" in str(path):
+        return " (write / between folders, not \\)"
+    there = next(parent for parent in path.parents if parent.is_dir())
+    try:
+        names = sorted(child.name for child in there.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError:
+        return ""
+    return f" ({there} holds {first_few(names)})" if names else ""
 
 
 def _select(listing: Listing, where: SplitSpec, name: str) -> Listing:

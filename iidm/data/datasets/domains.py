@@ -74,7 +74,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
     return Domains(
         classes=classes,
         source=source,
-        labeled=_require_images(labeled, _NO_LABELED) if needs_labeled else None,
+        labeled=_require_images(labeled, _NO_LABELED_LEFT if data.val_count else _NO_LABELED) if needs_labeled else None,
         unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
         val=val,
         plain_target=plain_target if config.eval.statistics == "target" else None,
@@ -156,7 +156,8 @@ def _validation_notes(data: DataConfig, val: Dataset | None) -> list[str]:
     notes = []
     if data.val_count is not None:
         other = "; the validation split is not read" if has_validation(data.target) else ""
-        notes.append(f"validation: {data.val_count} labeled images that do not train (--data.val-count){other}")
+        kept = "1 labeled image that does" if data.val_count == 1 else f"{data.val_count} labeled images that do"
+        notes.append(f"validation: {kept} not train (--data.val-count){other}")
     if val.prepared is not None and any(val.prepared.is_reduced(sample) for sample in val.samples):
         notes.append("validation: labels of prepared training images, so pixels are scored at training resolution")
     return notes
@@ -225,10 +226,11 @@ _NO_LABELED = (
     "No target image is labeled, but L_t or L_intra needs them. Give labels (--data.labeled-count or"
     " --data.labeled-list), or train without them: --loss.target-weight 0 --loss.intra-weight 0."
 )
+_NO_LABELED_LEFT = "--data.val-count keeps all labeled target images out, and none is left to train on. Give a smaller number."
 _NO_UNLABELED = (
     "No target image is unlabeled, but L_inter or L_intra needs them. Label fewer (--data.labeled-count),"
     " name some with --data.unlabeled-list (labeled ones may be among them), or train without mixing:"
-    " --loss.inter-weight 0 --loss.intra-weight 0."
+    " --method source_target (target_only without a source)."
 )
 _NO_LABELED_FOR_SUBSET = (
     "--data.source-subset keeps the source images nearest to labeled target images, but no target image is labeled."

@@ -82,6 +82,9 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
             shown, words = _without_ending(composed(_unquoted(entry))), list(known)
             near = get_close_matches(shown, words, n=1, cutoff=0.4)
             hint = f"; the nearest is {known[near[0]]!r}" if near else f"; there are {first_few(names, 3)}"
+            ends = [name for name in words if f"/{shown}".replace("\\", "/").endswith(f"/{name}")]
+            if ends:
+                hint = f". Names begin below the image folder: {known[max(ends, key=len)]}"
             if any("\udc80" <= letter <= "\udcff" for letter in entry):
                 hint = ", and the line is no UTF-8 text: save the list as UTF-8"
             raise UserError(f"{path}, line {number}: there is no image {entry!r}{hint}.")

@@ -30,6 +30,8 @@ MANY_LABELS = 200
 """Fewer are read in no time: no progress is told."""
 PEEKED_LABELS = 16
 """Labels of each set, evenly spaced, whose ids on disk are looked at."""
+SHOWN_CLASSES = 12
+"""Names of classes in a line, of many."""
 
 TITLES: Mapping[str, str] = {
     "source": "source",
@@ -203,16 +205,25 @@ def _class_table(classes: ClassSet, sets: list[LabelSet]) -> list[str]:
     for c, name in enumerate(classes.names):
         cells = [_percent(labels.shares[c]).rjust(len(labels.title) + 3) for labels in sets]
         lines.append(name.ljust(left) + "".join(cells))
+    absent = {labels.title: _absent(classes, [labels]) for labels in sets}
+    nowhere = _absent(classes, sets)
+    training = [labels for labels in sets if labels.title != TITLES["val"]]
+    never = _absent(classes, training) if training else []
     lacking = []
-    for labels in sets:
-        absent = [name for name, pixels in zip(classes.names, labels.pixels, strict=False) if not pixels]
-        if absent:
-            lacking.append(f"{labels.title} has no {', '.join(absent)}")
-    training = [labels.pixels[:-1] for labels in sets if labels.title != TITLES["val"]]
-    never = [n for c, n in enumerate(classes.names) if training and not any(pixels[c] for pixels in training)]
+    for title, names in absent.items():
+        told_below = nowhere if title == TITLES["val"] else never
+        own = [name for name in names if name not in told_below]
+        if own:
+            lacking.append(f"{title} has no {first_few(own, SHOWN_CLASSES)}")
     if never:
-        lacking.append(f"no training label has {', '.join(never)}: the network cannot learn that")
+        which = "label" if never == nowhere else "training label"
+        lacking.append(f"no {which} has {first_few(never, SHOWN_CLASSES)}: the network cannot learn that")
     return [*lines, *lacking]
+
+
+def _absent(classes: ClassSet, sets: list[LabelSet]) -> list[str]:
+    """The classes of which none of some sets has a pixel."""
+    return [name for c, name in enumerate(classes.names) if not any(labels.pixels[c] for labels in sets)]
 
 
 def _percent(share: float) -> str:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ...types import UserError
 from .common import first_few
-from .walking import Found, walk
+from .walking import SHEET, Found, walk
 
 LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 """Of label pictures: lossless ones."""
@@ -40,6 +40,9 @@ _KINDS = {
     "hidden file": "hidden files",
     "hidden folder": "hidden folders",
     RESULTS: "results of iidm.predict",
+    SHEET: "contact sheets of iidm.inspect",
+    "folder of a run": "folders of runs",
+    "prepared folder": "prepared folders",
     "link to what is listed already": "links to what is listed already",
     "file that is none (a pipe, a device)": "files that are none (pipes, devices)",
     "folder that cannot be read": "folders that cannot be read",
@@ -132,10 +135,13 @@ def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | N
     images: list[Found] = []
     seen: set[str] = set()
     chosen = {file.below for file in candidates}
+    named = {file.name_without(suffix) for file in candidates}
     for file in sorted(found, key=lambda f: f.is_link):
         if file.below in results:
             counts[RESULTS] += 1
         elif file.below in own_labels or (shares and labels and _is_only_label(file, suffix, labels.suffix)):
+            counts[_LABEL] += 1
+        elif labels and _is_annotation(file, labels, named if shares else set()):
             counts[_LABEL] += 1
         elif file.below not in chosen:
             counts[_kind(file, IMAGE_ENDINGS, suffix)] += 1
@@ -245,6 +251,11 @@ def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:
     if label_suffix == suffix or file.ending not in LABEL_ENDINGS or not file.has(label_suffix):
         return False
     return not (len(suffix) > len(label_suffix) and file.has(suffix))
+
+
+def _is_annotation(file: Found, labels: Beside, images: set[str]) -> bool:
+    """Whether a file is the file of the labels, or the JSON file of one of the `images` beside it."""
+    return file.real == _real(labels) or (file.ending == ".json" and file.name_without(labels.suffix) in images)
 
 
 def _kind(file: Found, endings: tuple[str, ...], suffix: str) -> str:

@@ -15,6 +15,8 @@ JUNK_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 JUNK_FOLDERS = {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found", "system volume information"}
 """What network disks, archives and Windows leave, in lower case."""
 
+SHEET = "contact sheet of iidm.inspect"
+
 
 class Found(NamedTuple):
     """A file."""
@@ -90,10 +92,15 @@ def walk(folder: Path, *, without: str | None = None) -> tuple[list[Found], Coun
                 raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from None
             aside["folder that cannot be read"] += 1
             continue
+        names = {entry.name for entry in entries}
+        own = _own_folder(names) if place is not root else ""
+        if own:
+            aside[own] += 1
+            continue
         for entry in entries:
             below = f"{place.below}/{entry.name}" if place.below else entry.name
             kind = _kind(entry)
-            junk = _junk(entry.name, kind)
+            junk = _junk(entry.name, kind) or (SHEET if _is_sheet(entry.name, names) else "")
             if junk or kind == "none":
                 aside[junk or "file that is none (a pipe, a device)"] += 1
             elif kind == "file":
@@ -121,6 +128,18 @@ def _kind(entry: os.DirEntry[str]) -> str:
     except OSError:  # a link to itself
         return "file"
     return "none"
+
+
+def _own_folder(names: set[str]) -> str:
+    """What folder of ours holds files of such names, whose pictures are no images of a camera; empty for none."""
+    if {"config.json", "splits", "notes.txt"} <= names:
+        return "folder of a run"
+    return "prepared folder" if "prepared.json" in names else ""
+
+
+def _is_sheet(name: str, names: set[str]) -> bool:
+    """Whether a file is what iidm.inspect draws beside the description that it writes: camera.png of camera.toml."""
+    return name.endswith(".png") and name.removesuffix(".png") + ".toml" in names
 
 
 def _junk(name: str, kind: str) -> str:

@@ -20,6 +20,12 @@ def next_steps(reports: Sequence[Report], folders: Sequence[Path], written: Sequ
         folders: that were inspected.
         written: the descriptions of the reports; empty: there are none yet.
     """
+    if not any(report.naming.classes for report in reports):
+        return [
+            "To train, labels are needed, of some of these images or of a source domain: pictures of ids or of colours"
+            " (PNG), COCO .json, LabelMe .json or CVAT for images .xml. YOLO's .txt files are not read (export COCO), and"
+            " archives must be unpacked."
+        ]
     if not written:
         files = " ".join(
             "FILE.toml" if len(reports) == 1 else name for name in ("source.toml", "target.toml")[: len(reports)]

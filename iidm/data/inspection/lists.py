@@ -15,8 +15,8 @@ from ..labels.colors import packed
 
 _COLOR_LISTS = (label_map.NAME, "label_colors.txt", "class_dict.csv")
 """Names with colours: CVAT's, CamVid's and Kaggle's."""
-_NAME_LISTS = ("codes.txt", "classes.txt", "class_names.txt", "labels.txt")
-"""One class name a line, in the order of the ids."""
+_NAME_LISTS = ("codes.txt", "classes.txt", "class_names.txt", "labels.txt", "_classes.csv")
+"""One class name a line, in the order of the ids; Roboflow's _classes.csv has `id, name` lines."""
 LIST_NAMES = (*_COLOR_LISTS, *_NAME_LISTS)
 """In lower case."""
 _LONGEST = 60
@@ -68,8 +68,14 @@ def read_colors(path: Path) -> dict[str, int]:
 
 
 def read_names(path: Path) -> list[str]:
-    """One class name a line; empty for a file that is no such list. LabelMe's `__ignore__` has no id."""
+    """One class name a line; empty for a file that is no such list. LabelMe's `__ignore__` has no id. Lines of a
+    .csv are `id, name`, from 0 on."""
     names = [line for line in _lines(path) if line != "__ignore__"]
+    if path.suffix.lower() == ".csv":
+        rows = [line.partition(",") for line in names if line[0].isdigit()]
+        if [number.strip() for number, _, _ in rows] != [str(k) for k in range(len(rows))]:
+            return []
+        names = [name.strip() for _, _, name in rows]
     return names if len(set(names)) == len(names) and all(len(n) < _LONGEST for n in names) else []
 
 

@@ -144,7 +144,7 @@ def _jobs(
     if strangers:
         notes.append(f"{files}: {len(strangers)} annotated images are not among the images: {first_few(strangers, 3)}.")
     if without:
-        notes.append(f"{files}: {len(without)} of {len(images)} images are not in it: {first_few(without, 3)}.")
+        notes.append(f"{files}: {len(without)} of {len(images)} images are not in it and have no label: {first_few(without, 3)}.")
     if not places:
         raise UserError(
             f"Annotation file {files} is about none of the {len(images)} images: it names {first_few(file_names, 3)},"

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ...types import UserError
+
 Rule = Literal["pillow", "coco"]
 Points = tuple[tuple[float, float], ...]
 
@@ -38,7 +40,10 @@ class Polygons:
     def paint(self, canvas: Image.Image, value: int) -> None:
         """Set the pixels of a gray picture that the shape covers; what lies beyond it is cut off."""
         if self.rule == "coco":
-            from pycocotools import mask  # only where it is needed: it takes time to load
+            try:
+                from pycocotools import mask  # only where it is needed: it takes time to load
+            except ImportError as error:
+                raise UserError(f"COCO and CVAT polygons need pycocotools ({error}): pip install pycocotools.") from None
 
             flat = [[c for point in ring for c in point] for ring in self.rings]
             size = canvas.height, canvas.width

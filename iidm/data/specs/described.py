@@ -33,6 +33,11 @@ def find_spec(config: DatasetConfig) -> DatasetSpec:
     if config.spec.endswith(".toml"):
         return read_toml(Path(config.spec).expanduser())
     if config.spec not in SPECS:
+        if Path(config.spec).expanduser().exists():
+            raise UserError(
+                f"{config.spec} does not end with .toml, and a data set is described by such a file. Of a folder,"
+                " iidm inspect FOLDER --write FILE.toml writes one."
+            )
         raise unknown_name("data set", config.spec, [*SPECS, "folder"])
     return SPECS[config.spec]
 

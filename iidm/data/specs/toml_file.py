@@ -120,12 +120,15 @@ def read_toml(path: Path) -> DatasetSpec:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        return tomllib.loads(read_text(path, "Data set file"))
+        text = read_text(path, "Data set file")
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise UserError(f"There is no data set file {path}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"Data set file {path} cannot be read: {error}.") from None
+        hint = ". In texts write / for \\" if "\\" in text else ""
+        raise UserError(f"Data set file {path} cannot be read: {error}{hint}.") from None
 
 
 def _val(table: Mapping[str, Any], train: SplitSpec) -> SplitSpec | None:
