@@ -18,7 +18,7 @@ from ..prepared.folder import check_length
 from .dataset import Dataset, Domains, size_clash, training_size
 from .palettes_differ import palettes_note
 from .problems import Problem, told_once
-from .summary import count_images, summarize
+from .summary import TITLES, count_images, summarize
 
 SAMPLED_LABELS = 32
 """Labels of each set that are decoded whole, evenly spaced."""
@@ -87,7 +87,8 @@ def check_domains(
     Args:
         crop_size: (H, W) in pixels, for a note on images that are smaller.
         full: decode every image and every label, not only up to `SAMPLED_LABELS` labels of each set.
-        skip_damaged: bad training files become notes, and their images are to be left out.
+        skip_damaged: bad training files become notes, and their images are to be left out; a set of which none is left
+            is an error.
         jobs: threads; default: four per core, as most of the time is spent waiting for the disk.
 
     Raises:
@@ -120,6 +121,13 @@ def check_domains(
             f" {told_once(problems, SHOWN_PROBLEMS)}. {advice} them out with a list of names (--data.source-list,"
             " --data.labeled-list, --data.unlabeled-list, --data.val-list), or with --data.skip-damaged."
         )
+    for stream, found in reports.items():
+        if found and all(report.problems for report in found):
+            lost = [Problem(stream, report.file, report.files, report.problems[0]) for report in found]
+            raise UserError(
+                f"All {TITLES[stream]} images are damaged, so --data.skip-damaged leaves none."
+                f" {told_once(lost, SHOWN_PROBLEMS)}. Copy or download them again, or give others."
+            )
     notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
