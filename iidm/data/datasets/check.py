@@ -88,7 +88,8 @@ def check_domains(
     Args:
         crop_size: (H, W) in pixels, for a note on images that are smaller.
         full: decode every image and every label, not only up to `SAMPLED_LABELS` labels of each set.
-        skip_damaged: bad training files become notes, and their images are to be left out.
+        skip_damaged: bad training files become notes, and their images are to be left out; a set of which none is left
+            is an error.
         jobs: threads; default: four per core, as most of the time is spent waiting for the disk.
 
     Raises:
@@ -122,6 +123,13 @@ def check_domains(
             " (--data.source-list, --data.labeled-list, --data.unlabeled-list, --data.val-list), or with"
             " --data.skip-damaged."
         )
+    for stream, found in reports.items():
+        if found and all(report.problems for report in found):
+            lost = [Problem(stream, report.file, report.files, report.problems[0]) for report in found]
+            raise UserError(
+                f"All {TITLES[stream]} images are damaged, so --data.skip-damaged leaves none."
+                f" {told_once(lost, SHOWN_PROBLEMS)}. Copy or download them again, or give others."
+            )
     notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")

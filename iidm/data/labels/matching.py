@@ -16,8 +16,8 @@ _ENDINGS = (*IMAGE_ENDINGS, ".gif", ".ppm", ".pgm", ".jp2")
 def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> dict[str, int]:
     """Sample name -> place of its image in `file_names`, by the end of the path.
 
-    Endings of pictures do not count. `drive/0001.jpg` is the image drive/0001.png of any folder; where several fit,
-    the one that shares most folders is meant.
+    `drive/0001.jpg` is the image drive/0001.png of any folder; where several fit, the one that shares most folders is
+    meant, and of those the one with the same ending.
 
     Args:
         file_names: as the annotation file says.
@@ -32,26 +32,31 @@ def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> 
     for place, path in enumerate(parts):
         by_stem[path[-1]].append(place)
     found: dict[str, int] = {}
-    users: dict[int, str] = {}
+    users: dict[int, tuple[str, int]] = {}
     for name, image in images.items():
         whole, short = _parts(image.absolute().as_posix()), len(PurePosixPath(name).parts)
-        fits = [(_common(parts[p], whole), p) for p in by_stem.get(whole[-1], ())]
-        fits = sorted(((n, p) for n, p in fits if n >= min(len(parts[p]), short)), reverse=True)
+        fits = [(_common(parts[p], whole), _alike(file_names[p], image.name), p) for p in by_stem.get(whole[-1], ())]
+        fits = sorted((fit for fit in fits if fit[0] >= min(len(parts[fit[2]]), short)), reverse=True)
         if not fits:
             continue
-        if len(fits) > 1 and fits[0][0] == fits[1][0]:
+        if len(fits) > 1 and fits[0][:2] == fits[1][:2]:
             raise UserError(
-                f"{where} has two entries that may be image {image}: {file_names[fits[1][1]]!r} and"
-                f" {file_names[fits[0][1]]!r}. Give the images the folders that the file names."
+                f"{where} has two entries that may be image {image}: {file_names[fits[1][2]]!r} and"
+                f" {file_names[fits[0][2]]!r}. Give the images the folders that the file names."
             )
-        place = fits[0][1]
+        _, alike, place = fits[0]
         if place in users:
-            raise UserError(
-                f"{where} has one entry {file_names[place]!r}, which fits two images:"
-                f" {images[users[place]]} and {image}."
-                " Give them other names, or name the folder of the images more closely."
-            )
-        users[place] = name
+            other, before = users[place]
+            if alike == before:
+                raise UserError(
+                    f"{where} has one entry {file_names[place]!r}, which fits two images:"
+                    f" {images[other]} and {image}."
+                    " Give them other names, or name the folder of the images more closely."
+                )
+            if alike < before:
+                continue
+            del found[other]
+        users[place] = name, alike
         found[name] = place
     return found
 
@@ -61,6 +66,12 @@ def _parts(path: str) -> tuple[str, ...]:
     pure = PurePosixPath(unicodedata.normalize("NFC", path.replace("\\", "/")))
     name = pure.name[: -len(pure.suffix)] if pure.suffix.lower() in _ENDINGS else pure.name
     return (*(part for part in pure.parts[:-1] if part not in ("/", ".", "..")), name)
+
+
+def _alike(one: str, other: str) -> int:
+    """How much the endings of two names are the same: 2 exactly, 1 but for capitals, 0 not."""
+    a, b = PurePosixPath(one.replace("\\", "/")).suffix, PurePosixPath(other).suffix
+    return (a == b) + (a.lower() == b.lower())
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
