@@ -24,7 +24,8 @@ import numpy as np
 from iidm.cli import InspectArguments, parse_arguments
 from iidm.config import DatasetConfig
 from iidm.data import Dataset, read_image
-from iidm.data.datasets.dataset import Split, open_dataset
+from iidm.data.datasets.dataset import open_dataset
+from iidm.data.datasets.places import Split
 from iidm.data.files.common import evenly
 from iidm.data.inspection.commands import next_steps
 from iidm.data.inspection.describe import describe, tell

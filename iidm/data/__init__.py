@@ -9,24 +9,24 @@ from .datasets.check import check_data, slow_reading_notes
 from .datasets.dataset import Dataset
 from .datasets.domains import (
     Domains,
-    builtin_root,
     changes_since,
     open_domains,
     open_folder,
     open_plain_target,
-    require_validation,
     target_classes,
     training_size_for,
     write_splits,
 )
 from .datasets.statistics import class_pixel_counts
 from .datasets.summary import refuse
+from .datasets.validation import require_validation
 from .files.inputs import find_images
 from .loading.eval_loader import EvalLoader
 from .loading.loader import TrainLoader, plain_crops
 from .loading.pipeline import read_image
 from .preparation.check import check_prepared
 from .preparation.plan import make_plan, megabytes, prepare
+from .scenes.builtin import builtin_root
 
 __all__ = [
     "Dataset",

@@ -221,8 +221,8 @@ def turned_note(stream: str, reports: Sequence[SampleReport]) -> str | None:
         return None
     kinds = ", ".join(str(orientation) for orientation in sorted(turned))
     return (
-        f"{sum(turned.values())} of {len(reports)} {TITLES[stream]} images are turned as their EXIF orientation says ({kinds});"
-        " labels are taken as stored"
+        f"{sum(turned.values())} of {len(reports)} {TITLES.get(stream, stream)} images are turned as their EXIF"
+        f" orientation says ({kinds}); labels are taken as stored"
     )
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ...types import UserError
 from ..datasets.check import SampleReport, check_sample
+from ..files.aside import Aside
 from ..files.common import first_few
-from ..files.listing import IMAGE_ENDINGS, Aside
+from ..files.listing import IMAGE_ENDINGS
 from ..labels.encodings import AnnotationKind
 from .annotations import Annotations, find_file_layouts, joined, read_annotations
 from .doubts import bad_files, odd_annotations, odd_values

@@ -145,7 +145,9 @@ def _jobs(
     if strangers:
         notes.append(f"{files}: {len(strangers)} annotated images are not among the images: {first_few(strangers, 3)}.")
     if without:
-        notes.append(f"{files}: {len(without)} of {len(images)} images are not in it and have no label: {first_few(without, 3)}.")
+        notes.append(
+            f"{files}: {len(without)} of {len(images)} images are not in it and have no label: {first_few(without, 3)}."
+        )
     if not places:
         if not file_names:
             raise UserError(f"Annotation file {files} names no image. Export it again, with the annotated images.")

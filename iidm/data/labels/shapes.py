@@ -43,7 +43,9 @@ class Polygons:
             try:
                 from pycocotools import mask  # only where it is needed: it takes time to load
             except ImportError as error:
-                raise UserError(f"COCO and CVAT polygons need pycocotools ({error}): pip install pycocotools.") from None
+                raise UserError(
+                    f"COCO and CVAT polygons need pycocotools ({error}): pip install pycocotools."
+                ) from None
 
             flat = [[c for point in ring for c in point] for ring in self.rings]
             size = canvas.height, canvas.width

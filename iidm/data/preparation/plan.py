@@ -25,7 +25,8 @@ from typing import IO
 from ...config import DatasetConfig
 from ...processes import started_for_this_process
 from ...types import Sample, UserError
-from ..datasets.dataset import Dataset, Split, has_validation, open_dataset, split_folders, training_size
+from ..datasets.dataset import Dataset, open_dataset, training_size
+from ..datasets.places import Split, has_validation, split_folders
 from ..datasets.splits import write_list
 from ..files.common import Progress, first_few
 from ..prepared.arrays import array_bytes
