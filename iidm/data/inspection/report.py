@@ -188,7 +188,10 @@ def _splits(layout: Layout, kind: AnnotationKind | None, documents: Mapping[Path
     """The pairs of each split that has images."""
     roles = list(layout.splits) or [("train", "")]
     opened = {role: open_pairs(layout, spelled, kind, documents) for role, spelled in roles}
-    return {role: pairs for role, pairs in opened.items() if pairs is not None}
+    found = {role: pairs for role, pairs in opened.items() if pairs is not None}
+    if not found:
+        raise UserError(f"{layout.place('images')} holds no images that training would read beside the labels.")
+    return found
 
 
 def _last(root: Path | None) -> tuple[str, ...]:
