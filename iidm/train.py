@@ -75,7 +75,8 @@ def run(config: Config, resume: Path | None = None) -> Path:
         quiet=config.quiet,
         tensorboard=config.log.tensorboard,
     ) as log:
-        for line in [*describe(config, domains, step, run_dir), origin, note, *notes]:
+        start = [] if checkpoint else [origin]  # the weights of a checkpoint take the place of those
+        for line in [*describe(config, domains, step, run_dir), *start, note, *notes]:
             log.note(line)
         if resume:
             log.note(f"resumed {checkpoint} at step {start_step}" if checkpoint else "no checkpoint yet: step 0")

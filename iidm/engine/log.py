@@ -84,7 +84,9 @@ class RunLog:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name.replace("loss_", "loss/"), value, done)
-        shown = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in values.items() if k != "lr"}
+        # A term that is 0 is one that the method does not have, as nearly all methods lack some.
+        terms = {k: v for k, v in values.items() if v != 0 or k == "loss_total" or not k.startswith("loss_")}
+        shown = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in terms.items() if k != "lr"}
         if wait_ms is not None:
             shown["wait_ms"] = f"{wait_ms:.1f}"
             if self._board is not None:

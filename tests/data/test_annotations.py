@@ -261,3 +261,11 @@ def test_an_image_whose_name_is_no_unicode_has_its_label(tmp_path: Path) -> None
     (tmp_path / "images" / "a.jpg").rename(tmp_path / "images" / f"{name}.jpg")
     (tmp_path / "json" / "a.json").rename(tmp_path / "json" / f"{name}.json")
     assert (label_of(opened(tmp_path, "json"), name) == 1).any()
+
+
+def test_the_error_where_no_label_has_an_area_says_so(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_image(tmp_path / "images" / f"{name}.jpg")
+    box_alone = {"category_id": 1, "segmentation": [], "bbox": [1, 1, 4, 4]}
+    with pytest.raises(UserError, match=r"2 of 2 images .* not in it: b; .*Annotations without an area.*1 boxes"):
+        opened(tmp_path, write_coco(tmp_path, coco(box_alone)), background=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,11 @@ def test_a_file_that_names_no_image_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({**coco(), "images": []}))
     with pytest.raises(UserError, match=r"a\.json names no image"):
         opened(tmp_path, "a.json")
+
+
+def test_a_missing_pycocotools_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_image(tmp_path / "images" / "a.jpg")
+    name = write_coco(tmp_path, coco({"category_id": 1, "segmentation": [flat(SQUARE)]}))
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(UserError, match="need pycocotools: pip install pycocotools"):
+        opened(tmp_path, name)

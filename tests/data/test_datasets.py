@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,17 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "labels")
     with pytest.raises(UserError, match=r"no label folder .*labels"):
         open_dataset(_spec("gta5"), tmp_path, "train")
+
+
+def test_the_error_of_a_missing_folder_says_what_is_there_instead(tmp_path: Path) -> None:
+    config = DatasetConfig(images="images/{split}", labels="labels", class_names=("a", "b"))
+    (tmp_path / "images" / "valid").mkdir(parents=True)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images" / ".hidden").mkdir()
+    with pytest.raises(UserError, match=r"no image folder .*images/val \(.*images holds valid\)"):
+        open_dataset(replace(config, val_images="images/val", val_labels="labels"), tmp_path, "val")
+    with pytest.raises(UserError, match=r"images\\train \(write / between folders"):
+        open_dataset(replace(config, images="images\\train"), tmp_path, "train", labels="optional")
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:

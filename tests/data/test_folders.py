@@ -225,3 +225,14 @@ def test_a_palette_on_the_command_line_reads_colour_masks(tmp_path: Path) -> Non
         dataset.load_label(dataset.samples[0])
     dataset = open_dataset(replace(config, palette=("#804080", "#0a0b0c")), tmp_path, "train")
     np.testing.assert_array_equal(dataset.load_label(dataset.samples[0]), [[0, 1], [0, 1]])
+
+
+def test_a_path_of_windows_in_a_toml_file_says_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "d.toml").write_text('images = "C:\\Users\\me\\images"\n')
+    with pytest.raises(UserError, match=r"d\.toml cannot be read: .* write / for \\"):
+        open_dataset(_spec(str(tmp_path / "d.toml")), None, "train")
+
+
+def test_a_folder_in_place_of_a_description_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="iidm inspect FOLDER --write FILE.toml"):
+        open_dataset(_spec(str(tmp_path)), None, "train")

@@ -51,6 +51,11 @@ def test_labeled_images_are_kept_out_of_training_nested_and_by_the_seed(root: Pa
     assert set(names(open_validation(config(root, val_count=5, split_seed=1)))) != kept[5]
 
 
+def test_keeping_all_labeled_images_out_is_told_as_such(root: Path) -> None:
+    with pytest.raises(UserError, match="--data.val-count keeps all labeled target images out"):
+        open_domains(config(root, val_count=12))
+
+
 def test_a_list_of_labeled_images_keeps_its_images(root: Path) -> None:
     (root / "labeled.txt").write_text("".join(f"{i:02}\n" for i in range(8)))
     domains = open_domains(config(root, val_count=4, labeled_list=root / "labeled.txt"))

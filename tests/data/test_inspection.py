@@ -424,6 +424,38 @@ def test_a_list_of_names_names_ids(tmp_path: Path) -> None:
     ]
 
 
+def test_roboflows_list_names_ids_and_one_with_gaps_does_not(tmp_path: Path) -> None:
+    for i in range(2):
+        photo(tmp_path / "train" / f"{i}.jpg", i)
+        mask(tmp_path / "train" / f"{i}_mask.png", (0, 1, 2))
+    listed = tmp_path / "train" / "_classes.csv"
+    listed.write_text("Pixel Value, Class\n0, background\n1, road\n2, sky\n")
+    assert [c.name for c in inspect_folders([tmp_path]).naming.classes] == ["background", "road", "sky"]
+    listed.write_text("Pixel Value, Class\n0, background\n2, road\n3, sky\n")
+    assert "road" not in [c.name for c in inspect_folders([tmp_path]).naming.classes]
+
+
+def test_pictures_that_look_like_labels_and_fit_no_image_are_told(tmp_path: Path) -> None:
+    for i in range(3):
+        photo(tmp_path / "images" / f"t{i}.jpg", i)
+        mask(tmp_path / "masks" / f"task-{i}-annotation-{i}-by-1-tag-road-0.png", (0, 1))
+    report = inspect_folders([tmp_path])
+    assert not report.labels
+    assert any("3 pictures look like labels, but have the name of no image: task-0" in line for line in report.notes)
+
+
+def test_an_annotation_file_about_other_images_is_told(tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "t0.jpg", 0)
+    table = {
+        "images": [{"id": 1, "file_name": "1a2b-x.jpg", "height": 9, "width": 9}],
+        "categories": [],
+        "annotations": [],
+    }
+    (tmp_path / "result.json").write_text(json.dumps(table))
+    notes = inspect_folders([tmp_path]).notes
+    assert any("1 annotation files name none of these images" in line and "result.json" in line for line in notes)
+
+
 # --- doubts --------------------------------------------------------------------------------------------------------
 
 

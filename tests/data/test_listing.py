@@ -259,3 +259,28 @@ def test_every_file_of_any_tree_is_an_image_a_label_or_counted(
         except UserError:  # two of one name
             labels = []
         assert not set(labels) & set(taken)
+
+
+def test_pictures_of_runs_prepared_folders_and_contact_sheets_are_no_images(tmp_path: Path) -> None:
+    run = ("config.json", "notes.txt", "splits/labeled.txt", "curves.png", "previews/step-2-batch.png")
+    _write(tmp_path, "t0.jpg", "camera.toml", "camera.png", "day/map.png", "splits/t1.jpg")
+    _write(tmp_path / "run", *run)
+    _write(tmp_path / "prepared", "prepared.json", "images/train/t0.jpg")
+    listing = list_images(tmp_path, what="test")
+    assert list(listing.paths) == ["day/map", "splits/t1", "t0"]
+    (note,) = listing.notes
+    assert "1 contact sheet of iidm.inspect, 1 folder of a run, 1 prepared folder left aside" in note
+    assert _images(tmp_path / "run"), "a folder that is named itself is read"
+
+
+def test_annotation_files_beside_their_images_are_not_told_as_left_aside(tmp_path: Path) -> None:
+    _write(tmp_path, "t0.jpg", "t0.json", "notes.json", "_annotations.coco.json")
+    (note,) = list_images(tmp_path, what="test", labels=Beside(tmp_path)).notes
+    assert note == f"{tmp_path}: 2 .json left aside"
+    (note,) = list_images(tmp_path, what="test", labels=Beside(tmp_path / "_annotations.coco.json")).notes
+    assert note == f"{tmp_path}: 2 .json left aside"
+
+
+def test_the_error_where_no_labels_are_says_what_lies_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no label files \*\.png, .*; left aside: 2 \.txt, 1 \.npy\."):
+        list_labels(_write(tmp_path, "t0.txt", "t1.txt", "t2.npy"), what="test")

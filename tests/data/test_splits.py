@@ -134,6 +134,13 @@ def test_an_unknown_name_is_an_error_with_the_nearest(tmp_path: Path) -> None:
         read_list(tmp_path / "names.txt", NAMES[:5])
 
 
+@pytest.mark.parametrize("line", ["/data/photos/train/one.jpg", "photos\\train\\one.jpg", "train/one.JPG"])
+def test_names_with_the_folders_above_are_told_how_they_begin(line: str, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(f"{line}\n")
+    with pytest.raises(UserError, match="Names begin below the image folder: one\\."):
+        read_list(tmp_path / "names.txt", ["one", "two", "ne"])
+
+
 def test_a_name_given_twice_an_empty_list_and_a_missing_list_are_errors(tmp_path: Path) -> None:
     (tmp_path / "twice.txt").write_text("a\nb\na.png\n")
     with pytest.raises(UserError, match=r"twice\.txt, line 3: 'a\.png' stands in line 1"):

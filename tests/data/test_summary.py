@@ -124,3 +124,11 @@ def test_255_that_a_class_names_is_a_class(root: Path) -> None:
     id_map = ("0:0", "255:1")
     lines = say(config(root, names=("ground", "car"), id_map=id_map, labeled_count=1))
     assert lines[0].endswith("0.0% of their pixels are ignored") and not any("alone" in line for line in lines)
+
+
+def test_a_class_that_no_label_holds_is_told_once(root: Path) -> None:
+    lines = say(config(root, names=(*CLASSES, "bus", *(f"class {i}" for i in range(30)))))
+    lacking = [line for line in lines if " has " in line]
+    assert lacking[0] == "labeled target has no sky" and len(lacking) == 2
+    assert lacking[1].startswith("no label has bus, class 0,") and lacking[1].endswith("the network cannot learn that")
+    assert "and 19 more" in lacking[1]

@@ -106,7 +106,7 @@ def test_without_a_terminal_each_log_point_is_a_plain_line_on_stderr(
 ) -> None:
     with run_log(tmp_path, 4, quiet=False) as log:
         log.note("starting")
-        log.log(5, {"loss_total": 0.25, "quality": 0.5, "lr": 1e-5})
+        log.log(5, {"loss_total": 0.25, "loss_inter": 0.0, "quality": 0.5, "lr": 1e-5})  # a method without that term
     out, err = capsys.readouterr()
     assert out == ""
     first, second = err.splitlines()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from small_runs import CLASSES, Finished, Said, evaluate, options, predict, refusal, train, write_pair
+
+from iidm.cli import read_config
+from iidm.runs import change_length
 
 QUICK = ("--max-steps", "2", "--log.checkpoint-every", "1")
 
@@ -102,6 +106,14 @@ def test_a_toml_file_that_was_changed_after_training_changes_nothing_and_is_told
         (folder / "target.toml").write_text(text)
     assert after.out == before.out
     assert before.err == "" and "target.toml was changed since this run began" in after.err
+
+
+def test_a_lengthened_run_still_knows_the_file_that_it_copied(described: tuple[Path, Said], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(described[0] / "run", run)
+    before = json.loads((run / "config.json").read_text())
+    change_length(replace(read_config(run / "config.json"), max_steps=99), run)
+    assert json.loads((run / "config.json").read_text()) == {**before, "max_steps": 99}
 
 
 def test_resuming_on_other_images_stops_unless_that_is_meant(data: Path, tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ def test_a_finished_run_can_be_lengthened(finished: Finished, tmp_path: Path) ->
     expected = [config.optim.lr * learning_rate_factor(step, config.optim, longer) for step in (STEPS, STEPS + 1)]
     assert rates[STEPS:] == expected and expected[0] > rates[STEPS - 1], "the schedule is that of the new length"
     assert f"{longer} steps in place of {STEPS}: from step {STEPS} on" in said.err and "0.25 of --optim.lr" in said.err
+    assert "starts at random" in finished.said.err and "starts at random" not in said.err
     results = json.loads((run_dir / "results.json").read_text())
     assert results["steps"] == longer and (run_dir / "results.txt").read_text() in said.out
     for ending in ("json", "txt"):

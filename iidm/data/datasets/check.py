@@ -16,6 +16,7 @@ from ..files.common import Progress, counted, evenly, first_few, hw
 from ..files.headers import Header
 from ..files.whole import check_picture
 from ..prepared.folder import check_length
+from .copies import copies_note
 from .dataset import Dataset, Domains, size_clash, training_size
 from .palettes_differ import palettes_note
 from .problems import Problem, told_once
@@ -67,7 +68,9 @@ def check_data(domains: Domains, data: DataConfig, progress: Progress | None = N
     if not data.check:
         return Checked(count_images(domains))
     checked = check_domains(domains, data.crop_size, skip_damaged=data.skip_damaged)
-    return checked._replace(notes=[*summarize(domains, data, progress), *checked.notes])
+    copies = copies_note(domains)
+    told = [*summarize(domains, data, progress), *checked.notes, *([copies] if copies else [])]
+    return checked._replace(notes=told)
 
 
 def check_domains(

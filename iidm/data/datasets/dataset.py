@@ -259,8 +259,8 @@ def _require_labels(
     missing = [n for n in images.paths if n not in labels]
     if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
         replaced = f" in place of {spec.image_suffix!r}" if spec.image_suffix else " before its ending"
-        suffixes = f" with {spec.label_suffix!r}{replaced}" if spec.label_suffix else ""
-        seen = f" ({first_few([note.removesuffix('.') for note in notes], 1)})" if notes else ""
+        suffixes = f" with {spec.label_suffix!r}{replaced}" if spec.label_suffix else " (and `label_suffix`, if any)"
+        seen = f" ({'; '.join(note.removesuffix('.') for note in notes[:3])})" if notes else ""
         remedy = " Label them too, or move them to another folder." if len(missing) < len(images.paths) else ""
         raise UserError(
             f"{len(missing)} of {len(images.paths)} images of {name} have no label in {place}:"

@@ -160,7 +160,8 @@ def list_files(
         paths[name] = file.path
     aside = Aside(folder, +counts)
     if not paths:
-        message = _nothing(what, folder, endings, suffix, aside, kind="label ")
+        there = Counter(_kind(file, endings, suffix) for file in found if not (shares and file.ending in IMAGE_ENDINGS))
+        message = _nothing(what, folder, endings, suffix, Aside(folder, there | +counts), kind="label ")
         if shares and images and images.suffix == suffix:
             message += " Images and labels share the folder, and no suffix tells them apart: give label_suffix."
         raise UserError(message)

@@ -214,6 +214,12 @@ def _left_aside(
         lines.append("test validates, as there is no other split for it")
     unused = [s for s in report.splits if s not in (report.train, report.val)]
     lines += [f"{s}: {report.count(s)[0]} images are left aside" for s in unused]
+    if roles["label"] and not report.labels and report.annotations is None:
+        names = first_few([file.path.name for file in roles["label"]], 3)
+        lines.append(f"{len(roles['label'])} pictures look like labels, but have the name of no image: {names}")
+    if documents and report.annotations is None and not report.labels:
+        names = first_few([file.path.name for file in documents], 3)
+        lines.append(f"{len(documents)} annotation files name none of these images (other names or folders): {names}")
     if roles["other"]:
         folders = Counter("/".join(f.folders) or "." for f in roles["other"])
         lines.append(

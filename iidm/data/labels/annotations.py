@@ -145,16 +145,14 @@ def _jobs(
     if strangers:
         notes.append(f"{files}: {len(strangers)} annotated images are not among the images: {first_few(strangers, 3)}.")
     if without:
-        notes.append(
-            f"{files}: {len(without)} of {len(images)} images are not in it and have no label: {first_few(without, 3)}."
-        )
+        notes.append(f"{files}: {len(without)} of {len(images)} images are not in it: {first_few(without, 3)}.")
     if not places:
         if not file_names:
             raise UserError(f"Annotation file {files} names no image. Export it again, with the annotated images.")
         raise UserError(
             f"Annotation file {files} is about none of the {len(images)} images: it names {first_few(file_names, 3)},"
-            f" the images are {first_few(list(images), 3)}. Name the folder of the images, or the file that belongs to"
-            " them."
+            f" the images are {first_few(list(images), 3)}. Name the folder of the images that the tool exported with"
+            " it (Label Studio and Roboflow give images other names), or the file that belongs to these."
         )
     return jobs, notes
 

@@ -134,8 +134,8 @@ class LabelEncoding:
             shown = ", ".join(str(i) for i in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
             raise UserError(
                 f"Label {path} holds ids that its data set does not name: {shown} (known:"
-                f" {_ranges(self.known)}). Add them to the id map (train id 255 ignores a class), or give the"
-                " right data set."
+                f" {_ranges(self.known)}). Give them to a class (`ids`) or to `ignore` in the TOML file, without one in"
+                " the id map (train id 255 ignores a class), or give the right data set."
             )
         return train_ids.astype(np.uint8)
 

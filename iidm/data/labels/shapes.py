@@ -44,7 +44,7 @@ class Polygons:
                 from pycocotools import mask  # only where it is needed: it takes time to load
             except ImportError as error:
                 raise UserError(
-                    f"COCO and CVAT polygons need pycocotools ({error}): pip install pycocotools."
+                    f"Polygons of COCO and CVAT need pycocotools: pip install pycocotools ({error})."
                 ) from None
 
             flat = [[c for point in ring for c in point] for ring in self.rings]
