@@ -206,8 +206,12 @@ def _labels_among(pictures: Iterable[Found], suffix: str, label_suffix: str) -> 
 
 
 def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:
-    """Whether a file of a folder that images and labels share has the labels' suffix and not the images' longer one."""
-    if label_suffix == suffix or file.ending not in LABEL_ENDINGS or not file.has(label_suffix):
+    """Whether a file of a folder that images and labels share has the labels' suffix and not the images' longer one.
+
+    A JPEG with a suffix of labels is a label too, though one that is not read, and no image to train on.
+    """
+    endings = IMAGE_ENDINGS if label_suffix else LABEL_ENDINGS
+    if label_suffix == suffix or file.ending not in endings or not file.has(label_suffix):
         return False
     return not (len(suffix) > len(label_suffix) and file.has(suffix))
 

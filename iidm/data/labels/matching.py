@@ -31,33 +31,33 @@ def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> 
     parts = [_parts(name) for name in file_names]
     for place, path in enumerate(parts):
         by_stem[path[-1]].append(place)
-    found: dict[str, int] = {}
-    users: dict[int, tuple[str, int]] = {}
+    fits: dict[str, list[tuple[int, int, int]]] = {}
     for name, image in images.items():
         whole, short = _parts(image.absolute().as_posix()), len(PurePosixPath(name).parts)
-        fits = [(_common(parts[p], whole), _alike(file_names[p], image.name), p) for p in by_stem.get(whole[-1], ())]
-        fits = sorted((fit for fit in fits if fit[0] >= min(len(parts[fit[2]]), short)), reverse=True)
-        if not fits:
-            continue
-        if len(fits) > 1 and fits[0][:2] == fits[1][:2]:
-            raise UserError(
-                f"{where} has two entries that may be image {image}: {file_names[fits[1][2]]!r} and"
-                f" {file_names[fits[0][2]]!r}. Give the images the folders that the file names."
-            )
-        _, alike, place = fits[0]
-        if place in users:
-            other, before = users[place]
-            if alike == before:
+        near = [(_common(parts[p], whole), _alike(file_names[p], image.name), p) for p in by_stem.get(whole[-1], ())]
+        fits[name] = sorted((fit for fit in near if fit[0] >= min(len(parts[fit[2]]), short)), reverse=True)
+    found: dict[str, int] = {}
+    users: dict[int, str] = {}
+    for alike in (2, 1, 0):  # what is the entry of an image by its ending too is no other image's
+        taken = set(users)
+        for name, image in images.items():
+            free = [fit for fit in fits[name] if fit[2] not in taken]
+            if name in found or not free or free[0][1] != alike:
+                continue
+            place = free[0][2]
+            if len(free) > 1 and free[0][:2] == free[1][:2]:
+                raise UserError(
+                    f"{where} has two entries that may be image {image}: {file_names[free[1][2]]!r} and"
+                    f" {file_names[place]!r}. Give the images the folders that the file names."
+                )
+            if place in users:
                 raise UserError(
                     f"{where} has one entry {file_names[place]!r}, which fits two images:"
-                    f" {images[other]} and {image}."
+                    f" {images[users[place]]} and {image}."
                     " Give them other names, or name the folder of the images more closely."
                 )
-            if alike < before:
-                continue
-            del found[other]
-        users[place] = name, alike
-        found[name] = place
+            users[place] = name
+            found[name] = place
     return found
 
 
