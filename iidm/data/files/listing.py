@@ -27,7 +27,7 @@ from .walking import Found, walk
 LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 """Of label pictures: lossless ones."""
 LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".mpo", ".webp")
-IMAGE_ENDINGS = (*LABEL_ENDINGS, *LOSSY_ENDINGS)
+IMAGE_ENDINGS = (".png", *LOSSY_ENDINGS, *LABEL_ENDINGS[1:])
 """Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
 RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png")
 """What `iidm.predict` writes of an image."""
