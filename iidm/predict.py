@@ -47,6 +47,8 @@ networks and machines, so that a command means the same everywhere."""
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     arguments = parse_arguments(PredictArguments, "predict", argv)
+    if not arguments.images:
+        raise UserError("Name images, or folders of images, after the run: iidm predict RUN IMAGES --out DIR.")
     device = pick_device(arguments.device)
     config, checkpoint = open_run(arguments.run)
     for line in description_notes(arguments.run):

@@ -24,8 +24,9 @@ from iidm.engine.norm_statistics import Buffers
 from iidm.engine.optim import build_optimizer, learning_rate_factor
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.method import TrainStep
+from iidm.method.base import Method
 from iidm.method.class_weights import class_weights_note
-from iidm.method.published import build_method
+from iidm.method.published import CODE, build_method
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, parameter_groups, set_recompute
 from iidm.starts import start_network
@@ -126,10 +127,18 @@ def change_length(config: Config, run_dir: Path) -> list[str]:
     ]
 
 
-def build_step(config: Config, domains: Domains, device: torch.device) -> tuple[TrainStep, str]:
-    """Student, teacher, optimiser and randomness of a run at its start, and a line on where the weights are from."""
+def build_step(
+    config: Config, domains: Domains, device: torch.device, checkpoint: Path | None = None
+) -> tuple[TrainStep, list[str]]:
+    """Student, teacher, optimiser and randomness of a run at its start, and a line on where the weights are from.
+
+    With a `checkpoint`, whose weights will take their place, none are read and no line is said: what a run started from
+    need not be there any more, unless the method keeps it.
+    """
     student = random_network(config, len(domains.classes))
-    origin = start_network(student, config, domains.classes.names)
+    origin = []
+    if checkpoint is None or CODE.get(config.method, Method).keeps_start:
+        origin = [start_network(student, config, domains.classes.names)]
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(student, config.step.recompute)
     method = build_method(config, student, domains.classes.names, count_classes(config, domains))

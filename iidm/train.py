@@ -61,11 +61,11 @@ def run(config: Config, resume: Path | None = None) -> Path:
     with Progress("reading the labels, once", config.quiet) as progress:
         checked = check_data(domains, config.data, progress)
     notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]
-    step, origin = build_step(config, domains, device)
+    checkpoint = find_checkpoint(resume) if resume else None
+    step, origin = build_step(config, domains, device, checkpoint)
     statistics, note = target_statistics(config, domains.plain_target, step.networks, step.amp_dtype, checked.damaged)
     run_dir = prepare_run_dir(config, domains, resume)
     notes += resume_notes(config, run_dir) if resume else []
-    checkpoint = find_checkpoint(run_dir) if resume else None
     start_step, seconds_before = load_state(checkpoint, step) if checkpoint else (0, 0.0)
     started -= seconds_before
     with RunLog(
@@ -75,8 +75,7 @@ def run(config: Config, resume: Path | None = None) -> Path:
         quiet=config.quiet,
         tensorboard=config.log.tensorboard,
     ) as log:
-        start = [] if checkpoint else [origin]  # the weights of a checkpoint take the place of those
-        for line in [*describe(config, domains, step, run_dir), *start, note, *notes]:
+        for line in [*describe(config, domains, step, run_dir), *origin, note, *notes]:
             log.note(line)
         if resume:
             log.note(f"resumed {checkpoint} at step {start_step}" if checkpoint else "no checkpoint yet: step 0")

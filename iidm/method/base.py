@@ -58,6 +58,8 @@ class Method(nn.Module):
 
     hides = False
     """Whether it has images of which blocks are hidden (`loss.mask_weight`)."""
+    keeps_start = False
+    """Whether it may keep the weights of the start, which no checkpoint holds: a resumed run reads them again."""
     progress: Tensor
     """float32 scalar: the share of the run that is done, set before each step. It lies on the device, so that phases
     work in a captured graph too."""

@@ -64,6 +64,12 @@ def test_a_list_of_labeled_images_keeps_its_images(root: Path) -> None:
         open_domains(config(root, val_count=5, labeled_list=root / "labeled.txt"))
 
 
+def test_a_listed_image_without_a_label_is_told_as_such(root: Path) -> None:
+    (root / "labeled.txt").write_text("03\n15\n")
+    with pytest.raises(UserError, match=r"labeled\.txt names images that have no label: 15\."):
+        open_domains(config(root, labeled_list=root / "labeled.txt"))
+
+
 def test_without_a_split_a_list_may_name_labeled_training_images(root: Path) -> None:
     (root / "val.txt").write_text("03\n07\n")
     domains = open_domains(config(root, val_list=root / "val.txt"))

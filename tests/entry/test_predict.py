@@ -279,3 +279,8 @@ def test_an_image_of_any_size_is_labeled_in_strips_as_the_whole_would_be(
         expected = logits.argmax(1)[0].numpy()
     assert len(np.unique(expected)) > 3 and ties.mean() < 0.01
     np.testing.assert_array_equal(label[~ties], expected[~ties])
+
+
+def test_no_image_at_all_is_a_mistake(finished: Finished, tmp_path: Path) -> None:
+    assert "Name images" in refusal("predict", [finished.run_dir, "--out", tmp_path / "out"])
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ same."""
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,12 @@ def test_a_run_trains_on_from_another_and_says_so(finished: Finished, data: Path
     assert read_config(tmp_path / "on" / "config.json").model.weights == str(finished.run_dir)
     message = refusal("train", options(data, tmp_path / "no", *more, "--model.backbone", "mobilenet_v2"))
     assert "give --model.backbone resnet18." in message and not (tmp_path / "no").exists()
+
+
+def test_a_run_is_resumed_without_what_it_started_from(finished: Finished, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished.run_dir, tmp_path / "first")
+    more = ("--model.weights", str(tmp_path / "first"), "--max-steps", "1")
+    train(options(data, tmp_path / "on", *more))
+    shutil.rmtree(tmp_path / "first")
+    said = train(["--resume", tmp_path / "on", "--max-steps", "2"])
+    assert "resumed" in said.err and "start: the teacher" not in said.err

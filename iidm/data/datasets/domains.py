@@ -191,7 +191,10 @@ def _divide(target: Dataset, data: DataConfig, needs_labeled: bool) -> tuple[Dat
     by_name = {sample.name: sample for sample in target.samples}
     with_label = [sample.name for sample in target.samples if sample.label is not None]
     if data.labeled_list is not None:
-        labeled = sorted(read_list(data.labeled_list, with_label if needs_labeled else list(by_name)))
+        labeled = sorted(read_list(data.labeled_list, list(by_name)))
+        bare = [name for name in labeled if by_name[name].label is None]
+        if bare and needs_labeled:
+            raise UserError(f"{data.labeled_list} names images that have no label: {first_few(bare)}.")
     elif data.labeled_count is not None:
         count = data.labeled_count if needs_labeled else min(data.labeled_count, len(with_label))
         labeled = list(labeled_split(with_label, count, data.labeled_choice, data.split_seed)[0])

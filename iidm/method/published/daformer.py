@@ -84,6 +84,8 @@ class DAFormer(Method):
     mit_b5` it is DAFormer's own.
     """
 
+    keeps_start = True
+
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, student, classes)
         # Its network is no part of the checkpoint: a resumed run loads the same weights again.

@@ -63,6 +63,8 @@ class DiGAHRDA(DiGA):
     feature distance beside the distillation. The published combination has no code; this is how its parts fit
     together."""
 
+    keeps_start = True
+
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, student, classes)
         found = config.loss.auxiliary_weight > 0
