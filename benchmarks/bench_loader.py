@@ -22,7 +22,8 @@ import pytest
 import torch
 
 from iidm.config import DataConfig, DatasetConfig
-from iidm.data import Domains, TrainLoader, check_domains
+from iidm.data import Domains, TrainLoader
+from iidm.data.datasets.check import check_domains
 from iidm.data.datasets.dataset import open_dataset
 from iidm.data.files.common import cache_folder
 from iidm.data.prepared.folder import INDEX, MANIFEST, Entry, entry_paths, read_index, read_manifest

@@ -16,7 +16,6 @@ if __name__ == "__main__":  # first: it reads the command line before anything t
 
     run_command("inspect")
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +24,8 @@ import numpy as np
 from iidm.cli import InspectArguments, parse_arguments
 from iidm.config import DatasetConfig
 from iidm.data import Dataset, read_image
-from iidm.data.datasets.dataset import Split, open_dataset
+from iidm.data.datasets.dataset import open_dataset
+from iidm.data.datasets.places import Split
 from iidm.data.files.common import evenly
 from iidm.data.inspection.commands import next_steps
 from iidm.data.inspection.describe import describe, tell
@@ -44,7 +44,6 @@ def main(argv: Sequence[str]) -> None:
     arguments = parse_arguments(InspectArguments, "inspect", argv)
     if not arguments.folders:
         raise UserError("Name a folder of images: iidm inspect FOLDER.")
-    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # on odd tags; bad files are told by name
     groups = group_folders(arguments.folders)
     if len(groups) > 2:
         raise UserError(f"{len(groups)} folders have images; at most two are inspected at once: source and target.")

@@ -27,6 +27,7 @@ from PIL import Image
 from iidm.cli import PredictArguments, parse_arguments
 from iidm.config import SlidingWindow, sliding_window
 from iidm.data import find_images, read_image, target_classes, training_size_for
+from iidm.data.files.common import counted
 from iidm.engine.preview import colorize, overlay
 from iidm.engine.rows import STRIP_ROWS, resized_rows, resized_strips
 from iidm.engine.runtime import pick_device
@@ -79,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
         save_pictures(arguments.out / name, image, label, classes)
     done = len(images) - len(bad)
     if done:
-        count = "1 image" if done == 1 else f"{done} images"
+        count = counted(done, "image")
         print(f"labeled {count} with the {arguments.network} of {checkpoint}; results in {arguments.out}")
     if len(images) == 1 and bad:
         raise UserError(bad[0])

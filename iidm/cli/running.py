@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import signal
@@ -26,6 +27,8 @@ def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
     """
     # Pillow takes images of more than 89 million pixels for an attack; these are the user's own.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold what it cannot encode; stderr escapes that too
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with stops_raise():
             main(sys.argv[1:] if argv is None else argv)

@@ -5,32 +5,30 @@ set is), scenes (the built-in ones), prepared (the form of prepared folders), da
 loading (what a step reads), preparation (writing prepared folders), inspection (folders that nobody described yet).
 """
 
-from .datasets.check import Checked, check_data, check_domains, slow_reading_notes
+from .datasets.check import check_data, slow_reading_notes
 from .datasets.dataset import Dataset
 from .datasets.domains import (
     Domains,
-    builtin_root,
     changes_since,
     open_domains,
     open_folder,
     open_plain_target,
-    open_validation,
-    require_validation,
     target_classes,
     training_size_for,
     write_splits,
 )
 from .datasets.statistics import class_pixel_counts
 from .datasets.summary import refuse
+from .datasets.validation import require_validation
 from .files.inputs import find_images
 from .loading.eval_loader import EvalLoader
 from .loading.loader import TrainLoader, plain_crops
 from .loading.pipeline import read_image
 from .preparation.check import check_prepared
 from .preparation.plan import make_plan, megabytes, prepare
+from .scenes.builtin import builtin_root
 
 __all__ = [
-    "Checked",
     "Dataset",
     "Domains",
     "EvalLoader",
@@ -38,7 +36,6 @@ __all__ = [
     "builtin_root",
     "changes_since",
     "check_data",
-    "check_domains",
     "check_prepared",
     "class_pixel_counts",
     "find_images",
@@ -47,7 +44,6 @@ __all__ = [
     "open_domains",
     "open_folder",
     "open_plain_target",
-    "open_validation",
     "plain_crops",
     "prepare",
     "read_image",

@@ -44,7 +44,7 @@ class RunLog:
         half.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(half, path)
         self._file = path.open("a")
-        self._notes = (run_dir / NOTES).open("a", encoding="utf-8")
+        self._notes = (run_dir / NOTES).open("a", encoding="utf-8", errors="backslashreplace")
         self._lines = not quiet and not sys.stderr.isatty()
         """Whether plain lines stand for the bar, as in a log file."""
         self._total = total_steps

@@ -152,7 +152,7 @@ def run_key(config: Config) -> str:
     """The same for two configurations that compute the same: a hash of all fields but those that change nothing."""
     data = config_as_dict(config)
     data["model"]["head"] = config.model.head_by_name
-    for path in (*CHANGEABLE_ON_RESUME, *LABELS):
+    for path in {*CHANGEABLE_ON_RESUME, *LABELS} - {"max_steps"}:  # a resumed run may get longer, and is another then
         *groups, name = path.split(".")
         inner = data
         for group in groups:

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from iidm.config import DataConfig, DatasetConfig
-from iidm.data.datasets.dataset import Dataset, Split, open_dataset
+from iidm.data.datasets.dataset import Dataset, open_dataset
+from iidm.data.datasets.places import Split
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared.folder import ImageFormat
 from iidm.types import TrainBatch

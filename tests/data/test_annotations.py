@@ -255,6 +255,14 @@ def test_any_value_in_a_json_file_is_read_or_refused_in_words(
         assert len(str(error)) < 700 and "\n" not in str(error)
 
 
+def test_an_image_whose_name_is_no_unicode_has_its_label(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff1")
+    write_labelme(tmp_path, {"label": "car", "points": SQUARE})
+    (tmp_path / "images" / "a.jpg").rename(tmp_path / "images" / f"{name}.jpg")
+    (tmp_path / "json" / "a.json").rename(tmp_path / "json" / f"{name}.json")
+    assert (label_of(opened(tmp_path, "json"), name) == 1).any()
+
+
 def test_the_error_where_no_label_has_an_area_says_so(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_image(tmp_path / "images" / f"{name}.jpg")

@@ -185,3 +185,11 @@ def test_two_thousand_files_are_checked_in_seconds(tmp_path: Path) -> None:
     start = time.process_time()
     check_domains(domains, CROP)
     assert time.process_time() - start < 3  # of processor time, for 2,000 images and 1,000 labels
+
+
+def test_a_set_of_which_every_image_is_damaged_stops_the_run_before_its_first_step(domains: Domains) -> None:
+    assert domains.labeled is not None and len(domains.labeled.samples) == 2
+    for sample in domains.labeled.samples:
+        sample.image.write_bytes(b"")
+    with pytest.raises(UserError, match=r"All labeled target images are damaged, so --data\.skip-damaged .* is empty"):
+        check_domains(domains, CROP, skip_damaged=True)

@@ -193,6 +193,28 @@ def test_coco_panoptic_is_told_what_to_export(tmp_path: Path) -> None:
         opened(tmp_path, write_coco(tmp_path, table))
 
 
+def test_images_of_one_name_and_two_endings_have_the_entry_with_their_own(tmp_path: Path) -> None:
+    for image in ("a.bmp", "a.jpg", "a.tif"):
+        save_image(tmp_path / "images" / image)
+    table = coco({"category_id": 2, "segmentation": [flat(SQUARE)]}, file_name="x/a.jpg")
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    dataset = opened(tmp_path, "a.json")
+    assert [sample.label is not None for sample in dataset.samples] == [False, True, False]
+    assert any("a.bmp" in note for note in dataset.notes)
+    table["images"].append({**table["images"][0], "id": 8, "file_name": "x/a.bmp"})
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    dataset = opened(tmp_path, "a.json")
+    assert (label_of(dataset, "a.jpg") == 1).any() and (label_of(dataset, "a.bmp") == 3).all()
+    assert dataset.samples[2].label is None
+
+
+def test_a_file_that_names_no_image_is_told_as_such(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.jpg")
+    (tmp_path / "a.json").write_text(json.dumps({**coco(), "images": []}))
+    with pytest.raises(UserError, match=r"a\.json names no image"):
+        opened(tmp_path, "a.json")
+
+
 def test_a_missing_pycocotools_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_image(tmp_path / "images" / "a.jpg")
     name = write_coco(tmp_path, coco({"category_id": 1, "segmentation": [flat(SQUARE)]}))

@@ -17,11 +17,11 @@ from iidm.data.datasets.domains import (
     open_domains,
     open_folder,
     open_plain_target,
-    open_validation,
     target_classes,
     training_size_for,
     write_splits,
 )
+from iidm.data.datasets.validation import open_validation
 from iidm.data.specs.known import SCENES_COUNTS
 from iidm.types import UserError
 
@@ -202,8 +202,8 @@ def test_validation_images_never_train(tmp_path: Path) -> None:
 
 def _few_scenes(monkeypatch: pytest.MonkeyPatch) -> Config:
     few = {("rendered", "train"): 3, ("camera", "train"): 2, ("camera", "val"): 1}
-    monkeypatch.setattr("iidm.data.datasets.domains.SCENES_COUNTS", few)
-    monkeypatch.setattr("iidm.data.datasets.domains.SCENES_SIZE", (64, 128))
+    monkeypatch.setattr("iidm.data.scenes.builtin.SCENES_COUNTS", few)
+    monkeypatch.setattr("iidm.data.scenes.builtin.SCENES_SIZE", (64, 128))
     target = _spec("streetscenes-camera")
     return Config(data=DataConfig(source=_spec("streetscenes-rendered"), target=target, labeled_count=1))
 

@@ -10,7 +10,8 @@ import pytest
 
 from iidm.config import Config, DataConfig, DatasetConfig, LossConfig
 from iidm.data.datasets.dataset import Dataset
-from iidm.data.datasets.domains import changes_since, open_domains, open_validation, write_splits
+from iidm.data.datasets.domains import changes_since, open_domains, write_splits
+from iidm.data.datasets.validation import open_validation
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.types import UserError
 

@@ -124,7 +124,7 @@ def test_the_check_reads_evenly_spaced_images_whole_where_all_are_too_many(
 def test_damage_that_only_the_decoder_sees_is_named_when_prepared(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(encoded, "jpeg_damage", lambda body: None)
+    monkeypatch.setattr(encoded.jpeg, "jpeg_damage", lambda body: None)
     assert worker.damage_warnings is decoder_warnings.damage_warnings
     with pytest.raises(UserError, match=r"Image .*002\.jpg is damaged \(the decoder says: "):
         encode_sample(dataset, Task("train", dataset.samples[1], ()), "raw")

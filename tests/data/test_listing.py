@@ -115,6 +115,17 @@ def test_masks_beside_their_images_are_no_images(tmp_path: Path) -> None:
     assert images.notes == () and images.aside.counts == {"label": 2}
 
 
+def test_a_jpeg_with_the_suffix_of_labels_is_no_image_and_is_told(tmp_path: Path) -> None:
+    _write(tmp_path, "t0.jpg", "t0_mask.jpg", "t1.jpg", "t1_mask.png")
+    images = list_images(tmp_path, what="test", labels=Beside(tmp_path, "_mask"))
+    labels = list_labels(tmp_path, "_mask", what="test", images=Beside(tmp_path, ""))
+    assert list(images.paths) == ["t0", "t1"] and list(labels.paths) == ["t1"]
+    assert labels.notes == (f"{tmp_path}: 1 .jpg left aside",)
+    (tmp_path / "t1_mask.png").unlink()
+    with pytest.raises(UserError, match=r"are JPEG or WebP \(1 \.jpg\)"):
+        list_labels(tmp_path, "_mask", what="test", images=Beside(tmp_path, ""))
+
+
 def test_the_longer_suffix_decides(tmp_path: Path) -> None:
     _write(tmp_path, "a_rgb.png", "a.png", "b_rgb.jpg", "b.png")
     assert _images(tmp_path, suffix="_rgb", labels=Beside(tmp_path, "")) == ["a", "b"]

@@ -421,3 +421,13 @@ def test_the_check_finds_a_label_beyond_the_classes(tmp_path: Path) -> None:
 def test_a_folder_that_was_not_prepared_is_no_subject_of_the_check(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no prepared folder"):
         check_prepared(tmp_path)
+
+
+def test_a_split_of_which_every_image_is_damaged_is_not_called_complete(tmp_path: Path) -> None:
+    make.write_gta5(tmp_path / "raw", count=2)
+    for path in (tmp_path / "raw" / "images").glob("*.png"):
+        path.write_bytes(b"")
+    plan = make_plan(DatasetConfig(spec="gta5"), tmp_path / "raw", tmp_path / "out")
+    with pytest.raises(UserError, match=r"All train images are damaged, so --skip-damaged leaves none: .* is empty"):
+        prepare(plan, jobs=1, skip_damaged=True)
+    assert not read_manifest(tmp_path / "out").complete

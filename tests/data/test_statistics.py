@@ -126,3 +126,12 @@ def test_ignored_pixels_are_counted_beside_the_classes(dataset: Dataset, tmp_pat
     assert pixels[:, -1].tolist() == [int((label == 255).sum()) for label in labels] and pixels[:, -1].any()
     np.testing.assert_array_equal(pixels[:, :-1], class_pixel_counts(dataset, cache=tmp_path / "cache"))
     assert pixels.sum(axis=1).tolist() == [label.size for label in labels]
+
+
+def test_labels_whose_names_are_no_unicode_are_counted(dataset: Dataset, tmp_path: Path) -> None:
+    sample = dataset.samples[0]
+    assert sample.label is not None
+    strange = sample.label.with_name(os.fsdecode(b"\xff1.png"))
+    sample.label.rename(strange)
+    one = dataset.with_samples([sample._replace(label=strange)])
+    np.testing.assert_array_equal(class_pixel_counts(one, cache=tmp_path / "cache"), _plain_counts(one))

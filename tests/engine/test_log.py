@@ -163,3 +163,9 @@ def test_without_tensorboard_no_such_folder_is_made(tmp_path: Path) -> None:
         log.log(0, {"lr": 1.0})
         log.picture("train", tmp_path / "absent.png", 1)
     assert {path.name for path in tmp_path.iterdir()} == {METRICS, NOTES}
+
+
+def test_a_name_that_is_no_unicode_can_be_noted(tmp_path: Path) -> None:
+    with run_log(tmp_path) as log:
+        log.note("left aside: \udcff1.jpg")
+    assert (tmp_path / "notes.txt").read_text() == "left aside: \\udcff1.jpg\n"

@@ -172,16 +172,6 @@ def wait_for_steps(process: subprocess.Popen[str], run_dir: Path, steps: int, ti
         time.sleep(0.02)
 
 
-def children(pid: int) -> list[int]:
-    """Processes whose parent is `pid`, after /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
-
-
 def is_running(pid: int) -> bool:
     """Whether a process lives (one that is dead but not yet collected does not)."""
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
 import os
 import signal
@@ -262,6 +264,13 @@ def test_a_full_disk_and_a_folder_that_may_not_be_written_are_told_apart(capsys:
 
 
 # Files and paths
+
+
+def test_a_file_name_that_the_output_cannot_hold_is_printed_with_escapes() -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with contextlib.redirect_stdout(output):
+        run_main(lambda argv: print("labeled \udcff1.jpg and \u00e9.jpg"), [])
+    assert output.buffer.getvalue() == b"labeled \\udcff1.jpg and \\xe9.jpg\n"  # type: ignore[attr-defined]
 
 
 def test_a_tilde_is_the_home_folder_in_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

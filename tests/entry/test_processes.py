@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import children, is_running, kill_group, options
+from small_runs import is_running, kill_group, options
+from watching import children
 
 
 def workers(process: subprocess.Popen[str]) -> list[int]:

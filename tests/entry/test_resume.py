@@ -18,7 +18,6 @@ import small_runs
 from small_runs import (
     STEPS,
     Finished,
-    children,
     is_running,
     kill_group,
     metrics,
@@ -28,6 +27,7 @@ from small_runs import (
     train,
     weights,
 )
+from watching import children
 
 from iidm.cli import read_config
 from iidm.engine.optim import learning_rate_factor

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ...config import DataConfig
 from ...types import Sample, UserError
-from ..files.common import Progress, evenly, first_few
+from ..files.common import Progress, counted, evenly, first_few, hw
 from ..files.headers import Header
 from ..files.whole import check_picture
 from ..prepared.folder import check_length
@@ -91,7 +91,8 @@ def check_domains(
     Args:
         crop_size: (H, W) in pixels, for a note on images that are smaller.
         full: decode every image and every label, not only up to `SAMPLED_LABELS` labels of each set.
-        skip_damaged: bad training files become notes, and their images are to be left out.
+        skip_damaged: bad training files become notes, and their images are to be left out; a set of which none is left
+            is an error.
         jobs: threads; default: four per core, as most of the time is spent waiting for the disk.
 
     Raises:
@@ -120,11 +121,18 @@ def check_domains(
             "Copy or download them again, or leave" if any(p.is_damage for p in problems) else "Mend them, or leave"
         )
         raise UserError(
-            f"The data check found {len(problems)} bad file{'s' if len(problems) > 1 else ''}."
-            f" {'; '.join(told_once(problems, SHOWN_PROBLEMS))}. {advice} them out with a list of names"
+            f"The data check found {counted(len(problems), 'bad file')}."
+            f" {told_once(problems, SHOWN_PROBLEMS)}. {advice} them out with a list of names"
             " (--data.source-list, --data.labeled-list, --data.unlabeled-list, --data.val-list), or with"
             " --data.skip-damaged."
         )
+    for stream, found in reports.items():
+        if found and all(report.problems for report in found):
+            lost = [Problem(stream, report.file, report.files, report.problems[0]) for report in found]
+            raise UserError(
+                f"All {TITLES[stream]} images are damaged, so --data.skip-damaged leaves none."
+                f" {told_once(lost, SHOWN_PROBLEMS)}. Copy or download them again, or give others."
+            )
     notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
@@ -233,10 +241,6 @@ def _small_images_note(
         return None
     return (
         f"{sum(sizes[s] for s in small)} of {len(reports)} {stream} images are smaller than the crop"
-        f" {_hw(crop_size)} at training resolution ({first_few([_hw(s) for s in small], 2)}): the rest of the"
+        f" {hw(crop_size)} at training resolution ({first_few([hw(s) for s in small], 2)}): the rest of the"
         " crop is padded with ignored pixels."
     )
-
-
-def _hw(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]} (HxW)"

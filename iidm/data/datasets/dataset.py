@@ -6,14 +6,13 @@ import os
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...config import DatasetConfig
 from ...types import ClassSet, Sample, UserError
-from ..files.common import Progress, first_few
+from ..files.common import Progress, first_few, hw
 from ..files.encoded import decodable_bytes
 from ..files.headers import image_header
 from ..files.listing import Beside, Listing, list_images
@@ -26,11 +25,7 @@ from ..prepared.folder import Prepared, is_prepared, open_prepared
 from ..specs.described import find_spec
 from ..specs.spec import DatasetSpec, SplitSpec
 from .pairing import pair
-
-Split = Literal["train", "val"]
-Need = Literal["all", "some", "optional"]
-"""Which images must have a label. `all`: each; `some`: each of a known data set, one of a folder data set;
-`optional`: none, those that are there are found."""
+from .places import Need, Split, data_folder, label_place, split_folders
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ class Dataset:
 def size_clash(sample: Sample, label_size: tuple[int, int]) -> str:
     """What is said of a label of (H, W) whose image has another size."""
     header = image_header(sample.image)
-    clash = f"label {sample.label} is {label_size[0]}x{label_size[1]} (HxW), but its image {sample.image} is"
+    clash = f"label {sample.label} is {hw(label_size)}, but its image {sample.image} is"
     if label_size == header.stored != header.size:
         return (
             f"{clash} {header.words}: labels lie on the image as viewers show it. Draw them there, or remove the"
@@ -184,9 +179,9 @@ def open_split(
     """`open_dataset` for a spec at hand, folders without `{split}` that are as they were downloaded; `name` is what
     errors call it."""
     root = root or spec.root
-    place = _label_place(where, root, name, labels)
+    place = label_place(where, root, name, labels)
     beside = Beside(place, spec.label_suffix) if place is not None else None
-    every = list_images(_folder(name, "image", where.images, root), spec.image_suffix, what=name, labels=beside)
+    every = list_images(data_folder(name, "image", where.images, root), spec.image_suffix, what=name, labels=beside)
     images, notes = _select(every, where, name), every.notes
     label_paths, encoding, found = dict[str, Path](), spec.encoding, None
     if place is not None:
@@ -221,18 +216,6 @@ def _open_prepared(
             " They had none when it was prepared."
         )
     return Dataset(spec.name, spec.classes, tuple(samples), spec.encoding, resize, prepared)
-
-
-def _label_place(where: SplitSpec, root: Path | None, name: str, need: Need) -> Path | None:
-    """The folder or file of the labels; None where there is none and none is needed."""
-    try:
-        if not where.labels:
-            raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
-        return _folder(name, "label", where.labels, root)
-    except UserError:
-        if need != "optional":
-            raise
-        return None
 
 
 def _read_labels(
@@ -289,58 +272,6 @@ def _require_labels(
 def _may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:
     """Whether so many of `count` images may lack a label."""
     return need == "optional" or (need == "some" and spec.partial_labels and missing < count)
-
-
-def has_validation(config: DatasetConfig) -> bool:
-    """Whether a data set has a validation split of its own."""
-    return config.val_images is not None or find_spec(config).val is not None
-
-
-def split_folders(spec: DatasetSpec, config: DatasetConfig, split: Split) -> SplitSpec:
-    """The spec's folders of a split, or those that the user named in their place."""
-    images, labels = (config.images, config.labels) if split == "train" else (config.val_images, config.val_labels)
-    where = spec.train if split == "train" else spec.val
-    if where is None and not images:
-        raise UserError(
-            f"Data set {spec.name} has no {split} split: give --data.target.val-images and --data.target.val-labels."
-        )
-    if images or where is None:  # a spec's sequences and frames are about its own folder
-        where = SplitSpec(images or "", where.labels if where else None)
-    folders = [f and f.replace("{split}", split) for f in (where.images, labels or where.labels)]
-    return replace(where, images=folders[0] or "", labels=folders[1])
-
-
-def _folder(name: str, what: str, folder: str, root: Path | None) -> Path:
-    path = Path(folder).expanduser()
-    if not path.is_absolute():
-        if root is None:
-            raise UserError(
-                f"{name} needs the folder of the data set (--source-root or --target-root; iidm.prepare: --root)."
-            )
-        path = root.expanduser() / path
-    if path.is_dir() or (what == "label" and path.is_file()):
-        return path
-    if root is not None and not root.expanduser().is_dir():
-        raise UserError(
-            f"The folder of {name} does not exist: {root}. Where it is now is told by --target-root or --source-root"
-            " (iidm.prepare: --root)."
-        )
-    raise UserError(
-        f"{name} has no {what} folder {path}{_instead(path)}."
-        f" Check the root folder, or name the {what} folder yourself."
-    )
-
-
-def _instead(path: Path) -> str:
-    """What is there in place of a missing folder: `valid` where `val` is asked for, or a name with backslashes."""
-    if "\\" in str(path):
-        return " (write / between folders, not \\)"
-    there = next(parent for parent in path.parents if parent.is_dir())
-    try:
-        names = sorted(child.name for child in there.iterdir() if child.is_dir() and not child.name.startswith("."))
-    except OSError:
-        return ""
-    return f" ({there} holds {first_few(names)})" if names else ""
 
 
 def _select(listing: Listing, where: SplitSpec, name: str) -> Listing:

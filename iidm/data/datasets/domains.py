@@ -7,15 +7,16 @@ from pathlib import Path
 
 from ...config import Config, DataConfig, DatasetConfig, streams_of
 from ...types import ClassSet, UserError
-from ..files.common import Progress, cache_folder, first_few
+from ..files.common import Progress, first_few
 from ..files.walking import walk
-from ..scenes import scenes_root, write_scenes
+from ..scenes.builtin import builtin_root
 from ..specs.described import find_spec
-from ..specs.known import SCENES_COUNTS, SCENES_SEED, SCENES_SIZE, SPECS
 from ..specs.spec import SplitSpec
-from .dataset import Dataset, Domains, Need, fit_into, has_validation, open_dataset, open_split
+from .dataset import Dataset, Domains, fit_into, open_dataset, open_split
+from .places import Need
 from .splits import labeled_split, read_list, write_list
 from .subset import nearest_subset
+from .validation import listed, open_validation, validation_notes
 
 
 def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: Progress | None = None) -> Domains:
@@ -49,7 +50,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         notes += _class_notes(data, find_spec(data.source).classes, classes)
         source = open_dataset(data.source, source_root, "train", classes=classes, progress=progress)
         if data.source_list is not None:
-            source = _listed(source, data.source_list)
+            source = listed(source, data.source_list)
     whole_source = source if data.source_subset is not None else None
     needs_labeled, needs_unlabeled = reads.labeled, reads.unlabeled
     if data.labeled_list is None and data.labeled_count == 0:  # before the labels are looked for
@@ -80,7 +81,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
         val=val,
         plain_target=plain_target if config.eval.statistics == "target" else None,
-        notes=tuple(dict.fromkeys([*notes, *_validation_notes(data, val)])),
+        notes=tuple(dict.fromkeys([*notes, *validation_notes(data, val)])),
     )
 
 
@@ -98,71 +99,6 @@ def open_plain_target(config: Config, *, target_root: Path | None = None) -> Dat
         return None
     target = _without(target, open_validation(config, target_root=target_root))
     return _together(*_divide(target, config.data, needs_labeled=False))
-
-
-def open_validation(
-    config: Config, *, target_root: Path | None = None, progress: Progress | None = None
-) -> Dataset | None:
-    """The validation images of the target, or those of them that `data.val_list` names; labeled training images where
-    `data.val_count` asks for them or there is no validation split. None: nothing validates.
-
-    Args:
-        target_root: where the target lies, in place of the configured folder.
-        progress: called with (labels drawn from annotations, all).
-    """
-    data = config.data
-    root = target_root or config.target_root or builtin_root(data.target)
-    if data.val_count is None and has_validation(data.target):
-        val = open_dataset(data.target, root, "val", progress=progress)
-        return val if data.val_list is None else _listed(val, data.val_list)
-    if data.val_count is None and data.val_list is None:
-        return None
-    target = open_dataset(data.target, root, "train", labels="some", progress=progress)
-    target = target.with_samples(sample for sample in target.samples if sample.label is not None)
-    return _held_out(target, data) if data.val_list is None else _listed(target, data.val_list)
-
-
-def require_validation(config: Config, target_root: Path | None = None) -> Dataset:
-    """`open_validation`; raises UserError where nothing validates."""
-    val = open_validation(config, target_root=target_root)
-    if val is None:
-        raise UserError(
-            "There are no validation images. Name labeled ones: --images and --labels (iidm.evaluate),"
-            " --data.target.val-images and --data.target.val-labels, or --data.val-count N (iidm.train)."
-        )
-    return val
-
-
-def _held_out(labeled: Dataset, data: DataConfig) -> Dataset:
-    """`data.val_count` labeled training images; none that `data.labeled_list` wants to train on."""
-    assert data.val_count is not None
-    names = [sample.name for sample in labeled.samples]
-    wanted = set() if data.labeled_list is None else set(read_list(data.labeled_list, names))
-    free = [name for name in names if name not in wanted]
-    if data.val_count > len(free):
-        listed = f", {len(wanted)} of which --data.labeled-list trains on" if wanted else ""
-        raise UserError(
-            f"--data.val-count is {data.val_count}, but {len(names)} target images have a label{listed}. Give at most"
-            f" {len(free)}, or label more."
-        )
-    chosen = set(labeled_split(free, data.val_count, "random", data.split_seed)[0])
-    return labeled.with_samples(sample for sample in labeled.samples if sample.name in chosen)
-
-
-def _validation_notes(data: DataConfig, val: Dataset | None) -> list[str]:
-    if val is None:
-        return [
-            "no validation images: nothing is scored, and the pictures show unlabeled images (--data.val-count N keeps"
-            " labeled images out, --data.target.val-images and --data.target.val-labels name a folder)"
-        ]
-    notes = []
-    if data.val_count is not None:
-        other = "; the validation split is not read" if has_validation(data.target) else ""
-        kept = "1 labeled image that does" if data.val_count == 1 else f"{data.val_count} labeled images that do"
-        notes.append(f"validation: {kept} not train (--data.val-count){other}")
-    if val.prepared is not None and any(val.prepared.is_reduced(sample) for sample in val.samples):
-        notes.append("validation: labels of prepared training images, so pixels are scored at training resolution")
-    return notes
 
 
 def open_folder(config: Config, images: Path, labels: Path) -> Dataset:
@@ -279,11 +215,6 @@ def _together(labeled: Dataset, unlabeled: Dataset) -> Dataset | None:
     return labeled.with_samples(by_name[n] for n in sorted(by_name)) if by_name else None
 
 
-def _listed(dataset: Dataset, path: Path) -> Dataset:
-    by_name = {sample.name: sample for sample in dataset.samples}
-    return dataset.with_samples(by_name[n] for n in sorted(read_list(path, list(by_name))))
-
-
 def _without(target: Dataset, val: Dataset | None) -> Dataset:
     """The target's training images that do not validate."""
     if val is None:
@@ -316,12 +247,3 @@ def _class_notes(data: DataConfig, source: ClassSet, target: ClassSet) -> list[s
     if only_target:
         notes.append(f"source: it has no {', '.join(only_target)}")
     return notes
-
-
-def builtin_root(config: DatasetConfig, cache: Path | None = None, progress: Progress | None = None) -> Path | None:
-    """The folder of the built-in scenes, written where it is not there yet; None for other data sets."""
-    counts = {key: n for key, n in SCENES_COUNTS.items() if config.spec.startswith(f"streetscenes-{key[0]}")}
-    if not counts or config.spec not in SPECS:
-        return None
-    root = scenes_root(cache or cache_folder(), seed=SCENES_SEED, size=SCENES_SIZE, counts=counts)
-    return write_scenes(root, seed=SCENES_SEED, size=SCENES_SIZE, counts=counts, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..files.common import first_few
+from ..files.common import counted, first_few
 from ..files.listing import Listing
 
 
@@ -26,10 +26,8 @@ def pair(images: Listing, labels: Mapping[str, Path], folder: Path) -> tuple[dic
         return found, ()
     without = {stem.casefold(): name for name, stem in stems.items() if name not in found}
     near = {name: without[name.casefold()] for name in left if name.casefold() in without}
-    if len(left) == 1:
-        notes = [f"{folder}: 1 label has no image and is not read: {left[0]}"]
-    else:
-        notes = [f"{folder}: {len(left)} labels have no image and are not read: {first_few(left)}"]
+    rest = "has no image and is not read" if len(left) == 1 else "have no image and are not read"
+    notes = [f"{folder}: {counted(len(left), 'label')} {rest}: {first_few(left)}"]
     if near:
         pairs = first_few([f"{labels[name].name} and {images.paths[near[name]].name}" for name in near], 3)
         notes.append(

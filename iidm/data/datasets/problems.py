@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..files.common import first_few
+from ..files.common import counted, first_few
 
 SHOWN_NAMES = 3
 """Further files that are named of each kind of fault."""
@@ -40,7 +40,12 @@ class Problem(NamedTuple):
         return _VALUES.sub("", text.split(": ")[0])
 
 
-def told_once(problems: Sequence[Problem], most: int) -> list[str]:
+def told_once(problems: Sequence[Problem], most: int) -> str:
+    """`fault_lines` in one."""
+    return "; ".join(fault_lines(problems, most))
+
+
+def fault_lines(problems: Sequence[Problem], most: int) -> list[str]:
     """One clause for each kind of fault: the first file's in full, how many more have it, and the first of them.
 
     Args:
@@ -54,7 +59,7 @@ def told_once(problems: Sequence[Problem], most: int) -> list[str]:
         clause = f"{first.stream}: {first.text}"
         if more:
             names = first_few([problem.file.name for problem in more], SHOWN_NAMES)
-            clause += f" (the same fault in {len(more)} more file{'s' if len(more) > 1 else ''}: {names})"
+            clause += f" (the same fault in {counted(len(more), 'more file')}: {names})"
         clauses.append(clause)
     left = sum(len(group) for group in list(kinds.values())[most:])
     return [*clauses, *([f"and {left} more"] if left else [])]

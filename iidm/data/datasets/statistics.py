@@ -135,7 +135,7 @@ def _key(dataset: Dataset, skip_damaged: bool) -> str:
             if skip_damaged:
                 continue
             raise UserError(f"Label {sample.label} cannot be read ({error.strerror}).") from None
-        digest.update(f"{sample.label.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{sample.label.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
     return digest.hexdigest()[:24]
 
 

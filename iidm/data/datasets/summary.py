@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...config import DataConfig, Mistake
 from ...types import IGNORE_INDEX, ClassSet, UserError
-from ..files.common import Progress, evenly, first_few
+from ..files.common import Progress, counted, evenly, first_few
 from ..labels.encodings import ANNOTATION_KINDS, read_ids
 from ..labels.pictures import PictureKind
 from .dataset import Dataset, Domains
@@ -182,8 +182,7 @@ def _about(labels: LabelSet) -> str:
 
 
 def _images(dataset: Dataset) -> str:
-    count = len(dataset.samples)
-    return "1 image" if count == 1 else f"{count} images"
+    return counted(len(dataset.samples), "image")
 
 
 def _binary_note(labels: LabelSet) -> list[str]:

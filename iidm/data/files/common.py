@@ -18,6 +18,16 @@ def first_few(names: Sequence[object], count: int = 5) -> str:
     return ", ".join(str(n) for n in names[:count]) + more
 
 
+def counted(count: int, what: str) -> str:
+    """`1 image`, `3 images`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def hw(size: Sequence[int]) -> str:
+    """A size (H, W) in pixels for a message: `480x640 (HxW)`."""
+    return f"{size[0]}x{size[1]} (HxW)"
+
+
 def evenly(items: Sequence[T], count: int) -> list[T]:
     """The middle ones of `count` equal stretches of the items; all where there are no more."""
     steps = min(len(items), count)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...types import UserError
+from . import jpeg, png
 from .headers import exif_orientation, open_picture
-from .jpeg import is_jpeg, jpeg_damage
-from .reading import Encoded, read_bytes
+from .reading import TAIL_BYTES, Encoded, read_bytes
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,31 +26,33 @@ _TURNS = {
 """What shows an image upright, by its EXIF orientation."""
 
 _whole: set[Path] = set()
-"""JPEGs of which this process knows that their pixel data is whole."""
+"""JPEGs and PNGs of which this process knows that DALI can decode them."""
 
 
 def decodable_bytes(path: Path) -> Encoded:
     """An image's bytes in a form that DALI decodes exactly as Pillow does.
 
-    That is the file itself for PNG and JPEG. DALI fails on some WebP files with EXIF and on 1-bit TIFF, takes a gray
+    That is the file itself for PNG and JPEG, if its end is there: without it DALI writes to the standard error, or
+    fails, though all pixels may be there. DALI fails on some WebP files with EXIF and on 1-bit TIFF, takes a gray
     TIFF's alpha for a colour and rounds a TIFF's palette: other formats are decoded here, turned upright, and given to
     it as an uncompressed picture (PPM).
 
     Raises:
-        UserError: the file is missing, damaged, or a JPEG whose pixel data is damaged in its middle, which DALI would
-            fill up with made-up pixels. Each process looks at each JPEG once.
+        UserError: the file is missing or damaged: a JPEG in its middle too, where DALI would make pixels up, and a PNG
+            whose checksums are wrong. Each process looks at each file once.
     """
     encoded = read_bytes(path)
     head = encoded[:8].tobytes()
-    if is_jpeg(head):
+    form = jpeg if jpeg.is_jpeg(head) else png if png.is_png(head) else None
+    if form is not None:
         if path not in _whole:
-            damage = jpeg_damage(encoded)
+            damage = jpeg.jpeg_damage(encoded) if form is jpeg else png.png_damage(encoded)
             if damage:
                 raise UserError(f"Image {path} is damaged: {damage}. Copy or download it again, or remove it.")
-            _whole.add(path)
-        return encoded
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return encoded
+            if form.END in encoded[-TAIL_BYTES:].tobytes():
+                _whole.add(path)
+        if path in _whole:
+            return encoded
     pixels = pillow_pixels(path, encoded)
     header = f"P6\n{pixels.shape[1]} {pixels.shape[0]}\n255\n".encode()
     return np.concatenate([np.frombuffer(header, np.uint8), pixels.reshape(-1)])

@@ -28,8 +28,8 @@ READ_MODES = {
 }
 """Format -> modes, as Pillow names both, of 8 bits a channel or fewer. Alpha is dropped."""
 
-# On odd tags of a TIFF, without the file's name. Here and not around the calls: filters are not a thread's own.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+# On odd tags of EXIF, TIFF or PNG, without the file's name. Not around the calls: filters are not a thread's own.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254

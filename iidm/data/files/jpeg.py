@@ -17,6 +17,10 @@ _BETWEEN_SCANS = {0xC4, 0xDB, 0xDC, _DRI, 0xFE, *range(0xE0, 0xF0)}
 """Markers of what may stand between two scans: tables, the number of lines, comments, an application's own."""
 
 
+END = b"\xff\xd9"
+"""The last bytes of a whole JPEG; pixel data never holds them."""
+
+
 def is_jpeg(head: bytes) -> bool:
     """Whether a file that begins so is a JPEG."""
     return head.startswith(b"\xff\xd8\xff")

@@ -20,59 +20,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...types import UserError
+from .aside import LABEL, RESULTS, Aside
 from .common import first_few
-from .walking import SHEET, Found, walk
+from .walking import Found, walk
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff")
-"""Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
 LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 """Of label pictures: lossless ones."""
 LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".mpo", ".webp")
+IMAGE_ENDINGS = (".png", *LOSSY_ENDINGS, *LABEL_ENDINGS[1:])
+"""Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
 RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png")
 """What `iidm.predict` writes of an image."""
-
-RESULTS = "result of iidm.predict"
-"""The kind by which they are counted."""
-
-_LABEL = "label"
-_KINDS = {
-    _LABEL: "labels",
-    "hidden file": "hidden files",
-    "hidden folder": "hidden folders",
-    RESULTS: "results of iidm.predict",
-    SHEET: "contact sheets of iidm.inspect",
-    "folder of a run": "folders of runs",
-    "prepared folder": "prepared folders",
-    "link to what is listed already": "links to what is listed already",
-    "file that is none (a pipe, a device)": "files that are none (pipes, devices)",
-    "folder that cannot be read": "folders that cannot be read",
-    "name in two Unicode forms": "names in two Unicode forms",
-    "file without ending": "files without ending",
-}
-
-
-@dataclass(frozen=True)
-class Aside:
-    """What a listing left aside."""
-
-    folder: Path
-    counts: Mapping[str, int]
-    """Kind (`.heic`, `hidden file`, ...) -> how many."""
-
-    @property
-    def total(self) -> int:
-        """Files and folders, labels among them."""
-        return sum(self.counts.values())
-
-    def words(self) -> str:
-        """`3 .heic, 2 hidden files`; empty where nothing is worth a word: labels are no loss."""
-        told = sorted((kind for kind in self.counts if kind != _LABEL), key=lambda kind: (-self.counts[kind], kind))
-        return ", ".join(f"{self.counts[k]} {k if self.counts[k] == 1 else _KINDS.get(k, k)}" for k in told)
-
-    def __str__(self) -> str:
-        """One line, or an empty one."""
-        words = self.words()
-        return f"{self.folder}: {words} left aside" if words else ""
 
 
 @dataclass(frozen=True)
@@ -140,9 +98,9 @@ def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | N
         if file.below in results:
             counts[RESULTS] += 1
         elif file.below in own_labels or (shares and labels and _is_only_label(file, suffix, labels.suffix)):
-            counts[_LABEL] += 1
+            counts[LABEL] += 1
         elif labels and _is_annotation(file, labels, named if shares else set()):
-            counts[_LABEL] += 1
+            counts[LABEL] += 1
         elif file.below not in chosen:
             counts[_kind(file, IMAGE_ENDINGS, suffix)] += 1
         elif file.real in seen:
@@ -248,8 +206,12 @@ def _labels_among(pictures: Iterable[Found], suffix: str, label_suffix: str) -> 
 
 
 def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:
-    """Whether a file of a folder that images and labels share has the labels' suffix and not the images' longer one."""
-    if label_suffix == suffix or file.ending not in LABEL_ENDINGS or not file.has(label_suffix):
+    """Whether a file of a folder that images and labels share has the labels' suffix and not the images' longer one.
+
+    A JPEG with a suffix of labels is a label too, though one that is not read, and no image to train on.
+    """
+    endings = IMAGE_ENDINGS if label_suffix else LABEL_ENDINGS
+    if label_suffix == suffix or file.ending not in endings or not file.has(label_suffix):
         return False
     return not (len(suffix) > len(label_suffix) and file.has(suffix))
 
@@ -295,6 +257,6 @@ def _nothing(what: str, folder: Path, endings: tuple[str, ...], suffix: str, asi
         )
     patterns = ", ".join(f"*{suffix}{ending}" for ending in endings)
     words = aside.words()
-    if _LABEL in aside.counts and not words:
-        words = f"{aside.counts[_LABEL]} that are labels by their name"
+    if LABEL in aside.counts and not words:
+        words = f"{aside.counts[LABEL]} that are labels by their name"
     return f"{what} has no {kind}files {patterns} in {folder}" + (f"; left aside: {words}." if words else ".")

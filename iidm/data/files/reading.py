@@ -14,6 +14,10 @@ Encoded = NDArray[np.uint8]
 """uint8 [bytes]: a file as it lies on disk."""
 
 
+TAIL_BYTES = 4096
+"""The end of a picture is looked for in so many last bytes, as others may follow it."""
+
+
 def read_bytes(path: Path) -> Encoded:
     """A file's bytes. Raises UserError where it cannot be read."""
     try:

@@ -10,16 +10,15 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from ...types import UserError
+from . import jpeg, png
 from .headers import JPEG_FORMATS, Header, image_header, open_picture, read_header
-from .jpeg import jpeg_damage
-from .png import png_damage
+from .reading import TAIL_BYTES
 
 LABEL_FORMATS = ("PNG", "BMP", "TIFF")
 """Of label pictures, as Pillow names them: lossless ones."""
 
-_TAIL_BYTES = 4096
-_ENDS = {"PNG": b"IEND\xaeB`\x82", **dict.fromkeys(JPEG_FORMATS, b"\xff\xd9")}
-"""The last bytes of a whole file; others may follow. A JPEG's pixel data never holds 0xff 0xd9."""
+_ENDS = {"PNG": png.END, **dict.fromkeys(JPEG_FORMATS, jpeg.END)}
+"""The last bytes of a whole file; others may follow."""
 _OFFSETS, _LENGTHS = (273, 324), (279, 325)
 """Tags of a TIFF: where its strips or tiles lie, and how long they are."""
 
@@ -44,7 +43,7 @@ def check_picture(path: Path, what: str, *, decode: bool = False, read_all: bool
         message = str(error)
         raise UserError(message[0].lower() + message[1:]) from None
     try:
-        look = png_damage if header.format == "PNG" else jpeg_damage if header.format in JPEG_FORMATS else None
+        look = png.png_damage if header.format == "PNG" else jpeg.jpeg_damage if header.format in JPEG_FORMATS else None
         if (read_all or decode) and look is not None:
             damage = look(np.fromfile(path, np.uint8))
             if damage:
@@ -78,7 +77,7 @@ def _is_whole(path: Path, header: Header) -> bool:
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END)
         if header.format in _ENDS:
-            file.seek(max(0, length - _TAIL_BYTES))
+            file.seek(max(0, length - TAIL_BYTES))
             return _ENDS[header.format] in file.read()
         file.seek(0)
         head = file.read(8)

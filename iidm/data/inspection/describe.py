@@ -28,19 +28,18 @@ def tell(report: Report) -> list[str]:
     count, labeled = len(headers), len(report.labels)
     formats = Counter("unreadable" if header is None else _format(header) for header in headers)
     kinds = ", ".join(name if n == count else f"{n} {name}" for name, n in formats.most_common())
-    place = _shown_path(layout, "images")
+    shown = "{" + ",".join(spelled for _, spelled in layout.splits) + "}"
+    suffix = f", names end in {layout.image_suffix}" if layout.image_suffix else ""
     lines = [
         ", ".join(str(root) for root in report.roots),
         f"  images   {count} ({kinds}), {_sizes(headers)}",
-        f"           in {place}{f', names end in {layout.image_suffix}' if layout.image_suffix else ''}",
+        f"           in {layout.place('images', shown)}{suffix}",
     ]
     if layout.label_root is None:
         lines.append("  labels   none were found")
     else:
         lines.append(f"  labels   {labeled} of {count} images have one{_kind(report)}")
-        tail = f"*{layout.label_suffix}{layout.label_ending}"
-        path = _shown_path(layout, "labels")
-        lines.append(f"           in {path}" + ("" if _is_file(layout) else f"/{tail}"))
+        lines.append(f"           in {layout.place('labels', shown)}{layout.label_files}")
     if len(report.splits) > 1 or layout.splits:
         told = [f"{split} {report.count(split)[0]} ({report.count(split)[1]} labeled)" for split in report.splits]
         lines.append(f"  splits   {', '.join(told)}")
@@ -67,18 +66,6 @@ def _kind(report: Report) -> str:
     if report.annotations is not None:
         return f": {KIND_NAMES[report.annotations.kind]}"
     return "" if report.values is None else f": {KINDS[report.values.kind]}"
-
-
-def _is_file(layout: Layout) -> bool:
-    """Whether the labels are one file, not a folder of them."""
-    return bool(layout.labels) and layout.labels[-1].lower().endswith((".json", ".xml"))
-
-
-def _shown_path(layout: Layout, kind: str) -> str:
-    root, parts = (layout.image_root, layout.images) if kind == "images" else (layout.label_root, layout.labels)
-    assert root is not None
-    shown = "{" + ",".join(spelled for _, spelled in layout.splits) + "}"
-    return str(root.joinpath(*(p.replace(SPLIT, shown) for p in parts)))
 
 
 def _told_classes(report: Report) -> list[str]:
@@ -166,9 +153,7 @@ def _places(report: Report, base: Path) -> list[str]:
     for kind in ("images", "labels"):
         if kind == "labels" and layout.label_root is None:
             continue
-        root, parts = (layout.image_root, layout.images) if kind == "images" else (layout.label_root, layout.labels)
-        assert root is not None
-        written = _below(root.joinpath(*parts), base)
+        written = _below(layout.place(kind), base)
         if kind == "images" or trains_labeled:
             lines.append(f"{kind} = {_text(written if plain else written.replace(SPLIT, train))}")
         if report.val is not None and not plain:

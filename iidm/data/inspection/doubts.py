@@ -8,7 +8,7 @@ from pathlib import Path
 from ...types import IGNORE_INDEX
 from ..datasets.check import SHOWN_PROBLEMS, SampleReport, turned_note
 from ..datasets.palettes_differ import swapped_note
-from ..datasets.problems import Problem, told_once
+from ..datasets.problems import Problem, fault_lines
 from .annotations import Annotations
 from .naming import Naming
 from .values import Values
@@ -35,7 +35,7 @@ def bad_files(split: str, reports: Sequence[SampleReport], unread: Mapping[Path,
     told = {problem.file for problem in problems}
     problems += [Problem(split, path, (), text.rstrip(".")) for path, text in unread.items() if path not in told]
     turned = turned_note(split, reports)
-    return [*told_once(problems, SHOWN_PROBLEMS), *([turned] if turned else [])]
+    return [*fault_lines(problems, SHOWN_PROBLEMS), *([turned] if turned else [])]
 
 
 def odd_values(values: Values, naming: Naming, labels: Sequence[Path]) -> list[str]:

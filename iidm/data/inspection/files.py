@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files.listing import IMAGE_ENDINGS, RESULTS, predicted_among
+from ..files.aside import RESULTS
+from ..files.listing import IMAGE_ENDINGS, predicted_among
 from ..files.walking import Found, walk
 from .lists import LIST_NAMES
 

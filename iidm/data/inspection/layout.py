@@ -38,8 +38,14 @@ class Layout:
         """Whether the images' folder has {split}."""
         return any(SPLIT in part for part in self.images)
 
-    def folder(self, kind: str, spelling: str = "") -> Path:
-        """The folder of `images` or `labels` in a split of this spelling."""
+    @property
+    def label_files(self) -> str:
+        """`/*_mask.png`: which files of the labels' folder; empty where one file holds the labels."""
+        is_file = self.labels and self.labels[-1].lower().endswith((".json", ".xml"))
+        return "" if is_file else f"/*{self.label_suffix}{self.label_ending}"
+
+    def place(self, kind: str, spelling: str = SPLIT) -> Path:
+        """Where `images` or `labels` of a split of this spelling lie."""
         root, parts = (self.image_root, self.images) if kind == "images" else (self.label_root, self.labels)
         assert root is not None
         return root.joinpath(*(p.replace(SPLIT, spelling) for p in parts))

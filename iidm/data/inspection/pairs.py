@@ -42,9 +42,9 @@ def open_pairs(
         kind: of the annotation files; None: the labels are pictures.
         documents: annotation files that were read.
     """
-    place = None if layout.label_root is None else layout.folder("labels", spelling)
-    beside = Beside(place, layout.label_suffix) if place is not None and place.is_dir() else None
-    folder = layout.folder("images", spelling)
+    place = None if layout.label_root is None else layout.place("labels", spelling)
+    beside = Beside(place, layout.label_suffix) if place is not None else None
+    folder = layout.place("images", spelling)
     try:
         images = list_images(folder, layout.image_suffix, what=str(folder), labels=beside)
     except UserError:

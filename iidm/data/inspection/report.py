@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ...types import UserError
 from ..datasets.check import SampleReport, check_sample
+from ..files.aside import Aside
 from ..files.common import first_few
-from ..files.listing import IMAGE_ENDINGS, Aside
+from ..files.listing import IMAGE_ENDINGS
 from ..labels.encodings import AnnotationKind
 from .annotations import Annotations, find_file_layouts, joined, read_annotations
 from .doubts import bad_files, odd_annotations, odd_values
@@ -176,23 +177,21 @@ def _choose(
     most = -min(way[0] for way in ways)
     first = min((way for way in ways if -way[0] >= 0.9 * most), key=lambda way: way[1])
     notes = [
-        f"also there: {-count} labels as {_where(layout)}" for count, _, layout, _ in ways if layout is not first[2]
+        f"also there: {-count} labels as {layout.place('labels')}{layout.label_files}"
+        for count, _, layout, _ in ways
+        if layout is not first[2]
     ]
     return first[2], first[3], notes[:6]
-
-
-def _where(layout: Layout) -> str:
-    assert layout.label_root is not None
-    tail = f"*{layout.label_suffix}{layout.label_ending}"
-    path = layout.label_root.joinpath(*layout.labels)
-    return str(path) if path.suffix in (".json", ".xml") else f"{path}/{tail}"
 
 
 def _splits(layout: Layout, kind: AnnotationKind | None, documents: Mapping[Path, Annotations]) -> dict[str, Pairs]:
     """The pairs of each split that has images."""
     roles = list(layout.splits) or [("train", "")]
     opened = {role: open_pairs(layout, spelled, kind, documents) for role, spelled in roles}
-    return {role: pairs for role, pairs in opened.items() if pairs is not None}
+    found = {role: pairs for role, pairs in opened.items() if pairs is not None}
+    if not found:
+        raise UserError(f"{layout.place('images')} holds no images that training would read beside the labels.")
+    return found
 
 
 def _last(root: Path | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -103,7 +104,7 @@ def _key(
     for path in [files] if isinstance(files, Path) else files.values():
         digest.update(_facts(path))
     for name, path in images.items():
-        digest.update(name.encode() + b"\0" + _facts(path))
+        digest.update(os.fsencode(name) + b"\0" + _facts(path))
     return digest.hexdigest()[:24]
 
 
@@ -112,7 +113,7 @@ def _facts(path: Path) -> bytes:
         stat = path.stat()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    return f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode()
+    return os.fsencode(f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
 
 
 def _jobs(
@@ -146,6 +147,8 @@ def _jobs(
     if without:
         notes.append(f"{files}: {len(without)} of {len(images)} images are not in it: {first_few(without, 3)}.")
     if not places:
+        if not file_names:
+            raise UserError(f"Annotation file {files} names no image. Export it again, with the annotated images.")
         raise UserError(
             f"Annotation file {files} is about none of the {len(images)} images: it names {first_few(file_names, 3)},"
             f" the images are {first_few(list(images), 3)}. Name the folder of the images that the tool exported with"

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ...config import unknown_name
 from ...types import IGNORE_INDEX, UserError
-from ..files.common import Progress, first_few
+from ..files.common import Progress, first_few, hw
 from .encodings import LabelEncoding
 from .shapes import Annotated
 
@@ -119,7 +119,7 @@ def _draw(job: Job, folder: Path, encoding: LabelEncoding, image_size: Callable[
     size = image_size(job.image)
     if annotated.size is not None and annotated.size != size:
         raise UserError(
-            f"{job.where} is {_hw(annotated.size)} there, but {job.image} is {_hw(size)}. Annotations belong to the"
+            f"{job.where} is {hw(annotated.size)} there, but {job.image} is {hw(size)}. Annotations belong to the"
             " image as it was labeled: scale neither alone."
         )
     left_out = Counter(annotated.left_out)
@@ -182,7 +182,3 @@ def _cannot_write(root: Path, error: OSError) -> UserError:
         f"Labels drawn from annotations could not be written to {root.parent} ({error}). Free space there or set"
         " IIDM_CACHE to another folder."
     )
-
-
-def _hw(size: Size) -> str:
-    return f"{size[0]}x{size[1]} (HxW)"

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ...types import UserError
+from ..files.common import hw
 from .shapes import (
     MALFORMED,
     Annotated,
@@ -84,5 +85,5 @@ def _mask(text: str, points: Points) -> Bitmap:
         mask = np.asarray(image.convert("L")) > 0
     (left, top), (right, bottom) = [(int(x), int(y)) for x, y in points[:2]]
     if mask.shape != (bottom - top + 1, right - left + 1):
-        raise ValueError(f"its mask is {mask.shape[0]}x{mask.shape[1]} (HxW), which does not fill its box")
+        raise ValueError(f"its mask is {hw(mask.shape)}, which does not fill its box")
     return Bitmap((left, top), mask)

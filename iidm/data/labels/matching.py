@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...types import UserError
+from ..files.listing import IMAGE_ENDINGS
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+_ENDINGS = (*IMAGE_ENDINGS, ".gif", ".ppm", ".pgm", ".jp2")
 
 
 def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> dict[str, int]:
     """Sample name -> place of its image in `file_names`, by the end of the path.
 
-    Endings of pictures do not count. `drive/0001.jpg` is the image drive/0001.png of any folder; where several fit,
-    the one that shares most folders is meant.
+    `drive/0001.jpg` is the image drive/0001.png of any folder; where several fit, the one that shares most folders is
+    meant, and of those the one with the same ending.
 
     Args:
         file_names: as the annotation file says.
@@ -30,28 +31,33 @@ def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> 
     parts = [_parts(name) for name in file_names]
     for place, path in enumerate(parts):
         by_stem[path[-1]].append(place)
-    found: dict[str, int] = {}
-    users: dict[int, str] = {}
+    fits: dict[str, list[tuple[int, int, int]]] = {}
     for name, image in images.items():
         whole, short = _parts(image.absolute().as_posix()), len(PurePosixPath(name).parts)
-        fits = [(_common(parts[p], whole), p) for p in by_stem.get(whole[-1], ())]
-        fits = sorted(((n, p) for n, p in fits if n >= min(len(parts[p]), short)), reverse=True)
-        if not fits:
-            continue
-        if len(fits) > 1 and fits[0][0] == fits[1][0]:
-            raise UserError(
-                f"{where} has two entries that may be image {image}: {file_names[fits[1][1]]!r} and"
-                f" {file_names[fits[0][1]]!r}. Give the images the folders that the file names."
-            )
-        place = fits[0][1]
-        if place in users:
-            raise UserError(
-                f"{where} has one entry {file_names[place]!r}, which fits two images:"
-                f" {images[users[place]]} and {image}."
-                " Give them other names, or name the folder of the images more closely."
-            )
-        users[place] = name
-        found[name] = place
+        near = [(_common(parts[p], whole), _alike(file_names[p], image.name), p) for p in by_stem.get(whole[-1], ())]
+        fits[name] = sorted((fit for fit in near if fit[0] >= min(len(parts[fit[2]]), short)), reverse=True)
+    found: dict[str, int] = {}
+    users: dict[int, str] = {}
+    for alike in (2, 1, 0):  # what is the entry of an image by its ending too is no other image's
+        taken = set(users)
+        for name, image in images.items():
+            free = [fit for fit in fits[name] if fit[2] not in taken]
+            if name in found or not free or free[0][1] != alike:
+                continue
+            place = free[0][2]
+            if len(free) > 1 and free[0][:2] == free[1][:2]:
+                raise UserError(
+                    f"{where} has two entries that may be image {image}: {file_names[free[1][2]]!r} and"
+                    f" {file_names[place]!r}. Give the images the folders that the file names."
+                )
+            if place in users:
+                raise UserError(
+                    f"{where} has one entry {file_names[place]!r}, which fits two images:"
+                    f" {images[users[place]]} and {image}."
+                    " Give them other names, or name the folder of the images more closely."
+                )
+            users[place] = name
+            found[name] = place
     return found
 
 
@@ -60,6 +66,12 @@ def _parts(path: str) -> tuple[str, ...]:
     pure = PurePosixPath(unicodedata.normalize("NFC", path.replace("\\", "/")))
     name = pure.name[: -len(pure.suffix)] if pure.suffix.lower() in _ENDINGS else pure.name
     return (*(part for part in pure.parts[:-1] if part not in ("/", ".", "..")), name)
+
+
+def _alike(one: str, other: str) -> int:
+    """How much the endings of two names are the same: 2 exactly, 1 but for capitals, 0 not."""
+    a, b = PurePosixPath(one.replace("\\", "/")).suffix, PurePosixPath(other).suffix
+    return (a == b) + (a.lower() == b.lower())
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...types import UserError
+from ..files.headers import JPEG_FORMATS
 from ..files.reading import too_large
+from ..files.whole import LABEL_FORMATS
 
 PictureKind = Literal["gray8", "palette", "red16", "ids", "colors", "auto"]
 
-_FORMATS = ("PNG", "BMP", "TIFF")
 _GRAY16 = ("I;16", "I;16B", "I;16L", "I")
 """Pillow before 11 opens a 16-bit gray PNG as `I`."""
 _IDS = ("L", "1", "P", *_GRAY16)
@@ -125,12 +126,12 @@ def _rawmode(image: Image.Image) -> str:
 
 def _require_form(path: Path, image: Image.Image, kind: PictureKind, has_colors: bool) -> None:
     layout = _rawmode(image)
-    if image.format in ("JPEG", "MPO") or str(image.info.get("compression")) in _LOSSY:
+    if image.format in JPEG_FORMATS or str(image.info.get("compression")) in _LOSSY:
         raise UserError(
             f"Label {path} is a JPEG, which changes ids and colours when it is saved. Labels must be PNG (or BMP, TIFF"
             " without loss): export them again."
         )
-    if image.format not in _FORMATS:
+    if image.format not in LABEL_FORMATS:
         raise UserError(f"Label {path} is {image.format}; labels must be PNG, BMP or TIFF.")
     if getattr(image, "n_frames", 1) > 1:
         raise UserError(f"Label {path} has {getattr(image, 'n_frames', 1)} pages; needed is one.")

@@ -193,9 +193,11 @@ class Sampler:
             draw = self._attempt(number, attempt)
             if draw is not None:
                 return draw
+        samples = self.dataset.samples
+        known = sum(not self._damaged.isdisjoint((sample.image, sample.label)) for sample in samples)
         raise UserError(
-            f"{MOST_ATTEMPTS} draws in a row from {self.dataset.name} met damaged images; {len(self._damaged)} of"
-            f" {len(self.dataset.samples)} are known to be. Copy or download the data set again."
+            f"{MOST_ATTEMPTS} draws in a row from {self.dataset.name} met damaged images; {known} of {len(samples)} are"
+            f" known to be, {samples[0].image} perhaps among them. Copy or download the data set again."
         )
 
     def give_up(self, file: Path, error: UserError) -> None:

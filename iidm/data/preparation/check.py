@@ -12,7 +12,7 @@ from PIL import Image
 
 from ...types import IGNORE_INDEX, UserError
 from ..datasets.splits import read_list
-from ..files.common import Progress
+from ..files.common import Progress, hw
 from ..labels.encodings import read_ids
 from ..prepared.arrays import HEADER_BYTES, array_bytes
 from ..prepared.folder import INDEX, Entry, FileFacts, Manifest, entry_paths, is_prepared, read_index, read_manifest
@@ -96,7 +96,7 @@ def _check_file(path: Path, shape: tuple[int, ...], facts: FileFacts, num_classe
         with Image.open(path) as picture:
             fits = (picture.height, picture.width) == shape[:2]
     if not fits:
-        raise UserError(f"{path} is no image of {shape[0]}x{shape[1]} (HxW), as the index says")
+        raise UserError(f"{path} is no image of {hw(shape)}, as the index says")
     if len(shape) == 2:
         ids = np.frombuffer(body, np.uint8, offset=HEADER_BYTES) if path.suffix == ".npy" else read_ids(path, "gray8")
         wrong = ids[(ids >= num_classes) & (ids != IGNORE_INDEX)]

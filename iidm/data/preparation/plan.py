@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +25,8 @@ from typing import IO
 from ...config import DatasetConfig
 from ...processes import started_for_this_process
 from ...types import Sample, UserError
-from ..datasets.dataset import Dataset, Split, has_validation, open_dataset, split_folders, training_size
+from ..datasets.dataset import Dataset, open_dataset, training_size
+from ..datasets.places import Split, has_validation, split_folders
 from ..datasets.splits import write_list
 from ..files.common import Progress, first_few
 from ..prepared.arrays import array_bytes
@@ -133,7 +135,7 @@ def prepare(
 
     Raises:
         UserError: not enough disk space, another process writes the folder, damaged files (all of them are tried and
-            the first few named; what could be prepared stays).
+            the first few named; what could be prepared stays), nothing that is not damaged.
     """
     if not plan.tasks and _is_complete(plan):
         return read_manifest(plan.out)
@@ -154,6 +156,13 @@ def prepare(
                 f"{len(problems)} of {len(plan.tasks) + len(plan.done)} images could not be prepared:"
                 f" {first_few([p.removesuffix('.') for p in problems], 5)}."
                 " Mend them and run the same command again (what is done stays), or leave them out: --skip-damaged."
+            )
+        left = Counter(entry.split for entry in (*plan.done, *entries))
+        lost = [split for split in plan.datasets if not left[split]]
+        if problems and lost:
+            raise UserError(
+                f"All {lost[0]} images are damaged, so --skip-damaged leaves none:"
+                f" {first_few([p.removesuffix('.') for p in problems], 5)}. Copy or download them again."
             )
         return _finish(plan, sorted([*plan.done, *entries], key=lambda e: (e.split, e.name)), problems)
 

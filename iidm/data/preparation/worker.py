@@ -16,7 +16,8 @@ from PIL import Image
 
 from ...processes import leave_signals_to_the_main_process
 from ...types import Sample, UserError
-from ..datasets.dataset import Dataset, Split, training_size
+from ..datasets.dataset import Dataset, training_size
+from ..datasets.places import Split
 from ..datasets.statistics import count_pixels
 from ..files.encoded import decodable_bytes
 from ..loading.crops import resize_label

@@ -1,0 +1,85 @@
+"""Which images validate: those of a split, labeled ones that are kept out, those that a list names, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...config import Config, DataConfig
+from ...types import UserError
+from ..files.common import Progress
+from ..scenes.builtin import builtin_root
+from .dataset import Dataset, open_dataset
+from .places import has_validation
+from .splits import labeled_split, read_list
+
+
+def open_validation(
+    config: Config, *, target_root: Path | None = None, progress: Progress | None = None
+) -> Dataset | None:
+    """The validation images of the target, or those of them that `data.val_list` names; labeled training images where
+    `data.val_count` asks for them or there is no validation split. None: nothing validates.
+
+    Args:
+        target_root: where the target lies, in place of the configured folder.
+        progress: called with (labels drawn from annotations, all).
+    """
+    data = config.data
+    root = target_root or config.target_root or builtin_root(data.target)
+    if data.val_count is None and has_validation(data.target):
+        val = open_dataset(data.target, root, "val", progress=progress)
+        return val if data.val_list is None else listed(val, data.val_list)
+    if data.val_count is None and data.val_list is None:
+        return None
+    target = open_dataset(data.target, root, "train", labels="some", progress=progress)
+    target = target.with_samples(sample for sample in target.samples if sample.label is not None)
+    return _held_out(target, data) if data.val_list is None else listed(target, data.val_list)
+
+
+def require_validation(config: Config, target_root: Path | None = None) -> Dataset:
+    """`open_validation`; raises UserError where nothing validates."""
+    val = open_validation(config, target_root=target_root)
+    if val is None:
+        raise UserError(
+            "There are no validation images. Name labeled ones: --images and --labels (iidm.evaluate),"
+            " --data.target.val-images and --data.target.val-labels, or --data.val-count N (iidm.train)."
+        )
+    return val
+
+
+def validation_notes(data: DataConfig, val: Dataset | None) -> list[str]:
+    """Lines on what validates."""
+    if val is None:
+        return [
+            "no validation images: nothing is scored, and the pictures show unlabeled images (--data.val-count N keeps"
+            " labeled images out, --data.target.val-images and --data.target.val-labels name a folder)"
+        ]
+    notes = []
+    if data.val_count is not None:
+        other = "; the validation split is not read" if has_validation(data.target) else ""
+        kept = "1 labeled image that does" if data.val_count == 1 else f"{data.val_count} labeled images that do"
+        notes.append(f"validation: {kept} not train (--data.val-count){other}")
+    if val.prepared is not None and any(val.prepared.is_reduced(sample) for sample in val.samples):
+        notes.append("validation: labels of prepared training images, so pixels are scored at training resolution")
+    return notes
+
+
+def listed(dataset: Dataset, path: Path) -> Dataset:
+    """The images that a list names, sorted by name. Raises UserError as `read_list`."""
+    by_name = {sample.name: sample for sample in dataset.samples}
+    return dataset.with_samples(by_name[n] for n in sorted(read_list(path, list(by_name))))
+
+
+def _held_out(labeled: Dataset, data: DataConfig) -> Dataset:
+    """`data.val_count` labeled training images; none that `data.labeled_list` wants to train on."""
+    assert data.val_count is not None
+    names = [sample.name for sample in labeled.samples]
+    wanted = set() if data.labeled_list is None else set(read_list(data.labeled_list, names))
+    free = [name for name in names if name not in wanted]
+    if data.val_count > len(free):
+        listed = f", {len(wanted)} of which --data.labeled-list trains on" if wanted else ""
+        raise UserError(
+            f"--data.val-count is {data.val_count}, but {len(names)} target images have a label{listed}. Give at most"
+            f" {len(free)}, or label more."
+        )
+    chosen = set(labeled_split(free, data.val_count, "random", data.split_seed)[0])
+    return labeled.with_samples(sample for sample in labeled.samples if sample.name in chosen)
