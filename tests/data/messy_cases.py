@@ -125,11 +125,15 @@ class Folder:
         return [p for p in chosen.values() if p.label != "none" and (self.labels != "coco" or p.kind not in ASIDE)]
 
     def owner(self, picture: Picture) -> Picture | None:
-        """The picture whose label is that of another one too: of the same name, with another ending perhaps."""
-        of_name = self.labels in ("coco", "cvat")
-        called = picture.name if of_name else picture.stem
-        names = ((p.name if of_name else p.stem, p) for p in self.annotated())
-        return next((p for name, p in names if composed(name) == composed(called)), None)
+        """The picture whose label is that of another one too: of the same name, with another ending perhaps.
+
+        An entry of a file that names images belongs to the image with its ending, and without that to one of its stem.
+        """
+        alike = [p for p in self.annotated() if composed(p.stem) == composed(picture.stem)]
+        if self.labels not in ("coco", "cvat"):
+            return alike[0] if alike else None
+        own = [p for p in alike if composed(p.name) == composed(picture.name)]
+        return next(iter([*own, *(p for p in alike if p.kind in ASIDE)]), None)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from messy_cases import ASIDE, BROKEN_EXIF, CLASSES, COLORS, KINDS, SUFFIX, Fold
 from numpy.typing import NDArray
 from PIL import Image
 
+from iidm.types import IGNORE_INDEX
+
 LEVELS = np.array((20, 128, 235))
 """Brightness of each class in the images."""
 BLOCK = 8
@@ -55,6 +57,16 @@ def shown(picture: Picture, where: str) -> NDArray[np.uint8]:
     blocks[:3] = 0, 1, 2
     ids = rng.permutation(blocks).reshape(rows, columns)
     return np.kron(ids, np.ones((BLOCK, BLOCK), np.int64)).astype(np.uint8)
+
+
+def fits(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> float:
+    """Share of the labeled pixels whose brightness is that of their class."""
+    inside = label != IGNORE_INDEX
+    gray = image.astype(np.int64).mean(axis=-1)[inside]
+    if not gray.size:
+        return 1.0
+    nearest = np.abs(gray[:, None] - LEVELS).argmin(axis=1)
+    return float((nearest == label[inside]).mean())
 
 
 def encoded(picture: Picture, ids: NDArray[np.uint8]) -> bytes:

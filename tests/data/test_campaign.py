@@ -14,7 +14,6 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from loaders import CPU
 from messy_cases import ASIDE, GOOD_LABELS, Case, Folder, cases, composed
-from messy_folders import LEVELS, Known, shown
+from messy_folders import Known, fits, shown
 from messy_runs import certain_faults, config_of, folders_of, is_doubtful, may_fail, write
-from numpy.typing import NDArray
 from watching import ends_in_time, quiet_and_childless, strict_text
 
 import iidm.inspect
@@ -50,7 +48,7 @@ from iidm.data.files.listing import Aside
 from iidm.data.files.whole import check_picture
 from iidm.data.prepared.folder import read_manifest
 from iidm.engine.log import RunLog
-from iidm.types import IGNORE_INDEX, UserError
+from iidm.types import UserError
 
 CASES = int(os.environ.get("IIDM_CAMPAIGN", "50"))
 MOST_S = 30
@@ -59,21 +57,12 @@ _CODE = re.compile(r"Traceback|Error\(|Path\(|<[\w.]+ object|array\(|dtype=|froz
 """What only programmers understand."""
 
 
-@dataclass
-class Campaign:
-    """What came out, counted."""
-
-    ends: Counter[str] = field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        return "\n".join(f"{count:6} {end}" for end, count in self.ends.most_common())
-
-
 @pytest.fixture(scope="module")
-def campaign() -> Iterator[Campaign]:
-    counts = Campaign()
+def ends() -> Iterator[Counter[str]]:
+    """How the cases ended, counted; printed at the end."""
+    counts: Counter[str] = Counter()
     yield counts
-    print(f"\n{counts}")
+    print("", *(f"{count:6} {end}" for end, count in counts.most_common()), sep="\n")
 
 
 @settings(
@@ -84,9 +73,9 @@ def campaign() -> Iterator[Campaign]:
     suppress_health_check=list(HealthCheck),
 )
 @given(case=cases())
-def test_a_folder_is_read_whole_or_refused_in_one_line(campaign: Campaign, case: Case) -> None:
+def test_a_folder_is_read_whole_or_refused_in_one_line(ends: Counter[str], case: Case) -> None:
     with tempfile.TemporaryDirectory() as folder, ends_in_time(MOST_S), quiet_and_childless():
-        campaign.ends[run(case, Path(folder).resolve())] += 1
+        ends[run(case, Path(folder).resolve())] += 1
 
 
 def run(case: Case, root: Path) -> str:
@@ -167,16 +156,6 @@ def finds_alike(folder: Folder, known: Known) -> None:
     if folder.labels != "beside":  # it cannot know which of the pictures are labels
         paths = {composed(os.path.realpath(path)) for path, _ in found.images}
         assert paths == {composed(path) for path in known.images}
-
-
-def fits(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> float:
-    """Share of the labeled pixels whose brightness is that of their class."""
-    inside = label != IGNORE_INDEX
-    gray = image.astype(np.int64).mean(axis=-1)[inside]
-    if not gray.size:
-        return 1.0
-    nearest = np.abs(gray[:, None] - LEVELS).argmin(axis=1)
-    return float((nearest == label[inside]).mean())
 
 
 def nothing_is_dropped(case: Case, domains: Domains, known: dict[str, Known]) -> None:
