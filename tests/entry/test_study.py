@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import small_runs
-from small_runs import STEPS, TRAIN_IMAGES, Said, children, is_running, kill_group, one_line
+from small_runs import STEPS, TRAIN_IMAGES, Said, is_running, kill_group, one_line
+from watching import children
 
 import iidm.study
 from iidm.cli import run_main
