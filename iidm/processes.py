@@ -13,8 +13,8 @@ from multiprocessing import resource_tracker
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl.h."""
 MAIN = "IIDM_MAIN_PROCESS"
-"""Environment variable of a process that is started: the id of its main process. `iidm/__init__.py` looks for it, seconds
-before a worker has imported what it needs."""
+"""Environment variable of a process that is started: the id of its main process. `iidm/__init__.py` looks for it,
+seconds before a worker has imported what it needs."""
 
 
 @contextmanager
