@@ -230,3 +230,18 @@ def test_a_recipe_leaves_what_the_presets_own_method_is() -> None:
     )
     config, _ = parse_config("--preset gta5-cityscapes-dinov2-0 --recipe daformer".split())
     assert config.mixing.hidden_block_px == 14 and config.loss.mask_weight == 1 and config.loss.target_weight == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "preset"),
+    [
+        (["--data.target.spec", "camera.toml"], "folder"),
+        (["--data.source.spec=old.toml", "--data.target.spec=camera.toml"], "folder"),
+        (["--data.target.images", "photos"], "folder"),
+        (["--max-steps", "3"], "scenes"),
+        (["--preset", "camvid-dusk", "--data.target.spec", "camera.toml"], "camvid-dusk"),
+    ],
+)
+def test_data_of_ones_own_chooses_the_preset_folder(words: list[str], preset: str) -> None:
+    config, _ = parse_config(words)
+    assert config.preset == preset
