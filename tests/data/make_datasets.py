@@ -24,6 +24,18 @@ SIZE = (30, 52)
 """(H, W) of the images unless said otherwise: odd enough that a swapped axis shows."""
 
 
+TURN_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How an upright picture is stored so that the orientation shows it upright."""
+
+
 def random_ids(ids: Iterable[int], size: tuple[int, int], seed: int) -> Ids:
     """Blocks of 2x2 pixels of random ids, among which every id occurs (the size must allow it)."""
     values = np.array(list(ids), np.uint8)

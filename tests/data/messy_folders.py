@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from make_datasets import TURN_BACK
 from messy_cases import ASIDE, BROKEN_EXIF, CLASSES, COLORS, KINDS, SUFFIX, Folder, Picture, composed
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,16 +26,6 @@ from iidm.types import IGNORE_INDEX
 LEVELS = np.array((20, 128, 235))
 """Brightness of each class in the images."""
 BLOCK = 8
-_BACK = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-"""From the upright image to the stored one, by EXIF orientation."""
 
 
 @dataclass
@@ -75,7 +66,7 @@ def encoded(picture: Picture, ids: NDArray[np.uint8]) -> bytes:
     if picture.damage == "empty" or not kind:
         return b"" if picture.damage == "empty" else b"this is no picture, whatever its name says\n" * 20
     gray = Image.fromarray(LEVELS[ids].astype(np.uint8))
-    stored = gray.transpose(_BACK[picture.turn]) if picture.turn in _BACK else gray
+    stored = gray.transpose(TURN_BACK[picture.turn]) if picture.turn in TURN_BACK else gray
     if mode == "I;16":
         image = Image.fromarray(np.asarray(stored).astype(np.uint16) * 16)
     elif mode == "1":
@@ -120,7 +111,7 @@ def label_picture(picture: Picture, ids: NDArray[np.uint8]) -> tuple[str, bytes]
     """Ending and file of a label."""
     ending, kind, image = ".png", "PNG", Image.fromarray(ids)
     if picture.label == "turned":
-        image = image.transpose(_BACK.get(picture.turn, Image.Transpose.ROTATE_90))
+        image = image.transpose(TURN_BACK.get(picture.turn, Image.Transpose.ROTATE_90))
     elif picture.label == "wrong size":
         image = Image.fromarray(ids[:-1])
     elif picture.label == "jpeg":

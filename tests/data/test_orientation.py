@@ -12,6 +12,7 @@ import make_coordinates as make
 import numpy as np
 import pytest
 from loaders import CPU, domains_of, evaluated
+from make_datasets import TURN_BACK
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,16 +24,6 @@ from iidm.data.loading.sampling import CropRules, Sampler
 from iidm.data.preparation.worker import Task, encode_sample
 from iidm.types import IGNORE_INDEX, UserError
 
-TURN_BACK = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-"""How an upright picture is stored so that the orientation shows it upright."""
 LOSSLESS = {"png": {}, "tif": {}, "webp": {"lossless": True, "exact": True}}
 
 
