@@ -1,10 +1,11 @@
 """A long run on generated data in the layout of GTA5 and Cityscapes: does it hold its pace and its memory?
 
-    python -m benchmarks.long_run FOLDER [--preset gta5-cityscapes-100] [--steps 2000] [OPTION of iidm.train...]
+    python -m benchmarks.long_run FOLDER [--preset gta5-cityscapes-100] [--steps 2000] [--any-pace]
+        [OPTION of iidm.train...]
 
 Trains the preset from prepared data with `iidm.train`, watches it from outside, and writes FOLDER/long-run.json. Exit
 status 1 unless, after the first tenth, the pace of every tenth is within 3 % of their mean, memory grows by less than
-3 %, and steps wait for data for less than 1 % of their time.
+3 %, and steps wait for data for less than 1 % of their time; with --any-pace it is 0 if the run ends.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--preset", default="gta5-cityscapes-100")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--any-pace", action="store_true", help="exit status 0 if the run ends, whatever its pace")
     arguments, options = parser.parse_known_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,7 @@ def main() -> None:
         f"{result['steps_per_s']:.2f} steps/s, each tenth within {100 * result['spread']:.1f} %; memory grew by"
         f" {100 * result['memory_growth']:.1f} %; waiting for data {100 * result['wait_share']:.2f} % of the time"
     )
-    sys.exit(0 if result["holds"] else 1)
+    sys.exit(0 if result["holds"] or arguments.any_pace else 1)
 
 
 if __name__ == "__main__":

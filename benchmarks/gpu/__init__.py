@@ -1,0 +1,14 @@
+"""Everything that needs a GPU, stage by stage, on a bare machine: torch, Triton, nvcc, pytest and pytest-benchmark,
+without network or git.
+
+    bash benchmarks/gpu.sh FOLDER [STAGE...] [--seconds N] [--dry-run]
+
+FOLDER gets what each stage prints and measures, and one page, gpu.md: what passed, the first error of what failed, the
+figures. A second call with the same FOLDER goes on with what is left: a stage that passed or failed is not run again
+unless it is named or the sources have changed; one that was stopped is. A stage that needs what is not installed says
+so. The first three stages take less than eight minutes. IIDM_CUDA_ARCHS=90 sets the architectures to build for
+(default: the GPU's), IIDM_COMMIT names the commit where git is not at hand.
+
+With --dry-run every stage runs on the CPU, where the tests that need a GPU are skipped, with the smallest cases of the
+benchmarks. It shows that the stages run, and nothing about a GPU.
+"""

@@ -1,0 +1,156 @@
+"""The runner of the GPU's stages (benchmarks/gpu): what it says and keeps when they pass, fail, hang or are cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.records import Record, Records
+from benchmarks.gpu.stages import STAGES, Stage
+
+ROOT = Path(__file__).parents[1]
+
+
+def stage(name: str, code: str, seconds: int = 60, **more: object) -> Stage:
+    """A stage that runs this Python."""
+    return Stage(name, "what it shows", seconds, ("-c", code), ("-c", f"print('dry'); {code}"), **more)  # type: ignore[arg-type]
+
+
+def tests_of(name: str, folder: Path, code: str) -> Stage:
+    """A stage that runs this test file."""
+    (folder / f"test_{name}.py").write_text(code)
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder / f"test_{name}.py"))
+    words += ("--junitxml", f"FOLDER/gpu-{name}.xml")
+    return Stage(name, "what it shows", 60, words, words)
+
+
+def kept(folder: Path) -> dict[str, dict[str, object]]:
+    loaded: dict[str, dict[str, object]] = json.loads((folder / "gpu-stages.json").read_text())
+    return loaded
+
+
+def test_a_second_call_goes_on_where_the_first_was_cut_off(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    stages = tuple(stage(name, f"open({str(marks)!r}, 'a').write({name!r})") for name in "abc")
+    assert main([str(tmp_path), "a"], stages) == 1  # b and c have not run
+    assert main([str(tmp_path)], stages) == 0
+    assert marks.read_text() == "abc"
+    assert main([str(tmp_path), "b"], stages) == 0  # named: again
+    assert marks.read_text() == "abcb"
+
+
+def test_what_failed_is_told_with_its_first_error_and_is_not_run_again(tmp_path: Path) -> None:
+    code = "def test_right(): pass\ndef test_wrong(): assert 1 == 2, 'one is | two'\ndef test_later(): assert False"
+    stages = (tests_of("faulty", tmp_path, code), stage("after", "print('ran')"))
+    assert main([str(tmp_path)], stages) == 1
+    page = (tmp_path / "gpu.md").read_text()
+    assert "1 passed, 2 failed" in page and "test_wrong: AssertionError: one is / two" in page
+    assert "| after | what it shows | passed |" in page
+    before = kept(tmp_path)
+    assert main([str(tmp_path)], stages) == 1
+    assert kept(tmp_path) == before
+
+
+def test_a_stage_whose_tests_were_all_skipped_has_shown_nothing(tmp_path: Path) -> None:
+    code = "import pytest\n@pytest.mark.skip\ndef test_it(): pass"
+    stages = (tests_of("skipped", tmp_path, code),)
+    assert main([str(tmp_path)], stages) == 1
+    assert "not one test ran" in (tmp_path / "gpu.md").read_text()
+    assert main([str(tmp_path), "--dry-run"], stages) == 0  # there it is what is expected
+
+
+def test_a_dry_run_does_not_count_as_a_run(tmp_path: Path) -> None:
+    stages = (stage("only", "print('ran')"),)
+    assert main([str(tmp_path), "--dry-run"], stages) == 0
+    assert "dry" in (tmp_path / "gpu-only.txt").read_text()
+    assert "nothing about a GPU" in (tmp_path / "gpu.md").read_text()
+    assert Records(tmp_path, dry=False).ended("only") is None
+
+
+def test_a_hanging_stage_ends_at_its_limit_with_all_that_it_started(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time;"
+        " child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+        f" open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid)); time.sleep(600)"
+    )
+    stages = (stage("hangs", code, seconds=3), stage("after", "print('ran')"))
+    assert main([str(tmp_path)], stages) == 1
+    assert kept(tmp_path)["hangs"]["end"] == "stopped" and kept(tmp_path)["after"]["end"] == "passed"
+    pid = int((tmp_path / "child").read_text())
+    assert _ends(pid)
+    assert main([str(tmp_path)], (stage("hangs", "print('ran')"), stages[1])) == 0  # stopped: run again
+
+
+def test_what_is_missing_is_named_and_what_does_not_fit_is_left(tmp_path: Path) -> None:
+    stages = (
+        stage("needs", "print('ran')", needs=("json", "no_such_module")),
+        stage("program", "print('ran')", under=("no-such-program",)),
+        stage("long", "print('ran')", seconds=500),
+        stage("short", "print('ran')", seconds=20),
+    )
+    assert main([str(tmp_path), "--seconds", "60"], stages) == 1
+    found = {name: (record["end"], record["says"]) for name, record in kept(tmp_path).items()}
+    assert found["needs"] == ("missing", "No module named 'no_such_module'")
+    assert found["program"] == ("missing", "no program no-such-program")
+    assert found["long"][0] == "left" and "needs up to 500 s" in str(found["long"][1])
+    assert found["short"][0] == "passed"
+
+
+def test_results_of_other_sources_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Records(tmp_path, dry=False).put("tests", Record("passed", 1.0, "3 passed"))
+    assert Records(tmp_path, dry=False).ended("tests") == "passed"
+    monkeypatch.setattr("benchmarks.gpu.records.digest", lambda: "other")
+    assert Records(tmp_path, dry=False).ended("tests") is None
+
+
+def test_without_a_gpu_the_first_stage_says_so_and_nothing_else_runs(tmp_path: Path) -> None:
+    words = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(tmp_path)]
+    environment = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "sees no GPU; without one: --dry-run" in run.stdout
+    assert set(kept(tmp_path)) == {"build"}
+
+
+def test_sigterm_keeps_what_is_known(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.gpu.__main__ import main;"
+        " from benchmarks.gpu.stages import Stage;"
+        " quick = Stage('quick', 'x', 60, ('-c', 'print(1)'), ());"
+        " slow = Stage('slow', 'x', 60, ('-c', 'import time; print(2, flush=True); time.sleep(600)'), ());"
+        f" sys.exit(main([{str(tmp_path)!r}], (quick, slow)))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        log = tmp_path / "gpu-slow.txt"
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert "the same command goes on" in process.stdout.read()
+    assert process.returncode == 1
+    assert {name: record["end"] for name, record in kept(tmp_path).items()} == {"quick": "passed", "slow": "stopped"}
+
+
+def test_the_first_three_stages_take_less_than_eight_minutes() -> None:
+    assert sum(each.seconds for each in STAGES[:3]) < 8 * 60
+    assert [each.name for each in STAGES[:3]] == ["build", "tests", "sanitize"]
+
+
+def _ends(pid: int) -> bool:
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return True  # its parent is dead too; whoever inherits it has not asked yet
+        time.sleep(0.05)
+    return False
