@@ -1,5 +1,7 @@
-# Everything lives in .venv; `make train` and `make test` need nothing else but Python 3.10-3.13 and a C++ compiler.
+# Everything lives in .venv; `make train` and `make test` need nothing else but Python 3.10-3.14 and a C++ compiler.
 PYTHON ?= python3
+# What CI tests; `make TORCH=torch` takes the newest release that pyproject.toml allows.
+TORCH ?= torch==2.13.*
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -22,13 +24,13 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 10) <= v[:2] <= (3, 13); \
-		sys.exit(None if ok else f"iidm needs Python 3.10 to 3.13, not {v[0]}.{v[1]}: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 10) <= v[:2] <= (3, 14); \
+		sys.exit(None if ok else f"iidm needs Python 3.10 to 3.14, not {v[0]}.{v[1]}: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 $(INSTALLED): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' '$(TORCH)'
 	touch $@
 
 clean:

@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from test_networks import parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -74,7 +73,7 @@ def test_segformers_head_is_what_its_paper_computes() -> None:
 @pytest.mark.parametrize(("name", "count"), [("daformer", 3_712_275), ("segformer", 530_707)])
 def test_they_have_the_published_number_of_parameters(name: str, count: int) -> None:
     with torch.device("meta"):
-        assert parameters(HEADS[name](MIT_B5, 19, (), 0.1)) == count
+        assert sum(p.numel() for p in HEADS[name](MIT_B5, 19, (), 0.1).parameters()) == count
 
 
 def test_the_1x1_branch_costs_a_third_of_what_it_costs_stacked() -> None:
