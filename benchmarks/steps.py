@@ -93,7 +93,7 @@ def iidm_step(case: Case, device: str, options: dict[str, Any] | None = None) ->
     groups = parameter_groups(student, config.optim.lr, config.optim.head_lr_mult, config.optim.weight_decay)
     optimizer = build_optimizer(groups, config.optim, where)
     generator = torch.Generator(device).manual_seed(0)
-    step = TrainStep(student, teacher, optimizer, config, generator, pick_amp_dtype(where, amp=True))
+    step = TrainStep(student, teacher, optimizer, config, [generator], pick_amp_dtype(where, amp=True))
     batches = [random_batch(case, device)] * config.step.accumulate
     return step, lambda: step(batches, 0).losses.total
 

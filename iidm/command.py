@@ -44,6 +44,8 @@ def run_command(command: str, argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command on the words of the command line, or on `argv`, and end the process."""
     _quit_on_signals()
     words = sys.argv[1:] if argv is None else list(argv)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun: each process would repeat what torch's C++ warns of
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from iidm.cli import PARSERS, run_main
 
     if command in PARSERS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from iidm.data import Dataset, EvalLoader, plain_crops
 from iidm.engine.metrics import Scores, evaluate, score_table
 from iidm.engine.norm_statistics import NormStatistics, running_statistics
 from iidm.kernels.jitter import normalize
+from iidm.ranks import ALONE, Ranks
 from iidm.recipes import with_values
 from iidm.types import MEAN_RGB, STD_RGB, UserError
 
@@ -24,12 +26,20 @@ normalize_image = partial(normalize, mean=MEAN_RGB, std=STD_RGB)
 
 
 def evaluate_networks(
-    networks: Mapping[str, nn.Module], dataset: Dataset, config: Config, amp_dtype: torch.dtype | None
+    networks: Mapping[str, nn.Module],
+    dataset: Dataset,
+    config: Config,
+    amp_dtype: torch.dtype | None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Scores]:
-    """Scores of each network on every image of `dataset`: images at training resolution, labels at their full size."""
+    """Scores of each network on every image of `dataset`: images at training resolution, labels at their full size.
+
+    Each rank sees its part of the images; all of them return the scores of the whole.
+    """
     device = next(next(iter(networks.values())).parameters()).device
-    with EvalLoader(dataset, device=device) as batches:
-        return evaluate(
+    part = dataset.with_samples(ranks.share(dataset.samples))
+    with EvalLoader(part, device=device) as batches:
+        scores = evaluate(
             dict(networks),
             batches,
             dataset.classes,
@@ -39,6 +49,7 @@ def evaluate_networks(
             windows=sliding_window(config),
             normalize=normalize_image,
         )
+    return {name: replace(value, confusion=ranks.sum(value.confusion)) for name, value in scores.items()}
 
 
 def with_windows(

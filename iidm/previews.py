@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from iidm.config import sliding_window
 from iidm.data import Domains, EvalLoader
-from iidm.engine.log import RunLog
+from iidm.engine.log import NoLog
 from iidm.engine.preview import Panel, colorize, save_sheet
 from iidm.engine.windows import image_logits
 from iidm.evaluation import normalize_image
@@ -29,7 +29,7 @@ def save_previews(
     out: StepOutput,
     step: TrainStep,
     domains: Domains,
-    log: RunLog,
+    log: NoLog,
 ) -> None:
     """Write RUN/previews/step-<done>-{batch,validation}.png: the first crop of each stream with its label, both mixes,
     and predictions of both networks against the truth; `unlabeled` in place of `validation` where nothing validates."""

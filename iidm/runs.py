@@ -29,6 +29,8 @@ from iidm.method.class_weights import class_weights_note
 from iidm.method.published import CODE, build_method
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, parameter_groups, set_recompute
+from iidm.ranks import ALONE, Ranks
+from iidm.sharing import BATCHES, batch_numbers, generator_name, seed_of_batch
 from iidm.types import UserError
 from iidm.warm_start import start_network
 
@@ -128,7 +130,7 @@ def change_length(config: Config, run_dir: Path) -> list[str]:
 
 
 def build_step(
-    config: Config, domains: Domains, device: torch.device, checkpoint: Path | None = None
+    config: Config, domains: Domains, device: torch.device, checkpoint: Path | None = None, ranks: Ranks = ALONE
 ) -> tuple[TrainStep, list[str]]:
     """Student, teacher, optimiser and randomness of a run at its start, and a line on where the weights are from.
 
@@ -148,9 +150,10 @@ def build_step(
     groups += method.parameter_groups(optim)
     amp_dtype = pick_amp_dtype(device, config.amp)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    generator = torch.Generator(device).manual_seed(config.seed)
+    seeds = [seed_of_batch(config.seed, number) for number in batch_numbers(ranks, config.step.accumulate)]
+    generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
     optimizer = build_optimizer(groups, optim, device)
-    return TrainStep(student, teacher, optimizer, config, generator, amp_dtype, scaler, method), origin
+    return TrainStep(student, teacher, optimizer, config, generators, amp_dtype, scaler, method, ranks), origin
 
 
 def count_classes(config: Config, domains: Domains) -> list[NDArray[np.int64]]:
@@ -172,10 +175,20 @@ def save_state(
 ) -> None:
     """Everything that step `done` (0-based, the next to run) depends on, and the seconds that the run took so far.
 
-    `training_statistics` are the networks' own where they have others now (NormStatistics.applied).
+    All ranks call it; the first writes. `training_statistics` are the networks' own where they have others now
+    (NormStatistics.applied).
     """
-    config = step.config
+    config, ranks = step.config, step.ranks
+    numbers = batch_numbers(ranks, config.step.accumulate)
+    own = {number: generator.get_state() for number, generator in zip(numbers, step.generators, strict=True)}
+    states = {number: state for each in ranks.gather(own) for number, state in each.items()}
+    if not ranks.is_first:
+        return
+    generators = {generator_name(number): torch.Generator(step.device) for number in sorted(states)}
+    for number, state in states.items():
+        generators[generator_name(number)].set_state(state)
     metadata: dict[str, Any] = {
+        BATCHES: len(states),
         "seconds": round(seconds, 1),
         "iidm": iidm.__version__,
         "backbone": config.model.backbone,
@@ -189,7 +202,7 @@ def save_state(
         modules=step.modules,
         optimizer=step.optimizer,
         scaler=step.scaler,
-        generators={"step": step.generator},
+        generators=generators,
         metadata=metadata,
         keep=config.log.keep_checkpoints,
         buffers=training_statistics,
@@ -201,12 +214,15 @@ def load_state(checkpoint: Path, step: TrainStep) -> tuple[int, float]:
 
     Returns: the step to go on with, and the seconds that the run had taken.
     """
+    saved = int(read_metadata(checkpoint).get(BATCHES, 1))  # a process that has joined since begins to draw
+    numbers = batch_numbers(step.ranks, step.config.step.accumulate)
+    known = [(number, own) for number, own in zip(numbers, step.generators, strict=True) if number < saved]
     metadata = load_checkpoint(
         checkpoint,
         modules=step.modules,
         optimizer=step.optimizer,
         scaler=step.scaler,
-        generators={"step": step.generator},
+        generators={generator_name(number): own for number, own in known},
         device=step.device,
     )
     return int(metadata["step"]), float(metadata["seconds"])

@@ -30,6 +30,10 @@ class UserError(Exception):
     """
 
 
+class AgreedError(UserError):
+    """One that all processes of a run end with; the first tells it."""
+
+
 class LabeledImages(NamedTuple):
     """Crops with labels."""
 

@@ -7,16 +7,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect")
-ENTRY_POINTS = (*COMMANDS, "command", "__main__", "evaluation", "previews", "runs", "warm_start", "cli")
+SHARED = ("evaluation", "previews", "runs", "sharing", "training", "warm_start")
+ENTRY_POINTS = (*COMMANDS, *SHARED, "command", "__main__", "cli")
 ALLOWED = {
     "types": set(),
     "text": {"types"},
     "processes": set(),
+    "ranks": {"types"},
     "config": {"types", "config"},
     "recipes": {"config"},
     "catalog": {"types", "config", "recipes", "catalog"},
     "presets": {"types", "config", "recipes", "catalog"},
-    "method": {"types", "config", "recipes", "catalog", "kernels", "method"},
+    "method": {"types", "config", "recipes", "catalog", "kernels", "ranks", "method"},
     "data": {"types", "text", "config", "processes", "data"},
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -15,7 +16,7 @@ from typing import NoReturn
 from PIL import Image
 
 from ..engine.interrupt import STOPS, stops_raise
-from ..types import UserError
+from ..types import AgreedError, UserError
 
 
 def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
@@ -37,6 +38,8 @@ def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         _flush()
         raise
     except UserError as error:
+        if isinstance(error, AgreedError) and _rank() > 0:
+            sys.exit(2)
         _end(str(error), 2)
     except BrokenPipeError:
         _leave_the_pipe()
@@ -64,8 +67,22 @@ def _leave_the_pipe() -> NoReturn:
 
 
 def _end(line: str, status: int) -> NoReturn:
-    print(f"iidm: {line}", file=sys.stderr)
+    name = "iidm"
+    if _rank() > 0:
+        # What all processes of a run stumble over the first one says alone: torchrun ends the others when it ends.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(SECONDS_FOR_THE_FIRST)
+        name = f"iidm, process {_rank()}"
+    print(f"{name}: {line}", file=sys.stderr)
     sys.exit(status)
+
+
+def _rank() -> int:
+    """Of this process among those that torchrun has started; 0 without it."""
+    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
+SECONDS_FOR_THE_FIRST = 3.0
 
 
 def _disk_line(error: OSError) -> str | None:

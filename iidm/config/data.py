@@ -56,6 +56,9 @@ class DataConfig:
     """Labeled target crops a step; paper: 2."""
     unlabeled_batch: int = 2
     """Unlabeled target crops a step; paper: 2. With `two-xu-two-streams` twice as many are read."""
+    batch_per: Literal["process", "run"] = "process"
+    """With several processes (torchrun), whether the batch sizes are those of each, so that a step sees more images, or
+    of all of them together (`run`): the number of processes must divide them. The learning rate stays either way."""
     labeled_count: int | None = 100
     """Labeled target images; the other training images are unlabeled. 0: none; empty: all of them are labeled."""
     labeled_choice: Literal["random", "even"] = "random"

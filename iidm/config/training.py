@@ -91,7 +91,8 @@ class StepConfig:
     after the other with a backward each, so that one is in memory at a time. `auto`: merged on a GPU, sequential on a
     CPU (caches)."""
     accumulate: int = 1
-    """Batches whose gradients are added up to one step of the optimiser; each has BatchNorm statistics of its own."""
+    """Batches whose gradients are added up to one step of the optimiser; each has BatchNorm statistics and random draws
+    of its own. With several processes (torchrun) those of each; two of them compute what one does with 2."""
     graph: Literal["auto", "on", "off"] = "auto"
     """Capture the whole step in a CUDA graph and replay it; `auto`: on a GPU. It starts when the teacher's decay has
     reached its end."""
@@ -170,7 +171,9 @@ class LogConfig:
     preview_every: int = 500
     """Steps between preview pictures; 0: only at the end."""
     checkpoint_every: int = 500
-    """Steps between checkpoints; 0: only at the end and on Ctrl-C."""
+    """Steps between checkpoints; 0: only at the end and on Ctrl-C. SIGUSR1 makes one at once."""
+    checkpoint_minutes: float = 0.0
+    """Minutes after which a checkpoint is written too, where steps are slow or machines go away; 0: by steps alone."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay."""
     eval_every: int = 0
@@ -180,4 +183,5 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         require(self.every >= 1, "log.every", self.every, "at least 1")
+        require(self.checkpoint_minutes >= 0, "log.checkpoint_minutes", self.checkpoint_minutes, ">= 0")
         require(self.keep_checkpoints >= 1, "log.keep_checkpoints", self.keep_checkpoints, "at least 1")

@@ -23,7 +23,7 @@ from .datasets.validation import require_validation
 from .files.inputs import find_images
 from .loading.eval_loader import EvalLoader
 from .loading.loader import TrainLoader, plain_crops
-from .loading.pipeline import read_image
+from .loading.pipeline import decoding_threads, read_image
 from .preparation.check import check_prepared
 from .preparation.plan import make_plan, megabytes, prepare
 from .scenes.builtin import builtin_root
@@ -38,6 +38,7 @@ __all__ = [
     "check_data",
     "check_prepared",
     "class_pixel_counts",
+    "decoding_threads",
     "find_images",
     "make_plan",
     "megabytes",

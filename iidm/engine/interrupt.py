@@ -1,5 +1,5 @@
 """Ctrl-C, SIGTERM and SIGHUP: a wish that the loop reads between two steps, or an exception elsewhere, so that nothing
-is cut in the middle and no process stays behind."""
+is cut in the middle and no process stays behind. SIGUSR1: a wish for a checkpoint."""
 
 from __future__ import annotations
 
@@ -41,16 +41,22 @@ def stops_raise() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+SAVE = getattr(signal, "SIGUSR1", None)
+
+
 class InterruptFlag:
-    """While it is open, the first SIGINT, SIGTERM or SIGHUP sets `set`; a second one interrupts at once as usual."""
+    """While it is open, the first SIGINT, SIGTERM or SIGHUP sets `set`; a second one interrupts at once as usual.
+    SIGUSR1 sets `save`, which the loop clears when it has saved."""
 
     def __init__(self) -> None:
-        self.set = False
+        self.set = self.save = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> InterruptFlag:
         for number in heeded():
             self._before[number] = signal.signal(number, self._on_signal)
+        if SAVE is not None:
+            self._before[SAVE] = signal.signal(SAVE, self._on_save)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -60,3 +66,6 @@ class InterruptFlag:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.set = True
         signal.signal(number, self._before[number])
+
+    def _on_save(self, number: int, frame: FrameType | None) -> None:
+        self.save = True

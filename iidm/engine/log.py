@@ -22,7 +22,26 @@ METRICS = "metrics.jsonl"
 NOTES = "notes.txt"
 
 
-class RunLog:
+class NoLog:
+    """Says and writes nothing: another process of the run does."""
+
+    def log(self, step: int, values: dict[str, float], *, wait_ms: float | None = None) -> None:
+        """Nothing."""
+
+    def note(self, line: str) -> None:
+        """Nothing."""
+
+    def picture(self, tag: str, picture: Path | NDArray[np.uint8], step: int) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing."""
+
+
+class RunLog(NoLog):
     """Writes RUN/metrics.jsonl (one JSON object a log point), RUN/notes.txt (all that was said), RUN/tensorboard, and a
     progress bar on stderr.
 
@@ -122,12 +141,7 @@ class RunLog:
         if self._board is not None:
             self._board.close()
 
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
 

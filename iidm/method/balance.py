@@ -38,6 +38,9 @@ _WEIGHT_UNITS = 256
 class ClassBalance(nn.Module):
     """Follows the shares of the classes in the labels of each branch, by their loss weights, and adjusts its logits.
 
+    A batch is adjusted by what was counted in the steps before and in itself. What the batches of a step have counted
+    comes together in `settle`, as a mean: they may lie on several devices, where none sees the others.
+
     Args:
         strength: 0 is none; 1 teaches the network as if all classes were equally common.
         device: of the labels.
@@ -53,6 +56,7 @@ class ClassBalance(nn.Module):
         self.register_buffer("counts", torch.zeros(len(BRANCHES), 256, device=device))
         strengths = strength * torch.tensor(STRENGTHS, device=device)[:, None]
         self.register_buffer("strengths", strengths, persistent=False)
+        self._seen: list[Tensor] = []
 
     @torch.no_grad()
     def forward(self, branches: list[Branch]) -> list[Branch]:
@@ -61,11 +65,19 @@ class ClassBalance(nn.Module):
         seen = torch.zeros_like(self.counts)
         for branch in ours:
             seen[BRANCHES.index(branch.name)] += self._count(branch)
-        self.counts.mul_(DECAY).add_(seen)
-        shares = self.counts / self.counts.sum(1, keepdim=True).clamp(min=1e-12)
+        self._seen.append(seen)
+        counts = self.counts * DECAY + seen
+        shares = counts / counts.sum(1, keepdim=True).clamp(min=1e-12)
         biases = self.strengths * shares.clamp(min=LEAST_SHARE).log()
         known = {id(b) for b in ours}
         return [b._replace(logit_bias=biases[BRANCHES.index(b.name)]) if id(b) in known else b for b in branches]
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """End a step: what its batches have counted belongs to the steps before from now on."""
+        if self._seen:
+            self.counts.mul_(DECAY).add_(torch.stack(self._seen).mean(0))
+            self._seen = []
 
     def _count(self, branch: Branch) -> Tensor:
         """float32 [256]: pixels by label value, each by its loss weight; ignored ones are none."""

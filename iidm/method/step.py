@@ -15,20 +15,24 @@ On a GPU all of it is captured in one CUDA graph (graph.py).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from iidm.config import Config
+from iidm.ranks import ALONE, Ranks, Together
 from iidm.types import Losses, StepOutput, TrainBatch, UserError
 
 from .base import Method, Scene
 from .graph import CaptureError, StepGraph
 from .losses import Branch, Output, Terms, branch_terms, per_pixel, zero
 from .teacher import Teacher, ema_decay_at
+
+Found = TypeVar("Found")
 
 
 class TrainStep:
@@ -42,10 +46,12 @@ class TrainStep:
         teacher: its EMA.
         optimizer: over the student's parameters; for a captured step with `capturable` and learning rates in tensors.
         config: the whole run's configuration.
-        generator: source of every random draw of the step, on the device of the networks.
+        generators: sources of every random draw, on the device of the networks: one for each of the batches of a step,
+            so that a batch's draws are the same whoever else draws.
         amp_dtype: bfloat16, float16 or None (float32).
         scaler: for float16; a disabled one otherwise.
         method: what is computed; None: IIDM.
+        ranks: this process among those that train together.
 
     Raises:
         UserError: `--step.graph on` where there is no GPU, or (from a call) where the step cannot be captured.
@@ -57,23 +63,24 @@ class TrainStep:
         teacher: Teacher,
         optimizer: torch.optim.Optimizer,
         config: Config,
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
         amp_dtype: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
         method: Method | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.student, self.teacher, self.optimizer = student, teacher, optimizer
         self.method = method or Method(config, student)
-        self.config, self.generator, self.amp_dtype = config, generator, amp_dtype
-        self.device = generator.device
+        self.config, self.generators, self.amp_dtype = config, tuple(generators), amp_dtype
+        assert len(self.generators) == config.step.accumulate
+        self.device = self.generators[0].device
         self.scaler = scaler or torch.amp.GradScaler(self.device.type, enabled=False)
         on_gpu, wish = self.device.type == "cuda", config.step
         if wish.graph == "on" and not on_gpu:
             raise UserError("--step.graph on needs a GPU: CUDA graphs are for its launches. Leave it at auto.")
-        for network in (student, *self.method.modules()):
-            draw_from: Callable[[torch.Generator], None] | None = getattr(network, "draw_from", None)
-            if draw_from is not None:
-                draw_from(generator)
+        if wish.graph == "on" and not ranks.is_alone:
+            raise UserError("--step.graph on is for one process: with several the step runs without. Leave it at auto.")
+        self._draw_from(self.generators[0])
         self.merged = wish.branches == "merged" or (wish.branches == "auto" and on_gpu)
         self._forward: nn.Module = student
         self._see: Callable[..., tuple[Tensor, ...]] | None = getattr(student, "look", None)
@@ -83,8 +90,19 @@ class TrainStep:
             self._see = self._see and torch.compile(self._see, dynamic=False)
             teacher.compile()
         self._graph: StepGraph[list[TrainBatch], float, StepOutput] | None = None
-        if on_gpu and wish.graph != "off":
-            self._graph = StepGraph(self._train, [generator], self.device)
+        if on_gpu and wish.graph != "off" and ranks.is_alone:
+            self._graph = StepGraph(self._train, self.generators, self.device)
+        self.ranks = ranks
+        self._together = None
+        if not ranks.is_alone:
+            self._together = Together(ranks, {"student": student, "method": self.method})
+            if config.teacher.quality_per == "batch":
+                teacher.average_quality = ranks.mean
+
+    @property
+    def generator(self) -> torch.Generator:
+        """That of a step's first batch, which is the only one without `step.accumulate`."""
+        return self.generators[0]
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -121,23 +139,42 @@ class TrainStep:
         return self._train(batches, decay)
 
     def _train(self, batches: list[TrainBatch], ema_decay: float) -> StepOutput:
-        outputs = [self.learn(batch, share=1.0 / len(batches)) for batch in batches]
+        share = 1.0 / (len(batches) * self.ranks.size)
+        last = len(batches) - 1
+        outputs = [self.learn(batch, share, number, number == last) for number, batch in enumerate(batches)]
         self.update(ema_decay)
         if len(outputs) == 1:
             return outputs[0]
         losses = Losses(*(torch.stack(values).mean() for values in zip(*(o.losses for o in outputs), strict=True)))
         return outputs[-1]._replace(losses=losses, quality=torch.stack([o.quality for o in outputs]).mean())
 
-    def learn(self, batch: TrainBatch, share: float = 1.0) -> StepOutput:
-        """Add a batch's gradients to those of the student; `share` is its part of the step."""
+    def _draw_from(self, generator: torch.Generator) -> None:
+        """Give the random layers their source."""
+        for network in (self.student, *self.method.modules()):
+            draw_from: Callable[[torch.Generator], None] | None = getattr(network, "draw_from", None)
+            if draw_from is not None:
+                draw_from(generator)
+
+    def learn(self, batch: TrainBatch, share: float = 1.0, number: int = 0, is_last: bool = True) -> StepOutput:
+        """Add a batch's gradients to those of the student.
+
+        Args:
+            batch: the images.
+            share: its part of the step.
+            number: which of the step's batches it is.
+            is_last: whether it is the last one, with which the gradients of all ranks are summed.
+        """
+        generator = self.generators[number]
+        if len(self.generators) > 1:
+            self._draw_from(generator)
         pseudo = None
         if self.method.labels_images and batch.unlabeled is not None:
             with record_function("iidm: pseudo-labels"), self._autocast():
                 pseudo = self.method.pseudo_label(self.teacher, batch.unlabeled)
         self.student.train()  # here, as it may be the student that has just labeled
         with record_function("iidm: mixing"):
-            mixes = self.method.mixes(batch, pseudo, self.generator)
-        scene = Scene(batch, pseudo, mixes, self.student, self.teacher, self.generator)
+            mixes = self.method.mixes(batch, pseudo, generator)
+        scene = Scene(batch, pseudo, mixes, self.student, self.teacher, generator)
         with self._autocast():  # around all passes: weights are cast once
             branches = self.method.branches(scene)
             if self.method.balance is not None:
@@ -146,26 +183,30 @@ class TrainStep:
                 branches = [b._replace(class_weight=self.method.class_weight) for b in branches]
             draw_box: Callable[..., Tensor] | None = getattr(self.student, "draw_box", None)
             if draw_box is not None:  # all of them before the first pass, so that merged branches have the same
-                branches = [b._replace(box=draw_box(b.image.shape[2:], self.generator)) for b in branches]
-            losses = self.forward_backward(branches, share)
+                branches = [b._replace(box=draw_box(b.image.shape[2:], generator)) for b in branches]
+            losses = self.forward_backward(branches, share, is_last)
         quality = pseudo.quality.mean() if pseudo else zero(self.device)
         return StepOutput(losses, quality, pseudo, mixes.inter, mixes.intra[0] if mixes.intra else None)
 
     def update(self, ema_decay: float) -> None:
-        """One step of the optimiser, after which the teacher follows."""
+        """One step of the optimiser, after which the teacher follows, and all ranks remember the same."""
         with record_function("iidm: optimizer"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         with record_function("iidm: EMA"):
             self.teacher.follow(self.student, ema_decay)
+        if self.method.balance is not None:
+            self.method.balance.settle()
+        if self._together is not None:
+            self._together.average_buffers([*self.networks.values(), self.method])
 
-    def forward_backward(self, branches: list[Branch], share: float = 1.0) -> Losses:
+    def forward_backward(self, branches: list[Branch], share: float = 1.0, is_last: bool = True) -> Losses:
         """Add up the gradients of all branches, times `share` where the loss is a mean and not a sum over pixels."""
         run = self._merged if self.merged else self._one_by_one
         values = {name: zero(self.device) for name in Losses._fields}
         views = {b.name: sum(other.name == b.name for other in branches) for b in branches}
-        for branch, terms in zip(branches, run(branches, share), strict=True):
+        for branch, terms in zip(branches, run(branches, share, is_last), strict=True):
             if terms.cross_entropy is not None:
                 value = per_pixel(terms.cross_entropy, branch)
                 values[branch.name] = values[branch.name] + value / views[branch.name]
@@ -175,33 +216,50 @@ class TrainStep:
                 values["total"] = values["total"] + branch.objective_weight * terms.auxiliary
         return Losses(**values)
 
-    def _one_by_one(self, branches: list[Branch], share: float) -> list[Terms]:
+    def _one_by_one(self, branches: list[Branch], share: float, is_last: bool) -> list[Terms]:
         """A pass and a backward for each branch: one of them is held in memory."""
         found = []
-        for branch in branches:
-            with record_function("iidm: student forward"):
-                out = self._look(branch.image, [branch])
-            terms = self._terms(out, branch)
-            self._backward(terms.weighted(branch, share))
-            found.append(terms.detach())
+        for number, branch in enumerate(branches, start=1):
+
+            def compute(branch: Branch = branch) -> tuple[Tensor, Terms]:
+                with record_function("iidm: student forward"):
+                    out = self._look(branch.image, [branch])
+                terms = self._terms(out, branch)
+                return terms.weighted(branch, share), terms.detach()
+
+            found.append(self._run(compute, is_last and number == len(branches)))
         return found
 
-    def _merged(self, branches: list[Branch], share: float) -> list[Terms]:
+    def _merged(self, branches: list[Branch], share: float, is_last: bool) -> list[Terms]:
         """One pass over all branches (one for each network), and one backward."""
-        terms: dict[int, Terms] = {}
-        for network in dict.fromkeys(branch.network for branch in branches):
-            own = [(i, branch) for i, branch in enumerate(branches) if branch.network is network]
-            sizes = [len(branch.image) for _, branch in own]
-            keeper = self.student if network is None else network
-            with record_function("iidm: student forward"), keeper.branches(sizes):  # type: ignore[operator]
-                out = self._look(torch.cat([branch.image for _, branch in own]), [branch for _, branch in own])
-            parts = [[None] * len(own) if part is None else part.split(sizes) for part in out]
-            for own_out, (i, branch) in zip(map(Output._make, zip(*parts, strict=True)), own, strict=True):
-                terms[i] = self._terms(own_out, branch)
-        in_order = [terms[i] for i in range(len(branches))]
-        losses = [term.weighted(branch, share) for term, branch in zip(in_order, branches, strict=True)]
-        self._backward(torch.stack(losses).sum())
-        return [term.detach() for term in in_order]
+
+        def compute() -> tuple[Tensor, list[Terms]]:
+            terms: dict[int, Terms] = {}
+            for network in dict.fromkeys(branch.network for branch in branches):
+                own = [(i, branch) for i, branch in enumerate(branches) if branch.network is network]
+                sizes = [len(branch.image) for _, branch in own]
+                keeper = self.student if network is None else network
+                with record_function("iidm: student forward"), keeper.branches(sizes):  # type: ignore[operator]
+                    out = self._look(torch.cat([branch.image for _, branch in own]), [branch for _, branch in own])
+                parts = [[None] * len(own) if part is None else part.split(sizes) for part in out]
+                for own_out, (i, branch) in zip(map(Output._make, zip(*parts, strict=True)), own, strict=True):
+                    terms[i] = self._terms(own_out, branch)
+            in_order = [terms[i] for i in range(len(branches))]
+            losses = [term.weighted(branch, share) for term, branch in zip(in_order, branches, strict=True)]
+            return torch.stack(losses).sum(), [term.detach() for term in in_order]
+
+        return self._run(compute, is_last)
+
+    def _run(self, compute: Callable[[], tuple[Tensor, Found]], is_last: bool) -> Found:
+        """A pass and its backward; after the last of a step the gradients are those of all ranks."""
+        if self._together is None:
+            loss, found = compute()
+            self._backward(loss)
+        else:
+            with self._together.adds_up(is_last):
+                loss, found = self._together.run(compute)
+                self._backward(loss)
+        return found
 
     def _look(self, image: Tensor, branches: list[Branch]) -> Output:
         """What the network of the branches says of their images, which are those of `image`."""

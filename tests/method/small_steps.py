@@ -68,8 +68,8 @@ def make_step(config: Config, backbone: str = "resnet18", device: str = "cpu", *
     teacher = Teacher(copy.deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)
     groups = parameter_groups(student, 1e-4, 10.0, 0.01) + method.parameter_groups(config.optim)
     optimizer = build_optimizer(groups, config.optim, torch.device(device))
-    generator = torch.Generator(device).manual_seed(1)
-    return TrainStep(student, teacher, optimizer, config, generator, method=method, **options)
+    generators = [torch.Generator(device).manual_seed(1 + n) for n in range(config.step.accumulate)]
+    return TrainStep(student, teacher, optimizer, config, generators, method=method, **options)
 
 
 def batch(seed: int = 0, device: str = "cpu") -> TrainBatch:

@@ -66,5 +66,5 @@ def as_on_a_gpu(step: TrainStep, *, graph: bool) -> TrainStep:
     for group in step.optimizer.param_groups:
         group["lr"] = torch.tensor(group["lr"])
     if graph:
-        step._graph = StepGraph(step._train, [step.generator])
+        step._graph = StepGraph(step._train, step.generators)
     return step

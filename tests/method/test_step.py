@@ -41,7 +41,7 @@ def make_step(config: Config, optimizer: type[torch.optim.Optimizer] = torch.opt
     unlabeled = streams_of(config)[2]
     teacher = Teacher(copy.deepcopy(student), config.teacher, labels_images=unlabeled)
     return TrainStep(
-        student, teacher, optimizer(student.parameters(), lr=1e-3), config, torch.Generator().manual_seed(1)
+        student, teacher, optimizer(student.parameters(), lr=1e-3), config, [torch.Generator().manual_seed(1)]
     )
 
 
