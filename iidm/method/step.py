@@ -84,7 +84,7 @@ class TrainStep:
             teacher.compile()
         self._graph: StepGraph[list[TrainBatch], float, StepOutput] | None = None
         if on_gpu and wish.graph != "off":
-            self._graph = StepGraph(self._train, [generator])
+            self._graph = StepGraph(self._train, [generator], self.device)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -113,10 +113,12 @@ class TrainStep:
         except CaptureError as error:
             if self.config.step.graph == "on":
                 raise UserError(f"--step.graph on: the step cannot be captured ({error}). Use auto or off.") from error
-            warnings.warn(f"The step cannot be captured in a CUDA graph and runs without: {error}", stacklevel=2)
-            self._graph = None
-            self.optimizer.zero_grad(set_to_none=True)
-            return self._train(batches, decay)
+            reason = str(error)
+        # No more inside the handler: the error's traceback holds all that the capture had allocated.
+        warnings.warn(f"The step cannot be captured in a CUDA graph and runs without: {reason}", stacklevel=2)
+        self._graph = None
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._train(batches, decay)
 
     def _train(self, batches: list[TrainBatch], ema_decay: float) -> StepOutput:
         outputs = [self.learn(batch, share=1.0 / len(batches)) for batch in batches]

@@ -38,6 +38,21 @@ def test_a_graph_is_captured_once_per_key_and_shape_and_fed_by_copies(tapes: lis
     assert not graph.captured, "what changes with every step is never captured"
 
 
+def test_the_warm_up_reads_the_memory_that_is_captured(tapes: list[Tape]) -> None:
+    """A kernel that is compiled for another alignment of its arguments cannot be compiled in a capture."""
+    seen: list[int] = []
+
+    def function(inputs: list[Tensor], _: float) -> Tensor:
+        seen.append(inputs[0].data_ptr())
+        return inputs[0].sum()
+
+    graph: StepGraph[list[Tensor], float, Tensor] = StepGraph(function, [])
+    for number in range(6):
+        loaded = torch.full((3, 5, 7), number, dtype=torch.uint8)  # as the loader's: the second of three streams
+        assert graph([loaded[1:2]], float(min(number, 1))) == 35 * number, "with another number it starts again"
+    assert len(seen) == 1 + StepGraph.WARMUP + 1 and len(set(seen)) == 1 and seen[0] % 16 == 0
+
+
 def ten_steps(step: TrainStep) -> list[list[float]]:
     """Their losses, with two learning rates in turns."""
     losses = []
