@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from iidm import kernels
 from iidm.config import Config
 from iidm.types import Losses, StepOutput, TrainBatch, UserError
 
@@ -83,7 +84,8 @@ class TrainStep:
             self._see = self._see and torch.compile(self._see, dynamic=False)
             teacher.compile()
         self._graph: StepGraph[list[TrainBatch], float, StepOutput] | None = None
-        if on_gpu and wish.graph != "off":
+        # IIDM_DEBUG reads labels on the host, which no capture allows.
+        if on_gpu and (wish.graph == "on" or (wish.graph == "auto" and not kernels.checks_values())):
             self._graph = StepGraph(self._train, [generator], self.device)
 
     @property

@@ -19,6 +19,8 @@ class ReadAhead(Generic[T]):
     """Runs a generator of batches in a thread, `depth` batches ahead; its errors rise in the reader."""
 
     def __init__(self, batches: Generator[T], depth: int, device: torch.device) -> None:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())  # a new thread begins with GPU 0
         self._device = device
         self._ready: queue.Queue[Any] = queue.Queue(depth)
         stop = threading.Event()
