@@ -81,8 +81,8 @@ def test_batches_are_made_on_a_stream_of_the_readers_gpu_and_lent_to_his(monkeyp
         def __exit__(self, *_: object) -> None:
             pass
 
-    def make(device: torch.device) -> Stream:
-        said.append(device)
+    def make(device: torch.device, priority: int) -> Stream:
+        said.append((device, priority))
         return Stream(said)
 
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1 if threading.current_thread() is reader else 0)
@@ -95,7 +95,7 @@ def test_batches_are_made_on_a_stream_of_the_readers_gpu_and_lent_to_his(monkeyp
     with pytest.raises(StopIteration):
         next(ahead)
     gpu = torch.device("cuda", 1)
-    assert said == [gpu, ("uses", False), "waited"], "complete before it is handed over"
+    assert said == [(gpu, -1), ("uses", False), "waited"], "complete before it is handed over"
     assert batch.source and isinstance(batch.unlabeled, Lent)
     for tensor in (*batch.source, batch.unlabeled):
         assert tensor.streams == [("the reader's", gpu)]  # type: ignore[union-attr]

@@ -61,7 +61,8 @@ class _End(NamedTuple):
 def _fill(batches: Generator[T], ready: queue.Queue[Any], stop: threading.Event, device: torch.device) -> None:
     """Body of the thread. On CUDA it has a stream of its own, so that its waiting holds up nobody."""
     error: BaseException | None = None
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    # torch hands out 32 streams of a priority in turns, and this one must never be that on which a step is captured.
+    stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
     try:
         with closing(batches), torch.cuda.stream(stream) if stream else nullcontext():
             for batch in batches:
