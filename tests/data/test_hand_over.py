@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from nvidia.dali import pipeline_def
 
 from iidm.data.loading import pipeline
 from iidm.data.loading.readahead import ReadAhead
@@ -99,3 +100,15 @@ def test_batches_are_made_on_a_stream_of_the_readers_gpu_and_lent_to_his(monkeyp
     assert batch.source and isinstance(batch.unlabeled, Lent)
     for tensor in (*batch.source, batch.unlabeled):
         assert tensor.streams == [("the reader's", gpu)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("graph", [pipeline._raw_graph, pipeline._scaled_raw_graph, pipeline._encoded_graph])
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_both_ways_through_a_graph_end_where_the_batches_are_to_lie(graph: Any, kind: str) -> None:
+    """Making a graph needs no GPU; running it does."""
+    on_gpu = kind == "cuda"
+    options = {"batch_size": 2, "num_threads": 1, "device_id": 0 if on_gpu else None, "enable_conditionals": True}
+    feed = {"source": lambda _: None, "batch": False}
+    built = pipeline_def(graph, **options)((32, 48), torch.device(kind), feed)
+    built._build_graph()
+    assert [output.device for output in built._graph_outputs] == ["gpu" if on_gpu else "cpu"] * 2
