@@ -5,6 +5,7 @@ and its meaning in plain PyTorch (`reference.py`), which is also the oracle of t
 Nothing here imports the rest of iidm; wrong arguments raise TypeError or ValueError.
 """
 
+from ._checks import checks_values
 from ._dispatch import OPS, build_info, set_implementation
 
-__all__ = ["OPS", "build_info", "set_implementation"]
+__all__ = ["OPS", "build_info", "checks_values", "set_implementation"]

@@ -13,6 +13,11 @@ DEBUG = os.environ.get("IIDM_DEBUG", "0") not in ("", "0")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
+def checks_values() -> bool:
+    """Whether ops read values of tensors on a GPU, as with IIDM_DEBUG=1 in the environment; no CUDA graph allows it."""
+    return DEBUG
+
+
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 

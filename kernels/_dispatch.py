@@ -21,16 +21,47 @@ OPS = ("classmix", "jitter", "blur", "pseudo_label", "cross_entropy", "confusion
 _choice: Choice = "auto"
 
 
-def _fused_kernels(device_type: str) -> dict[str, str]:
+TRITON_CAPABILITY = (8, 0)
+"""Lowest compute capability that Triton compiles for."""
+
+
+def _fused_kernels(device: torch.device) -> dict[str, str]:
     """Op -> the language of its fused kernel, for the ops that have one on this device and in this build."""
-    if device_type == "cpu" and extension is not None:
+    if device.type == "cpu" and extension is not None:
         return dict.fromkeys(OPS, "C++")
     found = {}
-    if device_type == "cuda" and importlib.util.find_spec("triton") is not None:
-        found = dict.fromkeys(("pseudo_label", "cross_entropy", "batch_norm"), "Triton")
-    if device_type == "cuda" and extension is not None and extension.build_info()["cuda"]:
-        found |= dict.fromkeys(("classmix", "jitter", "blur", "confusion_matrix"), "CUDA")
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        if _capability(device) >= TRITON_CAPABILITY:
+            found = dict.fromkeys(("pseudo_label", "cross_entropy", "batch_norm"), "Triton")
+    if device.type == "cuda" and extension is not None and extension.build_info()["cuda"]:
+        if _capability(device) >= _built_for():
+            found |= dict.fromkeys(("classmix", "jitter", "blur", "confusion_matrix"), "CUDA")
     return found
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a GPU; where there is none, as in a rehearsal, that of one which runs everything."""
+    return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else (99, 0)
+
+
+def _built_for() -> tuple[int, int]:
+    """The lowest compute capability that the extension's CUDA kernels run on; newer GPUs compile its PTX."""
+    number = int(str(build_info()["cuda_arches"]).split(";")[0].rstrip("af"))
+    return number // 10, number % 10
+
+
+def _why_not_fused(device: torch.device) -> str:
+    """What keeps fused kernels from running on a device; empty where nothing is known of it."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return why_missing
+    have, reasons = _capability(device), [why_missing] if why_missing else []
+    needs = {"Triton needs": TRITON_CAPABILITY}
+    if extension is not None and extension.build_info()["cuda"]:
+        needs["the extension is built for"] = _built_for()
+    low = [f"{who} {need[0]}.{need[1]} or newer" for who, need in needs.items() if have < need]
+    if low:
+        reasons.append(f"the GPU has compute capability {have[0]}.{have[1]}; {', '.join(low)}")
+    return "; ".join(reasons)
 
 
 def use_fused(op: str, device: torch.device) -> bool:
@@ -41,16 +72,16 @@ def use_fused(op: str, device: torch.device) -> bool:
     """
     if _choice == "reference":
         return False
-    available = op in _fused_kernels(device.type)
+    available = op in _fused_kernels(device)
     if _choice == "fused" and not available:
-        raise RuntimeError(_no_fused_kernel([op], device.type))
+        raise RuntimeError(_no_fused_kernel([op], device))
     return available
 
 
-def _no_fused_kernel(ops: list[str], device_type: str) -> str:
-    why = f" ({why_missing})" if why_missing else ""
+def _no_fused_kernel(ops: list[str], device: torch.device) -> str:
+    why = f" ({reason})" if (reason := _why_not_fused(device)) else ""
     return (
-        f"Fused kernels were asked for, but on {device_type} there is none for {', '.join(ops)}{why}."
+        f"Fused kernels were asked for, but on {device.type} there is none for {', '.join(ops)}{why}."
         " Use --kernels auto to run these as plain PyTorch."
     )
 
@@ -76,25 +107,25 @@ def set_implementation(choice: Choice, device: torch.device | str | None = None)
         raise ValueError(f"The implementation must be one of {', '.join(get_args(Choice))}, not {choice!r}.")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = torch.device(device).type
-    fused = {} if choice == "reference" else _fused_kernels(kind)
+    device = torch.device(device)
+    fused = {} if choice == "reference" else _fused_kernels(device)
     missing = [op for op in OPS if op not in fused]
     if choice == "fused" and missing:
-        raise RuntimeError(_no_fused_kernel(missing, kind))
+        raise RuntimeError(_no_fused_kernel(missing, device))
     _choice = choice
-    return _describe(fused, missing, asked=choice != "reference")
+    return _describe(fused, missing, "" if choice == "reference" else _why_not_fused(device))
 
 
-def _describe(fused: dict[str, str], missing: list[str], asked: bool) -> str:
+def _describe(fused: dict[str, str], missing: list[str], reason: str) -> str:
+    why = f"; {reason}" if reason else ""
     if not fused:
-        why = f"; {why_missing}" if asked and why_missing else ""
         return f"kernels: all reference (PyTorch){why}"
     languages = dict.fromkeys(fused.values())
     if not missing and len(languages) == 1:
         return f"kernels: all fused ({next(iter(languages))})"
     parts = [f"{', '.join(op for op in OPS if fused.get(op) == name)} fused ({name})" for name in languages]
     if missing:
-        parts.append(f"{', '.join(missing)} reference (PyTorch)")
+        parts.append(f"{', '.join(missing)} reference (PyTorch){why}")
     return f"kernels: {'; '.join(parts)}"
 
 

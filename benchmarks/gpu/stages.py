@@ -103,7 +103,7 @@ STAGES = (
         "long",
         "2,000 steps of gta5-cityscapes-100 on generated data hold their pace and memory",
         500,
-        (*LONG, os.environ.get("IIDM_STEPS", "2000")),
+        (*LONG, os.environ.get("IIDM_STEPS", "2000"), "--step.graph", "on"),
         (*LONG, *SMALL),
         TRAINING,
     ),

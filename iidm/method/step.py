@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from iidm import kernels
 from iidm.config import Config
 from iidm.ranks import ALONE, Ranks, Together
 from iidm.types import Losses, StepOutput, TrainBatch, UserError
@@ -90,7 +91,10 @@ class TrainStep:
             self._see = self._see and torch.compile(self._see, dynamic=False)
             teacher.compile()
         self._graph: StepGraph[list[TrainBatch], float, StepOutput] | None = None
-        if on_gpu and wish.graph != "off" and ranks.is_alone:
+        # IIDM_DEBUG reads labels on the host, which no capture allows; what several ranks say to each other is not
+        # captured either.
+        capturable = ranks.is_alone and not kernels.checks_values()
+        if on_gpu and (wish.graph == "on" or (wish.graph == "auto" and capturable)):
             self._graph = StepGraph(self._train, self.generators, self.device)
         self.ranks = ranks
         self._together = None

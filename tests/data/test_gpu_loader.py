@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from iidm.data.loading.loader import TrainLoader
 from iidm.data.loading.pipeline import ImageDecoder
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared.folder import ImageFormat
+from iidm.method.graph import StepGraph
 from iidm.types import TrainBatch
 
 pytestmark = [
@@ -97,3 +100,25 @@ def test_jpegs_of_other_modes_are_those_of_the_cpu(tmp_path: Path, mode: str) ->
     decoders = (ImageDecoder(device=torch.device(device), batch_size=1, threads=1) for device in ("cuda", "cpu"))
     decoded = [decoder([decodable_bytes(tmp_path / "mode.jpg")], [None])[0] for decoder in decoders]
     assert _error(*decoded) <= MEAN_ERROR["downloaded"]
+
+
+@pytest.mark.parametrize("image_format", MEAN_ERROR)
+def test_a_step_is_captured_while_the_loader_reads_ahead(tmp_path: Path, image_format: str) -> None:
+    """What DALI's threads and the loader's own call meanwhile must not break the capture, nor the capture them."""
+    dataset = _dataset(tmp_path, image_format)
+    domains = Domains(dataset.classes, dataset, dataset, dataset, dataset)
+
+    def function(inputs: list[TrainBatch], _: int) -> torch.Tensor:
+        assert inputs[0].unlabeled is not None
+        if torch.cuda.is_current_stream_capturing():
+            time.sleep(1.0)  # time for the batches that are read ahead
+        return inputs[0].unlabeled.float().mean()
+
+    graph: StepGraph[list[TrainBatch], int, torch.Tensor] = StepGraph(function, [])
+    for batch in _batches(dataset, "cuda")[: StepGraph.WARMUP]:
+        graph([batch], 0)
+    with TrainLoader(domains, replace(DATA, prefetch=64), seed=0, device=torch.device("cuda")) as loader:
+        for batch in islice(loader, 80):  # captured while those after the first are made
+            assert batch.unlabeled is not None
+            assert float(graph([batch], 0)) == pytest.approx(float(batch.unlabeled.float().mean()), rel=1e-5)
+    assert graph.captured

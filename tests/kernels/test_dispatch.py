@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,6 +70,41 @@ def test_auto_without_the_extension_says_why(
     monkeypatch.setattr("iidm.kernels._dispatch.why_missing", "the extension is not built")
     assert implementation("auto", "cpu") == "kernels: all reference (PyTorch); the extension is not built"
     assert kernels.build_info()["extension"] is False
+
+
+@pytest.mark.parametrize(
+    ("capability", "arches", "words"),
+    [
+        ((9, 0), "80;90", "Triton.*CUDA.$"),
+        ((8, 9), "80", "Triton.*CUDA.$"),
+        ((8, 6), "90a", "Triton.*reference.* 8.6; the extension is built for 9.0 or newer$"),
+        ((7, 5), "75;90", "CUDA.*reference.* 7.5; Triton needs 8.0 or newer$"),
+        ((7, 5), "80;90", "all reference.* 7.5; Triton needs 8.0 or newer, the extension is built for 8.0 or newer$"),
+    ],
+)
+def test_a_gpu_that_is_too_old_for_a_kernel_gets_the_reference(
+    implementation: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    arches: str,
+    words: str,
+) -> None:
+    """Else the first step ends with "no kernel image is available for execution on the device"."""
+
+    class Extension:
+        @staticmethod
+        def build_info() -> dict[str, object]:
+            return {"cuda": True, "cuda_arches": arches}
+
+    monkeypatch.setattr("iidm.kernels._dispatch.extension", Extension)
+    monkeypatch.setattr("iidm.kernels._dispatch.why_missing", "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert re.search(words, implementation("auto", "cuda"))
+    if "reference" in words:
+        with pytest.raises(RuntimeError, match=re.escape(f"compute capability {capability[0]}.{capability[1]}; ")):
+            implementation("fused", "cuda")
 
 
 def test_kernels_import_nothing_of_iidm() -> None:

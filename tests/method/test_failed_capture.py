@@ -13,6 +13,7 @@ import torch
 from small_steps import batch, config_of, make_step
 from torch import Tensor
 
+from iidm.method import TrainStep
 from iidm.method.graph import CaptureError, StepGraph
 
 
@@ -95,7 +96,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
             pass
 
     for name, value in {
-        "Stream": Stream, "stream": lambda stream: StreamContext(device, stream), "current_stream": lambda _=None: device.current,
+        "Stream": Stream, "stream": lambda s: StreamContext(device, s), "current_stream": lambda _=None: device.current,
         "CUDAGraph": Graph, "graph_pool_handle": lambda: (0, len(device.begins) + 1),
         "default_generators": (device.generator,), "synchronize": lambda: None, "empty_cache": lambda: None,
     }.items():  # fmt: skip
@@ -164,6 +165,22 @@ def test_what_a_failed_capture_held_is_free_before_the_step_runs_without(cuda: C
     with pytest.warns(UserWarning, match="runs without: out of memory"):
         step([batch()], 2000)
     assert len(held) == 1 and step._graph is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "debug", "has_graph"),
+    [("auto", False, True), ("auto", True, False), ("on", True, True), ("off", False, False)],
+)
+def test_no_capture_is_tried_where_labels_are_checked_on_the_host(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, wish: str, debug: bool, has_graph: bool
+) -> None:
+    class OnGpu(torch.Generator):
+        device = torch.device("cuda", 0)
+
+    small = make_step(config_of(), "tiny")
+    monkeypatch.setattr("iidm.kernels._checks.DEBUG", debug)
+    step = TrainStep(small.student, small.teacher, small.optimizer, config_of(graph=wish), OnGpu(), scaler=small.scaler)
+    assert (step._graph is not None) == has_graph
 
 
 @pytest.mark.gpu

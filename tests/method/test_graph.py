@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from small_steps import batch, config_of, make_step
 from tape import Tape, as_on_a_gpu
 from torch import Tensor
 
+from iidm.engine.checkpoint import load_checkpoint, save_checkpoint
 from iidm.engine.optim import set_learning_rate
 from iidm.kernels import build_info
 from iidm.method import TrainStep
@@ -125,6 +128,30 @@ def test_a_replayed_step_is_an_eager_one_with_two_learning_rates(amp: torch.dtyp
     for mine, other in zip(states[0][1], states[1][1], strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-2, atol=2e-4)
     assert torch.equal(states[0][2], states[1][2]), "the generator has gone as far"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """The generator that a graph advances, and the optimiser's state on the device, come back."""
+
+    def train(step: TrainStep, first: int, last: int) -> list[float]:
+        return [float(step([batch(number, "cuda")], number).losses.total) for number in range(first, last)]
+
+    whole, other = (make_step(config_of(graph="on"), "tiny", device="cuda") for _ in range(2))
+    train(whole, 0, 8)
+    path = save_checkpoint(
+        tmp_path, 8, modules=whole.modules, optimizer=whole.optimizer, scaler=whole.scaler,
+        generators={"step": whole.generator}, metadata={}, keep=1,
+    )  # fmt: skip
+    load_checkpoint(
+        path, modules=other.modules, optimizer=other.optimizer, scaler=other.scaler,
+        generators={"step": other.generator}, device=other.device,
+    )  # fmt: skip
+    assert train(other, 8, 16) == pytest.approx(train(whole, 8, 16), rel=1e-3)
+    for step in (whole, other):
+        assert step._graph is not None and step._graph.captured
+    assert torch.equal(whole.generator.get_state(), other.generator.get_state())
 
 
 @pytest.mark.gpu

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from ...processes import started_for_this_process
 from ...types import UserError
@@ -177,8 +178,11 @@ def own(output: Any, device: torch.device) -> torch.Tensor:
     """A DALI tensor as one of torch's on `device`, complete on return, that no later run of its pipeline writes to."""
     if device.type != "cuda":
         return torch.from_dlpack(output)  # no copy: the dynamic executor lets go of the buffer
+    # Not by DLPack: a thread of DALI's waits for the whole device before it lets go of such a buffer. While a step is
+    # being captured that breaks the capture, and before DALI 2.1 it ended the process (NVIDIA/DALI #6259).
     stream = torch.cuda.current_stream(device)
-    tensor = torch.from_dlpack(output).clone()
+    tensor = torch.empty(output.shape(), dtype=torch.uint8, device=device)
+    feed_ndarray(output, tensor, cuda_stream=stream)
     # DALI may write to its buffer again once `output` is gone: the copy must be over by then. Loaders call
     # this in their own thread on their own stream, so the training step does not wait.
     stream.synchronize()

@@ -19,6 +19,8 @@ class ReadAhead(Generic[T]):
     """Runs a generator of batches in a thread, `depth` batches ahead; its errors rise in the reader."""
 
     def __init__(self, batches: Generator[T], depth: int, device: torch.device) -> None:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())  # a new thread begins with GPU 0
         self._device = device
         self._ready: queue.Queue[Any] = queue.Queue(depth)
         stop = threading.Event()
@@ -59,7 +61,8 @@ class _End(NamedTuple):
 def _fill(batches: Generator[T], ready: queue.Queue[Any], stop: threading.Event, device: torch.device) -> None:
     """Body of the thread. On CUDA it has a stream of its own, so that its waiting holds up nobody."""
     error: BaseException | None = None
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    # torch hands out 32 streams of a priority in turns, and this one must never be that on which a step is captured.
+    stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
     try:
         with closing(batches), torch.cuda.stream(stream) if stream else nullcontext():
             for batch in batches:
