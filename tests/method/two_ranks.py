@@ -1,4 +1,4 @@
-"""Run by test_ranks.py with torchrun: what two ranks compute in three steps, beside one process with two batches a step.
+"""Run by test_ranks.py with torchrun: three steps of two ranks, beside one process with two batches in each.
 
 Prints one JSON line a case: how many parameters and losses differ, the largest difference, and whether the ranks agree.
 """
