@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .._cells import cells
-from .._triton_cells import corners_of, pixels_of, upsampled
+from .._triton_cells import corners_of, pixels_of, sum_all, upsampled
 
 ADD_BLOCK = 256
 FINISH_BLOCK, FINISH_WARPS = 4096, 16
@@ -49,20 +49,24 @@ def cross_entropy_kernel(
 
     largest = upsampled(start, ul, ur, ll, lr, fraction_y, fraction_x)
     at_truth = tl.where(truth == 0, largest, 0.0)
+    here = start  # stepped, not k * stride_k, which may be beyond int32
     for k in range(1, classes):
-        value = upsampled(start + k * stride_k, ul, ur, ll, lr, fraction_y, fraction_x)
+        here += stride_k
+        value = upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x)
         at_truth = tl.where(truth == k, value, at_truth)
         largest = tl.maximum(largest, value)
-    total = tl.zeros_like(fraction_x)
-    for k in range(classes):
-        total += tl.exp(upsampled(start + k * stride_k, ul, ur, ll, lr, fraction_y, fraction_x) - largest)
+    total = tl.zeros_like(largest)
+    here = start
+    for _ in range(classes):
+        total += tl.exp(upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x) - largest)
+        here += stride_k
     loss = factor * (tl.log(total) + (largest - at_truth))
     # A label without a class cannot raise without stopping the device: it shows as a NaN loss.
     loss = tl.where((truth >= classes) & (truth != 255), float("nan"), loss)
     loss = tl.where(inside, loss, 0.0)
     program = (image * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
-    tl.store(losses + program, tl.sum(tl.sum(loss, 1), 0))
-    tl.store(valid + program, tl.sum(tl.sum((truth != 255).to(tl.int32), 1), 0))
+    tl.store(losses + program, sum_all(loss))
+    tl.store(valid + program, sum_all((truth != 255).to(tl.int32)))
 
     if WITH_GRAD:
         exists = cell <= low_w
@@ -71,15 +75,18 @@ def cross_entropy_kernel(
         corner = tl.num_programs(2).to(tl.int64) * classes * plane
         out = planes + split * 4 * corner + image * classes * plane + tl.program_id(1) * (low_w + 1) + cell
         scale = factor / total
+        here = start
         for k in range(classes):
-            value = upsampled(start + k * stride_k, ul, ur, ll, lr, fraction_y, fraction_x)
+            value = upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x)
             grad = tl.exp(value - largest) * scale - tl.where(truth == k, factor, 0.0)
-            right = grad * fraction_x
-            left = grad - right
-            tl.store(out + k * plane, tl.sum(left * (1 - fraction_y), 1), mask=exists)
-            tl.store(out + corner + k * plane, tl.sum(right * (1 - fraction_y), 1), mask=exists)
-            tl.store(out + 2 * corner + k * plane, tl.sum(left * fraction_y, 1), mask=exists)
-            tl.store(out + 3 * corner + k * plane, tl.sum(right * fraction_y, 1), mask=exists)
+            lower = tl.sum(grad * fraction_y, 0)[None, :, :]
+            upper = tl.sum(grad, 0)[None, :, :] - lower
+            tl.store(out, tl.sum(tl.sum(upper * (1 - fraction_x), 2), 0), mask=exists)
+            tl.store(out + corner, tl.sum(tl.sum(upper * fraction_x, 2), 0), mask=exists)
+            tl.store(out + 2 * corner, tl.sum(tl.sum(lower * (1 - fraction_x), 2), 0), mask=exists)
+            tl.store(out + 3 * corner, tl.sum(tl.sum(lower * fraction_x, 2), 0), mask=exists)
+            here += stride_k
+            out += plane
 
 
 @triton.jit
