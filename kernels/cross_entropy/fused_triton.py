@@ -109,23 +109,22 @@ def finish_kernel(losses, valid, programs, pixels, loss, scale, NORMALIZER: tl.c
 
 
 @triton.jit
-def add_planes_kernel(
-    planes, scale, grad, batch_classes, low_h, low_w, SPLITS: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+def add_planes_kernel(planes, scale, grad, low_h, low_w, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
     """grad float32 [B,K,h,w]: each logit takes what the cells around it gave to it. A fixed order, no atomics.
 
     Row i is the upper corner of strip i + 1 and the lower one of strip i; strip 0 gives to row 0 alone, and so
-    does the last strip to the last row. Columns likewise.
+    does the last strip to the last row. Columns likewise. A program has logits of one image and class, whose places are
+    int32: divisions of int64 would cost more than the sums.
     """
-    size = batch_classes * low_h * low_w
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    map_BK = tl.program_id(0).to(tl.int64)
+    size = low_h * low_w
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     exists = at < size
-    x = (at % low_w).to(tl.int32)
-    y = ((at // low_w) % low_h).to(tl.int32)
+    x = at % low_w
+    y = at // low_w
     plane = (low_h + 1) * (low_w + 1)
-    start = planes + (at // (low_h * low_w)) * plane
-    # Not batch_classes.to(tl.int64): Triton makes an argument that is 1 a constant, which has no methods.
-    corner = tl.full((), 1, tl.int64) * batch_classes * plane
+    start = planes + map_BK * plane
+    corner = tl.num_programs(0).to(tl.int64) * plane
     total = tl.zeros((BLOCK,), tl.float32)
     for split in range(SPLITS):
         for row in tl.static_range(4):
@@ -150,7 +149,7 @@ def add_planes_kernel(
                 right = 1 if (column == 1 or column == 3) else 0
                 offset = (split * 4 + lower * 2 + right) * corner + strip * (low_w + 1) + cell
                 total += tl.load(start + offset, mask=takes, other=0.0)
-    tl.store(grad + at, total * tl.load(scale), mask=exists)
+    tl.store(grad + map_BK * size + at, total * tl.load(scale), mask=exists)
 
 
 def cross_entropy(
@@ -193,7 +192,7 @@ def cross_entropy(
     if not with_grad:
         return loss, empty(0)
     grad = empty(batch, classes, low_h, low_w)
-    add_planes_kernel[(triton.cdiv(grad.numel(), ADD_BLOCK),)](
-        planes, scale, grad, batch * classes, low_h, low_w, SPLITS=plan.splits, BLOCK=ADD_BLOCK
+    add_planes_kernel[(batch * classes, triton.cdiv(low_h * low_w, ADD_BLOCK))](
+        planes, scale, grad, low_h, low_w, SPLITS=plan.splits, BLOCK=ADD_BLOCK
     )
     return loss, grad
