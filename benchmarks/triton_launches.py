@@ -37,6 +37,7 @@ class TritonLaunch(NamedTuple):
     warps: int
     signature: dict[str, str]
     constants: dict[str, Any]
+    arguments: dict[str, Any]
     aligned: tuple[str, ...]
     """Arguments that are multiples of 16."""
 
@@ -49,7 +50,7 @@ class TritonLaunch(NamedTuple):
 
 
 def launch_of(kernel: JITFunction, grid: tuple[int, ...], arguments: dict[str, Any], warps: int) -> TritonLaunch:
-    """Sort the arguments as Triton's launcher does: an integer that is 1 becomes a constant, multiples of 16 are told."""
+    """Sort the arguments as Triton's launcher does: integers that are 1 are constants, multiples of 16 are told."""
     constants: dict[str, Any] = {}
     signature, aligned = {}, []
     for parameter in kernel.params:
@@ -66,7 +67,7 @@ def launch_of(kernel: JITFunction, grid: tuple[int, ...], arguments: dict[str, A
                 aligned.append(name)
         else:
             signature[name] = "fp32"
-    return TritonLaunch(kernel, grid, warps, signature, constants, tuple(aligned))
+    return TritonLaunch(kernel, grid, warps, signature, constants, arguments, tuple(aligned))
 
 
 @contextmanager

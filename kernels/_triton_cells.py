@@ -1,7 +1,7 @@
 """What the Triton kernels of upsampled logits share: which pixels a program has, and a class's logits there.
 
-Tensors are [Y,C,X]: lines of a cell, cells, columns of a cell. Y stands first, so that a thread has several lines of one
-column: what depends on the column alone, half of the interpolation, is computed once for them.
+Tensors are [Y,C,X]: lines of a cell, cells, columns of a cell. Y stands first, so that a thread has several lines of
+one column: what depends on the column alone, half of the interpolation, is computed once for them.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def sums_kernel(
 
 @triton.jit
 def sums_of(partial, group, channel, kept, channels, SPLITS: tl.constexpr):
-    """The first and second sums float32 [G,C] over all splits: all groups at once, so that one waits for memory once."""
+    """The first and second sums float32 [G,C] over all splits; of all groups at once, to wait for memory once."""
     split = tl.arange(0, SPLITS)[None, :, None]
     here = partial + (group[:, None, None] * (2 * SPLITS) + split) * channels + channel[None, None, :]
     first = tl.sum(tl.load(here, mask=kept[:, None, :], other=0.0), 1)

@@ -91,8 +91,7 @@ ONES = ("classes", "low_h", "low_w", "high_h", "high_w", "stride_k", "stride_y",
 CASES += [
     (
         kernel,
-        constants
-        | dict.fromkeys([n for n in ONES + ("programs", "pixels") if n in kernel.arg_names], 1),
+        constants | dict.fromkeys([n for n in ONES + ("programs", "pixels") if n in kernel.arg_names], 1),
         warps,
     )
     for kernel, constants, warps in UPSAMPLING_CASES[1:2] + UPSAMPLING_CASES[4:5] + UPSAMPLING_CASES[6:]
