@@ -246,9 +246,9 @@ def main() -> None:
     print(text)
 
 
-ABOUT = f"""Calculated, not measured (`python -m benchmarks.shapes`): machine code from nvcc and Triton, limits and bandwidths
-as published (benchmarks/gpu_models.py), {PROCESSORS} processors. Instructions are those of all threads; blur, drawing
-and confusion_matrix are counted by hand. The floor is the bytes, each once, at the bandwidth; expected is a start of
+ABOUT = f"""Calculated, not measured (`python -m benchmarks.shapes`): machine code of nvcc and Triton, published limits
+(benchmarks/gpu_models.py), {PROCESSORS} processors. Instructions are those of all threads; of blur, drawing and
+confusion_matrix they are counted by hand. The floor is the bytes, each once, at the bandwidth; expected is a start of
 1 us, 0.6 us for each wait for memory (both assumed), and the slower of memory and one instruction a lane and clock.
 BatchNorm: 256 channels at stride 8, four branches in one pass, residual, ReLU.
 
