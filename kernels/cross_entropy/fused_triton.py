@@ -75,16 +75,17 @@ def cross_entropy_kernel(
         corner = tl.num_programs(2).to(tl.int64) * classes * plane
         out = planes + split * 4 * corner + image * classes * plane + tl.program_id(1) * (low_w + 1) + cell
         scale = factor / total
+        along = tl.sum(fraction_x, 0)  # of the one line that it has: [C,X], as sums over lines are
         here = start
         for k in range(classes):
             value = upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x)
             grad = tl.exp(value - largest) * scale - tl.where(truth == k, factor, 0.0)
-            lower = tl.sum(grad * fraction_y, 0)[None, :, :]
-            upper = tl.sum(grad, 0)[None, :, :] - lower
-            tl.store(out, tl.sum(tl.sum(upper * (1 - fraction_x), 2), 0), mask=exists)
-            tl.store(out + corner, tl.sum(tl.sum(upper * fraction_x, 2), 0), mask=exists)
-            tl.store(out + 2 * corner, tl.sum(tl.sum(lower * (1 - fraction_x), 2), 0), mask=exists)
-            tl.store(out + 3 * corner, tl.sum(tl.sum(lower * fraction_x, 2), 0), mask=exists)
+            lower = tl.sum(grad * fraction_y, 0)
+            upper = tl.sum(grad, 0) - lower
+            tl.store(out, tl.sum(upper * (1 - along), 1), mask=exists)
+            tl.store(out + corner, tl.sum(upper * along, 1), mask=exists)
+            tl.store(out + 2 * corner, tl.sum(lower * (1 - along), 1), mask=exists)
+            tl.store(out + 3 * corner, tl.sum(lower * along, 1), mask=exists)
             here += stride_k
             out += plane
 
