@@ -20,10 +20,8 @@ struct BlurArguments {
 // Where position i of a line of `size` pixels is found: reflected at both ends as often as it takes.
 IIDM_HD int reflected(int i, int size) {
   if (size == 1) return 0;
-  const int period = 2 * (size - 1);
-  i %= period;
-  if (i < 0) i += period;
-  return i < size ? i : period - i;
+  while (i < 0 || i >= size) i = i < 0 ? -i : 2 * (size - 1) - i;
+  return i;
 }
 
 void blur_cpu(const BlurArguments& a);

@@ -42,8 +42,9 @@ struct ClassmixArguments {
 
 IIDM_HD Jitter jitter_of(const JitterArrays& arrays, int image) {
   Jitter jitter = {};
-  jitter.enabled = arrays.enabled != nullptr && arrays.enabled[image];
-  if (jitter.enabled) {
+  if (arrays.enabled != nullptr) {
+    jitter.enabled = arrays.enabled[image];
+    // Read whether enabled or not: a GPU waits for all of them at once.
     jitter.value[0] = arrays.brightness[image];
     jitter.value[1] = arrays.contrast[image];
     jitter.value[2] = arrays.saturation[image];

@@ -40,9 +40,9 @@ IIDM_CLONES void hue_run(Pixels& p, float value) {
 
 IIDM_CLONES void load_run(const uint8_t* bytes, int count, Pixels& p) {
   for (int x = 0; x < count; ++x) {
-    p.r[x] = static_cast<float>(bytes[3 * x]) / 255.0f;
-    p.g[x] = static_cast<float>(bytes[3 * x + 1]) / 255.0f;
-    p.b[x] = static_cast<float>(bytes[3 * x + 2]) / 255.0f;
+    p.r[x] = unit_of(bytes[3 * x]);
+    p.g[x] = unit_of(bytes[3 * x + 1]);
+    p.b[x] = unit_of(bytes[3 * x + 2]);
   }
 }
 

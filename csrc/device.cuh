@@ -16,6 +16,7 @@ class DeviceGuard {
       status_ = cudaSetDevice(device);
       changed_ = status_ == cudaSuccess;
     }
+    if (status_ != cudaSuccess) cudaGetLastError();  // or the next good launch would report it again
   }
   ~DeviceGuard() {
     if (changed_) cudaSetDevice(previous_);
@@ -28,7 +29,7 @@ class DeviceGuard {
   cudaError_t status_ = cudaSuccess;
 };
 
-inline bool is_aligned(const void* pointer, std::uintptr_t bytes) {
+__host__ __device__ inline bool is_aligned(const void* pointer, std::uintptr_t bytes) {
   return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
 }
 

@@ -21,8 +21,10 @@ TILE = 4096
 """Numbers of a tile."""
 PROGRAMS = 1024
 """Programs among which the sums of a layer are split: enough for the largest GPU."""
-MAX_SPLITS = 64
-FINISH_CHANNELS = 16
+MAX_SPLITS = 256
+"""Of a group and tile: one group of 64 channels still has two programs for each processor."""
+FINISH_CHANNELS = 8
+"""Channels whose sums one program ends: a sector of 32 bytes."""
 WARPS = 8
 
 
@@ -32,12 +34,16 @@ class Plan(NamedTuple):
     starts: Tensor
     """int32 [G + 1]: first row of each group, and the number of all."""
     groups: int
+    block_groups: int
+    """A power of two, at least the groups."""
     block_rows: int
     block_channels: int
     splits: int
     """A power of two."""
     rows: int
     """Of the largest group."""
+    finish_warps: int
+    """Of a program that ends the sums of 8 channels: eight sums or more a thread."""
 
 
 # Without a bound: a captured graph keeps the addresses of these tables, which are a few bytes each.
@@ -57,10 +63,13 @@ def plan_of(x: Tensor, groups: list[int]) -> Plan:
     block_channels = min(triton.next_power_of_2(channels), MAX_CHANNELS)
     block_rows = TILE // block_channels
     rows = max(groups) * pixels
-    tiles = triton.cdiv(channels, block_channels) * len(groups)
-    splits = min(triton.cdiv(PROGRAMS, tiles), triton.cdiv(rows, block_rows), MAX_SPLITS)
+    block_groups = triton.next_power_of_2(len(groups))
+    tiles = triton.cdiv(channels, block_channels) * block_groups
+    wanted = min(triton.cdiv(PROGRAMS, tiles), triton.cdiv(rows, block_rows), MAX_SPLITS)
+    splits = triton.next_power_of_2(wanted)
+    warps = min(max(block_groups * splits * FINISH_CHANNELS // 256, 1), 16)
     starts = _starts(tuple(groups), pixels, x.device)
-    return Plan(starts, len(groups), block_rows, block_channels, triton.next_power_of_2(splits), rows)
+    return Plan(starts, len(groups), block_groups, block_rows, block_channels, splits, rows, warps)
 
 
 @triton.jit
@@ -111,73 +120,81 @@ def sums_kernel(
 
 
 @triton.jit
+def sums_of(partial, group, channel, kept, channels, SPLITS: tl.constexpr):
+    """The first and second sums float32 [G,C] over all splits; of all groups at once, to wait for memory once."""
+    split = tl.arange(0, SPLITS)[None, :, None]
+    here = partial + (group[:, None, None] * (2 * SPLITS) + split) * channels + channel[None, None, :]
+    first = tl.sum(tl.load(here, mask=kept[:, None, :], other=0.0), 1)
+    second = tl.sum(tl.load(here + SPLITS * channels, mask=kept[:, None, :], other=0.0), 1)
+    return first, second
+
+
+@triton.jit
 def finish_forward_kernel(
     partial, x, starts, weight, bias, running_mean, running_var, mean, rstd, factors,
     groups, channels, momentum, eps,
-    SPLITS: tl.constexpr, RUNNING: tl.constexpr, CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr, SPLITS: tl.constexpr, RUNNING: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Mean and rstd [G,C], the running ones, and factors float32 [G,2,C]: y = factor_0 x + factor_1."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     exists = channel < channels
-    at = tl.arange(0, SPLITS)[:, None] * channels + channel[None, :]
-    gamma = tl.load(weight + channel, mask=exists, other=0.0)
-    beta = tl.load(bias + channel, mask=exists, other=0.0)
+    group = tl.arange(0, GROUPS)
+    kept = (group < groups)[:, None] & exists[None, :]
+    begin = tl.load(starts + group, mask=group < groups, other=0)
+    count = (tl.load(starts + group + 1, mask=group < groups, other=1) - begin).to(tl.float32)[:, None]
+    pilot_at = begin.to(tl.int64)[:, None] * channels + channel[None, :]
+    pilot = tl.load(x + pilot_at, mask=kept, other=0.0).to(tl.float32)
+    gamma = tl.load(weight + channel, mask=exists, other=0.0)[None, :]
+    beta = tl.load(bias + channel, mask=exists, other=0.0)[None, :]
+    first, second = sums_of(partial, group, channel, kept, channels, SPLITS)
+    distance = first / count
+    variance = tl.maximum(second / count - distance * distance, 0.0)
+    centre = pilot + distance
+    scale = 1.0 / tl.sqrt(variance + eps)
+    out = group[:, None] * channels + channel[None, :]
+    tl.store(mean + out, centre, mask=kept)
+    tl.store(rstd + out, scale, mask=kept)
+    out = group[:, None] * (2 * channels) + channel[None, :]
+    tl.store(factors + out, gamma * scale, mask=kept)
+    tl.store(factors + out + channels, beta - centre * gamma * scale, mask=kept)
     if RUNNING:
-        old_mean = tl.load(running_mean + channel, mask=exists, other=0.0)
-        old_var = tl.load(running_var + channel, mask=exists, other=0.0)
-    for group in range(groups):
-        begin, end = tl.load(starts + group), tl.load(starts + group + 1)
-        count = (end - begin).to(tl.float32)
-        here = partial + group * 2 * SPLITS * channels + at
-        first = tl.sum(tl.load(here, mask=exists[None, :], other=0.0), 0)
-        second = tl.sum(tl.load(here + SPLITS * channels, mask=exists[None, :], other=0.0), 0)
-        distance = first / count
-        variance = tl.maximum(second / count - distance * distance, 0.0)
-        pilot = tl.load(x + begin.to(tl.int64) * channels + channel, mask=exists, other=0.0).to(tl.float32)
-        centre = pilot + distance
-        scale = 1.0 / tl.sqrt(variance + eps)
-        out = group * channels + channel
-        tl.store(mean + out, centre, mask=exists)
-        tl.store(rstd + out, scale, mask=exists)
-        tl.store(factors + group * 2 * channels + channel, gamma * scale, mask=exists)
-        tl.store(factors + (group * 2 + 1) * channels + channel, beta - centre * gamma * scale, mask=exists)
-        if RUNNING:
-            old_mean = (1 - momentum) * old_mean + momentum * centre
-            old_var = (1 - momentum) * old_var + momentum * (variance * count / (count - 1))
-    if RUNNING:
-        tl.store(running_mean + channel, old_mean, mask=exists)
-        tl.store(running_var + channel, old_var, mask=exists)
+        unbiased = variance * count / (count - 1)
+        new_mean = tl.load(running_mean + channel, mask=exists, other=0.0)
+        new_var = tl.load(running_var + channel, mask=exists, other=0.0)
+        for turn in range(groups):
+            here = (group == turn)[:, None]
+            new_mean = (1 - momentum) * new_mean + momentum * tl.sum(tl.where(here, centre, 0.0), 0)
+            new_var = (1 - momentum) * new_var + momentum * tl.sum(tl.where(here, unbiased, 0.0), 0)
+        tl.store(running_mean + channel, new_mean, mask=exists)
+        tl.store(running_var + channel, new_var, mask=exists)
 
 
 @triton.jit
 def finish_backward_kernel(
     partial, starts, weight, mean, rstd, grad_weight, grad_bias, factors, groups, channels,
-    SPLITS: tl.constexpr, CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr, SPLITS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of weight and bias [C]; factors [G,3,C]: the gradient of x is factor_0 g + factor_1 x + factor_2."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     exists = channel < channels
-    at = tl.arange(0, SPLITS)[:, None] * channels + channel[None, :]
-    gamma = tl.load(weight + channel, mask=exists, other=0.0)
-    to_weight = tl.zeros((CHANNELS,), tl.float32)
-    to_bias = tl.zeros((CHANNELS,), tl.float32)
-    for group in range(groups):
-        count = (tl.load(starts + group + 1) - tl.load(starts + group)).to(tl.float32)
-        here = partial + group * 2 * SPLITS * channels + at
-        total = tl.sum(tl.load(here, mask=exists[None, :], other=0.0), 0)
-        scale = tl.load(rstd + group * channels + channel, mask=exists, other=0.0)
-        centre = tl.load(mean + group * channels + channel, mask=exists, other=0.0)
-        projected = tl.sum(tl.load(here + SPLITS * channels, mask=exists[None, :], other=0.0), 0) * scale
-        to_weight += projected
-        to_bias += total
-        by_grad = gamma * scale
-        by_x = -by_grad * scale * projected / count
-        out = factors + group * 3 * channels + channel
-        tl.store(out, by_grad, mask=exists)
-        tl.store(out + channels, by_x, mask=exists)
-        tl.store(out + 2 * channels, -by_grad * total / count - by_x * centre, mask=exists)
-    tl.store(grad_weight + channel, to_weight, mask=exists)
-    tl.store(grad_bias + channel, to_bias, mask=exists)
+    group = tl.arange(0, GROUPS)
+    kept = (group < groups)[:, None] & exists[None, :]
+    begin = tl.load(starts + group, mask=group < groups, other=0)
+    count = (tl.load(starts + group + 1, mask=group < groups, other=1) - begin).to(tl.float32)[:, None]
+    at = group[:, None] * channels + channel[None, :]
+    gamma = tl.load(weight + channel, mask=exists, other=0.0)[None, :]
+    scale = tl.load(rstd + at, mask=kept, other=0.0)
+    centre = tl.load(mean + at, mask=kept, other=0.0)
+    total, projected = sums_of(partial, group, channel, kept, channels, SPLITS)
+    projected *= scale
+    by_grad = gamma * scale
+    by_x = -by_grad * scale * projected / count
+    out = factors + group[:, None] * (3 * channels) + channel[None, :]
+    tl.store(out, by_grad, mask=kept)
+    tl.store(out + channels, by_x, mask=kept)
+    tl.store(out + 2 * channels, -by_grad * total / count - by_x * centre, mask=kept)
+    tl.store(grad_weight + channel, tl.sum(projected, 0), mask=exists)
+    tl.store(grad_bias + channel, tl.sum(total, 0), mask=exists)
 
 
 @triton.jit
@@ -259,7 +276,8 @@ def batch_norm(
         partial, x, plan.starts, weight, bias,
         mean if running_mean is None else running_mean, rstd if running_var is None else running_var,
         mean, rstd, factors, plan.groups, channels, momentum, eps,
-        SPLITS=plan.splits, RUNNING=running_mean is not None, CHANNELS=FINISH_CHANNELS,
+        GROUPS=plan.block_groups, SPLITS=plan.splits, RUNNING=running_mean is not None, CHANNELS=FINISH_CHANNELS,
+        num_warps=plan.finish_warps,
     )  # fmt: skip
     normalize_kernel[(triton.cdiv(plan.rows, plan.block_rows), tiles, plan.groups)](
         x, x if residual is None else residual, factors, plan.starts, y, channels,
@@ -293,7 +311,7 @@ def batch_norm_backward(
     )
     finish_backward_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
         partial, plan.starts, weight, mean, rstd, to_weight, to_bias, factors, plan.groups, channels,
-        SPLITS=plan.splits, CHANNELS=FINISH_CHANNELS,
+        GROUPS=plan.block_groups, SPLITS=plan.splits, CHANNELS=FINISH_CHANNELS, num_warps=plan.finish_warps,
     )  # fmt: skip
     gradient_kernel[(triton.cdiv(plan.rows, plan.block_rows), tiles, plan.groups)](
         grad, x, y, factors, plan.starts, to_x, to_residual if wanted else to_x, channels,

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .._cells import cells
-from .._triton_cells import corners_of, pixels_of, upsampled
+from .._triton_cells import corners_of, pixels_of, sum_all, upsampled
 
 ADD_BLOCK = 256
 FINISH_BLOCK, FINISH_WARPS = 4096, 16
@@ -49,20 +49,24 @@ def cross_entropy_kernel(
 
     largest = upsampled(start, ul, ur, ll, lr, fraction_y, fraction_x)
     at_truth = tl.where(truth == 0, largest, 0.0)
+    here = start  # stepped, not k * stride_k, which may be beyond int32
     for k in range(1, classes):
-        value = upsampled(start + k * stride_k, ul, ur, ll, lr, fraction_y, fraction_x)
+        here += stride_k
+        value = upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x)
         at_truth = tl.where(truth == k, value, at_truth)
         largest = tl.maximum(largest, value)
-    total = tl.zeros_like(fraction_x)
-    for k in range(classes):
-        total += tl.exp(upsampled(start + k * stride_k, ul, ur, ll, lr, fraction_y, fraction_x) - largest)
+    total = tl.zeros_like(largest)
+    here = start
+    for _ in range(classes):
+        total += tl.exp(upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x) - largest)
+        here += stride_k
     loss = factor * (tl.log(total) + (largest - at_truth))
     # A label without a class cannot raise without stopping the device: it shows as a NaN loss.
     loss = tl.where((truth >= classes) & (truth != 255), float("nan"), loss)
     loss = tl.where(inside, loss, 0.0)
     program = (image * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
-    tl.store(losses + program, tl.sum(tl.sum(loss, 1), 0))
-    tl.store(valid + program, tl.sum(tl.sum((truth != 255).to(tl.int32), 1), 0))
+    tl.store(losses + program, sum_all(loss))
+    tl.store(valid + program, sum_all((truth != 255).to(tl.int32)))
 
     if WITH_GRAD:
         exists = cell <= low_w
@@ -71,15 +75,19 @@ def cross_entropy_kernel(
         corner = tl.num_programs(2).to(tl.int64) * classes * plane
         out = planes + split * 4 * corner + image * classes * plane + tl.program_id(1) * (low_w + 1) + cell
         scale = factor / total
+        along = tl.sum(fraction_x, 0)  # of the one line that it has: [C,X], as sums over lines are
+        here = start
         for k in range(classes):
-            value = upsampled(start + k * stride_k, ul, ur, ll, lr, fraction_y, fraction_x)
+            value = upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x)
             grad = tl.exp(value - largest) * scale - tl.where(truth == k, factor, 0.0)
-            right = grad * fraction_x
-            left = grad - right
-            tl.store(out + k * plane, tl.sum(left * (1 - fraction_y), 1), mask=exists)
-            tl.store(out + corner + k * plane, tl.sum(right * (1 - fraction_y), 1), mask=exists)
-            tl.store(out + 2 * corner + k * plane, tl.sum(left * fraction_y, 1), mask=exists)
-            tl.store(out + 3 * corner + k * plane, tl.sum(right * fraction_y, 1), mask=exists)
+            lower = tl.sum(grad * fraction_y, 0)
+            upper = tl.sum(grad, 0) - lower
+            tl.store(out, tl.sum(upper * (1 - along), 1), mask=exists)
+            tl.store(out + corner, tl.sum(upper * along, 1), mask=exists)
+            tl.store(out + 2 * corner, tl.sum(lower * (1 - along), 1), mask=exists)
+            tl.store(out + 3 * corner, tl.sum(lower * along, 1), mask=exists)
+            here += stride_k
+            out += plane
 
 
 @triton.jit
@@ -102,23 +110,22 @@ def finish_kernel(losses, valid, programs, pixels, loss, scale, NORMALIZER: tl.c
 
 
 @triton.jit
-def add_planes_kernel(
-    planes, scale, grad, batch_classes, low_h, low_w, SPLITS: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+def add_planes_kernel(planes, scale, grad, low_h, low_w, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
     """grad float32 [B,K,h,w]: each logit takes what the cells around it gave to it. A fixed order, no atomics.
 
     Row i is the upper corner of strip i + 1 and the lower one of strip i; strip 0 gives to row 0 alone, and so
-    does the last strip to the last row. Columns likewise.
+    does the last strip to the last row. Columns likewise. A program has logits of one image and class, whose places are
+    int32: divisions of int64 would cost more than the sums.
     """
-    size = batch_classes * low_h * low_w
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    map_BK = tl.program_id(0).to(tl.int64)
+    size = low_h * low_w
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     exists = at < size
-    x = (at % low_w).to(tl.int32)
-    y = ((at // low_w) % low_h).to(tl.int32)
+    x = at % low_w
+    y = at // low_w
     plane = (low_h + 1) * (low_w + 1)
-    start = planes + (at // (low_h * low_w)) * plane
-    # Not batch_classes.to(tl.int64): Triton makes an argument that is 1 a constant, which has no methods.
-    corner = tl.full((), 1, tl.int64) * batch_classes * plane
+    start = planes + map_BK * plane
+    corner = tl.num_programs(0).to(tl.int64) * plane
     total = tl.zeros((BLOCK,), tl.float32)
     for split in range(SPLITS):
         for row in tl.static_range(4):
@@ -143,7 +150,7 @@ def add_planes_kernel(
                 right = 1 if (column == 1 or column == 3) else 0
                 offset = (split * 4 + lower * 2 + right) * corner + strip * (low_w + 1) + cell
                 total += tl.load(start + offset, mask=takes, other=0.0)
-    tl.store(grad + at, total * tl.load(scale), mask=exists)
+    tl.store(grad + map_BK * size + at, total * tl.load(scale), mask=exists)
 
 
 def cross_entropy(
@@ -186,7 +193,7 @@ def cross_entropy(
     if not with_grad:
         return loss, empty(0)
     grad = empty(batch, classes, low_h, low_w)
-    add_planes_kernel[(triton.cdiv(grad.numel(), ADD_BLOCK),)](
-        planes, scale, grad, batch * classes, low_h, low_w, SPLITS=plan.splits, BLOCK=ADD_BLOCK
+    add_planes_kernel[(batch * classes, triton.cdiv(low_h * low_w, ADD_BLOCK))](
+        planes, scale, grad, low_h, low_w, SPLITS=plan.splits, BLOCK=ADD_BLOCK
     )
     return loss, grad

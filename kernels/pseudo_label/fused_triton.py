@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .._cells import cells
-from .._triton_cells import corners_of, pixels_of, upsampled
+from .._triton_cells import corners_of, pixels_of, sum_all, upsampled
 from .reference import quality
 
 
@@ -27,14 +27,18 @@ def pseudo_label_kernel(
     ul, ur, ll, lr = corners_of(cell, low_h, low_w, stride_y, stride_x)
     start = logits + image * stride_b
     largest = upsampled(start, ul, ur, ll, lr, fraction_y, fraction_x)
-    index = tl.zeros_like(x)
+    index = tl.zeros(largest.shape, tl.int32)
+    here = start  # stepped, not k * stride_k, which may be beyond int32
     for k in range(1, classes):
-        value = upsampled(start + k * stride_k, ul, ur, ll, lr, fraction_y, fraction_x)
+        here += stride_k
+        value = upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x)
         index = tl.where(value > largest, k, index)
         largest = tl.maximum(largest, value)
-    total = tl.zeros_like(fraction_x)
-    for k in range(classes):
-        total += tl.exp(upsampled(start + k * stride_k, ul, ur, ll, lr, fraction_y, fraction_x) - largest)
+    total = tl.zeros_like(largest)
+    here = start
+    for _ in range(classes):
+        total += tl.exp(upsampled(here, ul, ur, ll, lr, fraction_y, fraction_x) - largest)
+        here += stride_k
     # The largest softmax value is exp(0) over the shifted sum.
     certainty = 1.0 / total
     at = (image * high_h + y) * high_w + x
@@ -46,7 +50,7 @@ def pseudo_label_kernel(
     else:
         sure = inside & (certainty > threshold)
     program = (image * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
-    tl.store(confident + program, tl.sum(tl.sum(sure.to(tl.int32), 1), 0))
+    tl.store(confident + program, sum_all(sure.to(tl.int32)))
 
 
 def pseudo_label(

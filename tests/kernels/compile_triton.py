@@ -75,7 +75,8 @@ CASES = [
     (add_planes_kernel, {"SPLITS": 1, "BLOCK": ADD_BLOCK}, 4),
 ]
 TILES = [{"ROWS": TILE // channels, "CHANNELS": channels} for channels in (16, MAX_CHANNELS)]
-ENDS = {"SPLITS": MAX_SPLITS, "CHANNELS": FINISH_CHANNELS}
+# The most sums that a program ends.
+ENDS = {"GROUPS": 4, "SPLITS": MAX_SPLITS, "CHANNELS": FINISH_CHANNELS}
 for tile in TILES:
     CASES += [
         (sums_kernel, {"ACTIVATION": "none", "BACKWARD": False, **tile}, WARPS),
@@ -83,15 +84,14 @@ for tile in TILES:
         (normalize_kernel, {"ACTIVATION": "relu", "RESIDUAL": True, **tile}, WARPS),
         (gradient_kernel, {"ACTIVATION": "relu", "RESIDUAL": True, **tile}, WARPS),
     ]
-CASES += [(finish_forward_kernel, {"RUNNING": True, **ENDS}, 4), (finish_backward_kernel, ENDS, 4)]
+CASES += [(finish_forward_kernel, {"RUNNING": True, **ENDS}, 16), (finish_backward_kernel, ENDS, 16)]
 UPSAMPLING_CASES = CASES[:8]
 # Triton makes arguments that are 1 constants: one class, one pixel, one image.
 ONES = ("classes", "low_h", "low_w", "high_h", "high_w", "stride_k", "stride_y", "stride_x")
 CASES += [
     (
         kernel,
-        constants
-        | dict.fromkeys([n for n in ONES + ("batch_classes", "programs", "pixels") if n in kernel.arg_names], 1),
+        constants | dict.fromkeys([n for n in ONES + ("programs", "pixels") if n in kernel.arg_names], 1),
         warps,
     )
     for kernel, constants, warps in UPSAMPLING_CASES[1:2] + UPSAMPLING_CASES[4:5] + UPSAMPLING_CASES[6:]
