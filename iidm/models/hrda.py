@@ -220,6 +220,9 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 def _every_second(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The first and the second of each two groups of a batch."""
-    parts = x.split(list(sizes))
-    return torch.cat(parts[::2]), torch.cat(parts[1::2])
+    """The first and the second of each two groups of a batch [B,C,h,w], channels-last.
+
+    Split as [B,h,w,C]: the backward of `split` fills up with zeros, which would make a gradient of another layout.
+    """
+    parts = x.permute(0, 2, 3, 1).split(list(sizes))
+    return torch.cat(parts[::2]).permute(0, 3, 1, 2), torch.cat(parts[1::2]).permute(0, 3, 1, 2)

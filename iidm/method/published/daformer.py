@@ -58,19 +58,19 @@ class FeatureDistance:
     def to(self, labeled: LabeledImages, image: Tensor, student: nn.Module) -> Objective:
         """The term of labeled images, normalized in `image` [B,3,H,W]."""
         context_of: Callable[[Tensor], Tensor] = student.context_of  # type: ignore[assignment]
-        seen = context_of(image)
+        # Not in the objective: that is float32, in which this network takes several times as long.
+        with torch.no_grad():
+            kept = self.imagenet(context_of(image))[-1]
 
         def distance(out: Output) -> Tensor:
             assert out.deepest is not None
-            with torch.no_grad():
-                kept = self.imagenet(seen)[-1].float()
             size = (out.deepest.shape[2], out.deepest.shape[3])
             cells = dominant_cells(labeled.label, size, self.classes, MIN_SHARE)
             counts = torch.zeros_like(cells, dtype=torch.bool)
             for thing in self.things:
                 counts |= cells == thing
             # The square root of 0 has no gradient.
-            norm = ((out.deepest - kept).square().sum(1) + 1e-12).sqrt()
+            norm = ((out.deepest - kept.float()).square().sum(1) + 1e-12).sqrt()
             return (norm * counts).sum() / counts.sum().clamp(min=1)
 
         return distance
