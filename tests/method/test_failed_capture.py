@@ -179,7 +179,9 @@ def test_no_capture_is_tried_where_labels_are_checked_on_the_host(
 
     small = make_step(config_of(), "tiny")
     monkeypatch.setattr("iidm.kernels._checks.DEBUG", debug)
-    step = TrainStep(small.student, small.teacher, small.optimizer, config_of(graph=wish), [OnGpu()], scaler=small.scaler)
+    step = TrainStep(
+        small.student, small.teacher, small.optimizer, config_of(graph=wish), [OnGpu()], scaler=small.scaler
+    )
     assert (step._graph is not None) == has_graph
 
 
