@@ -1,4 +1,4 @@
-"""What every benchmark shares: the option for long cases, and what a figure carries with it."""
+"""What every benchmark shares: what a figure carries with it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,6 @@ import torch
 from iidm.engine.runtime import machine_info
 
 COPY_BYTES = 1 << 30
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--long`: cases beyond the five minutes of the ordinary run."""
-    parser.addoption("--long", action="store_true", help="large sizes too")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked `long` unless it was asked for."""
-    if not config.getoption("--long"):
-        for item in items:
-            if "long" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="a long case: pytest benchmarks/ --long"))
 
 
 def commit() -> str:

@@ -15,6 +15,10 @@ import torch
 from iidm import kernels
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that the tests can `import bodies`
+sys.path.insert(0, str(Path(__file__).parents[1] / "cuda_on_cpu"))
+
+import emulated  # noqa: E402
+import on_cpu  # noqa: E402
 
 if not torch.cuda.is_available():
     # Read when Triton decorates a kernel, so before any test imports one.
@@ -23,12 +27,21 @@ if not torch.cuda.is_available():
 Upsample = Callable[[torch.Tensor, int, int, bool], np.ndarray]
 
 
+@pytest.fixture(scope="session")
+def emulated_extension() -> emulated.Emulated:
+    """The CUDA kernels on the CPU, compiled by g++."""
+    if reason := on_cpu.why_not():
+        pytest.skip(reason)
+    return emulated.load(on_cpu.Build().extension())
+
+
 @pytest.fixture(scope="module")
 def body(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a module's tests against one body of the ops; tensors are made where it runs.
 
     `reference`: plain PyTorch on the CPU; `fused`: C++ on the CPU; `interpreted`: the Triton kernels, interpreted
-    on the CPU; `gpu`: the fused kernels on a CUDA device. Modules name theirs with `bodies.run_with`.
+    on the CPU; `emulated`: the CUDA kernels, compiled for the CPU; `gpu`: the fused kernels on a CUDA device. Modules
+    name theirs with `bodies.run_with`.
     """
     name: str = request.param
     with pytest.MonkeyPatch.context() as patch:
@@ -45,6 +58,12 @@ def body(request: pytest.FixtureRequest) -> Iterator[str]:
                 fused = importlib.import_module(f"iidm.kernels.{op}.fused_triton")
                 patch.setattr(f"iidm.kernels.{op}._on_cpu", getattr(fused, op))
             patch.setattr("iidm.kernels.batch_norm._backward_on_cpu", fused.batch_norm_backward)
+        elif name == "emulated":
+            if not kernels.build_info()["extension"]:
+                pytest.skip("the extension is not built")
+            kernels.set_implementation("auto", "cpu")
+            for op in emulated.OPS:
+                patch.setattr(f"iidm.kernels.{op}.extension", request.getfixturevalue("emulated_extension"))
         else:
             if name == "fused" and not kernels.build_info()["extension"]:
                 pytest.skip("the extension is not built")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from bodies import run_with
+from bodies import tested_with
 from torch import Tensor
 
 from iidm.kernels.blur import blur
@@ -18,8 +18,6 @@ from iidm.kernels.blur.reference import taps
 from iidm.kernels.cross_entropy import cross_entropy
 from iidm.kernels.jitter import normalize
 from iidm.kernels.pseudo_label import pseudo_label
-
-pytestmark = run_with("fused")
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 DTYPES = list(TOLERANCE)
@@ -63,6 +61,7 @@ def with_gradient(function: Callable[[Tensor], Tensor], logits: Tensor) -> tuple
     return loss.detach(), leaf.grad
 
 
+@tested_with("fused")
 @pytest.mark.parametrize("spread", [1.0, 30.0])  # 30: nearly every pixel is certain
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -79,6 +78,7 @@ def test_cross_entropy_and_its_gradient(
         no_further(kernel, torch_same, exact, dtype)
 
 
+@tested_with("fused")
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
@@ -99,6 +99,7 @@ def test_confidence(
     torch.testing.assert_close(ours.quality, share, atol=1e-6, rtol=0)
 
 
+@tested_with("fused", "emulated")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [(1, 1), (63, 500), (32, 33)])
 def test_blur(size: tuple[int, int], dtype: torch.dtype) -> None:
@@ -133,6 +134,7 @@ def reflected(size: int, i: int) -> int:
     return place
 
 
+@tested_with("fused", "emulated")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_normalize(dtype: torch.dtype) -> None:
     image = torch.randint(0, 256, (2, 31, 63, 3), dtype=torch.uint8)

@@ -8,7 +8,7 @@ from bodies import run_with
 
 from iidm.kernels.blur import blur
 
-pytestmark = run_with("reference", "fused")
+pytestmark = run_with("reference", "fused", "emulated")
 
 
 def gaussian(sigma: float, radius: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from iidm.kernels.classmix import Mix, classmix, draw_classes
 from iidm.kernels.jitter import draw_jitter, jitter, normalize
 
-pytestmark = run_with("reference", "fused")
+pytestmark = run_with("reference", "fused", "emulated")
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

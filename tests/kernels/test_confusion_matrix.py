@@ -9,7 +9,7 @@ from bodies import run_with
 
 from iidm.kernels.confusion_matrix import confusion_matrix
 
-pytestmark = run_with("reference", "fused")
+pytestmark = run_with("reference", "fused", "emulated")
 
 Upsample = Callable[[torch.Tensor, int, int, bool], np.ndarray]
 CASES = [

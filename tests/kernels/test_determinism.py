@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import emulated
 import pytest
 import torch
 from bodies import run_with
@@ -17,7 +18,7 @@ from iidm.kernels.cross_entropy import cross_entropy
 from iidm.kernels.jitter import draw_jitter, jitter
 from iidm.kernels.pseudo_label import pseudo_label
 
-pytestmark = run_with("fused")
+pytestmark = run_with("fused", "emulated")
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 Call = Callable[[], list[Tensor]]
@@ -73,6 +74,11 @@ OPS = ("cross_entropy", "pseudo_label", "confusion_matrix", "draw_classes", "cla
 SIZES = [(1, 1), (63, 500), (64, 128)]
 
 
+def skip_without_a_kernel(op: str, body: str) -> None:
+    if body == "emulated" and op not in (*emulated.OPS, "draw_classes"):
+        pytest.skip("has no CUDA kernel")
+
+
 @pytest.fixture
 def poisoned() -> Iterator[None]:
     """torch.empty gives NaN, or the largest integer: what a kernel leaves unwritten shows."""
@@ -84,8 +90,9 @@ def poisoned() -> Iterator[None]:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("op", OPS)
 def test_two_calls_are_bitwise_equal_and_every_number_is_written(
-    op: str, size: tuple[int, int], poisoned: None
+    op: str, size: tuple[int, int], body: str, poisoned: None
 ) -> None:
+    skip_without_a_kernel(op, body)
     call = calls(*size)[op]
     assert torch.empty(3).isnan().all()
     first, second = call(), call()
@@ -95,7 +102,7 @@ def test_two_calls_are_bitwise_equal_and_every_number_is_written(
 
 @pytest.mark.parametrize("op", OPS)
 def test_the_number_of_threads_changes_no_bit(op: str, body: str) -> None:
-    if body == "gpu":
+    if body != "fused":
         pytest.skip("threads of the CPU")
     call, before = calls(72, 130)[op], torch.get_num_threads()
     results = []
@@ -105,6 +112,20 @@ def test_the_number_of_threads_changes_no_bit(op: str, body: str) -> None:
             results.append(call())
     finally:
         torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_order_of_threads_and_blocks_changes_no_bit(op: str, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if body != "emulated":
+        pytest.skip("orders of emulated threads")
+    skip_without_a_kernel(op, body)
+    call = calls(40, 130)[op]
+    results = []
+    for order in range(4):
+        monkeypatch.setenv("CUDA_ON_CPU_ORDER", str(order))
+        results.append(call())
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import emulated
 import pytest
 import torch
 
 from iidm import kernels
+from iidm.kernels.blur import blur
 from iidm.kernels.confusion_matrix import confusion_matrix
+from iidm.kernels.jitter import normalize
 
 needs_extension = pytest.mark.skipif(not kernels.build_info()["extension"], reason="the extension is not built")
 
@@ -115,3 +118,21 @@ def test_kernels_import_nothing_of_iidm() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@needs_extension
+@pytest.mark.parametrize("op", ["blur", "jitter"])
+def test_the_body_emulated_launches_the_cuda_kernels(
+    op: str, emulated_extension: emulated.Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch for which there is no grid: no other body knows such a limit."""
+    for name in emulated.OPS:
+        monkeypatch.setattr(f"iidm.kernels.{name}.extension", emulated_extension)
+    batch = 65536
+    byte = torch.zeros(batch, 1, 1, dtype=torch.uint8)
+    calls: dict[str, Callable[[], object]] = {
+        "blur": lambda: blur(torch.zeros(batch, 3, 1, 1), torch.ones(batch), torch.ones(batch, dtype=torch.bool)),
+        "jitter": lambda: normalize(byte[..., None].expand(-1, -1, -1, 3), mean=(0.0,) * 3, std=(1.0,) * 3),
+    }
+    with pytest.raises(RuntimeError, match=f"The CUDA kernel of {op} did not start: no GPU has such a grid"):
+        calls[op]()

@@ -11,7 +11,7 @@ from bodies import run_with
 from iidm.kernels.jitter import JitterParams, draw_jitter, jitter, normalize
 from iidm.kernels.jitter.reference import jitter_by_image, jitter_by_position
 
-pytestmark = run_with("reference", "fused")
+pytestmark = run_with("reference", "fused", "emulated")
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ORDERS = list(itertools.permutations(range(4)))
