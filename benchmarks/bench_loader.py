@@ -26,7 +26,9 @@ from iidm.data import Domains, TrainLoader
 from iidm.data.datasets.check import check_domains
 from iidm.data.datasets.dataset import open_dataset
 from iidm.data.files.common import cache_folder
-from iidm.data.prepared.folder import INDEX, MANIFEST, Entry, entry_paths, read_index, read_manifest
+from iidm.data.prepared.columns import Index
+from iidm.data.prepared.entries import INDEX, Entry, entry_paths, read_index
+from iidm.data.prepared.folder import MANIFEST, read_manifest
 from iidm.types import TrainBatch
 
 from . import dataloader, street_data
@@ -145,12 +147,13 @@ def _domains(roots: street_data.Roots) -> Domains:
 def _repeated(dataset: Any, count: int) -> Any:
     """The same few files under many names."""
     prepared = dataset.prepared
-    few = itertools.islice(itertools.cycle(dataset.samples), count)
-    samples, entries = [], {}
-    for number, sample in enumerate(few):
+    known = [entry for entry in read_index(prepared.root / INDEX) if entry.split == prepared.split]
+    few = itertools.islice(itertools.cycle(zip(dataset.samples, known, strict=True)), count)
+    samples, entries = [], []
+    for number, (sample, entry) in enumerate(few):
         samples.append(sample._replace(name=f"{number:06d}"))
-        entries[samples[-1].name] = prepared.entries[sample.name]
-    return replace(dataset, samples=tuple(samples), prepared=replace(prepared, entries=entries))
+        entries.append(entry._replace(name=samples[-1].name))
+    return replace(dataset, samples=tuple(samples), prepared=replace(prepared, index=Index.of(entries)))
 
 
 def _linked(root: Path, out: Path, count: int) -> Path:

@@ -15,7 +15,8 @@ from ..datasets.splits import read_list
 from ..files.common import Progress, hw
 from ..labels.encodings import read_ids
 from ..prepared.arrays import HEADER_BYTES, array_bytes
-from ..prepared.folder import INDEX, Entry, FileFacts, Manifest, entry_paths, is_prepared, read_index, read_manifest
+from ..prepared.entries import INDEX, Entry, FileFacts, entry_paths, read_index
+from ..prepared.folder import Manifest, is_prepared, read_manifest
 from .plan import strangers
 
 

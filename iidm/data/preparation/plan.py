@@ -30,18 +30,9 @@ from ..datasets.places import Split, has_validation, split_folders
 from ..datasets.splits import write_list
 from ..files.common import Progress, first_few
 from ..prepared.arrays import array_bytes
-from ..prepared.folder import (
-    INDEX,
-    MANIFEST,
-    Entry,
-    ImageFormat,
-    Manifest,
-    entry_paths,
-    is_prepared,
-    read_index,
-    read_manifest,
-    write_text,
-)
+from ..prepared.columns import COLUMNS, columns_of, write_columns
+from ..prepared.entries import INDEX, Entry, ImageFormat, entry_paths, read_index
+from ..prepared.folder import MANIFEST, PART, Manifest, is_prepared, read_manifest, write_text
 from ..specs.described import find_spec
 from .worker import Task, Worker, encode_sample, prepare_in_process, start_process
 
@@ -179,7 +170,7 @@ def _earlier_entries(out: Path, manifest: Manifest) -> dict[tuple[str, str], Ent
     if not out.is_dir():
         raise UserError(f"{out} is no folder. Give --out a new one.")
     if not (out / MANIFEST).exists():
-        foreign = [p.name for p in out.iterdir() if p.name not in (LOCK, f".{MANIFEST}.part")]
+        foreign = [p.name for p in out.iterdir() if p.name != LOCK and not p.name.endswith(PART)]
         if foreign:
             raise UserError(
                 f"{out} holds files that iidm.prepare did not write ({first_few(sorted(foreign), 3)})."
@@ -319,6 +310,8 @@ def _finish(plan: Plan, entries: Sequence[Entry], problems: Sequence[str]) -> Ma
     """Write index and splits, remove what no entry names, and say that the folder is complete."""
     out = plan.out
     write_text(out / INDEX, "".join(entry.line() for entry in entries))
+    size = (out / INDEX).stat().st_size
+    write_columns(out / COLUMNS, columns_of(entries, len(plan.manifest.classes), size))
     (out / "splits").mkdir(exist_ok=True)
     for split in plan.datasets:
         write_list(out / "splits" / f"{split}.txt", [entry.name for entry in entries if entry.split == split])
