@@ -17,7 +17,7 @@ from ..labels.encodings import read_ids
 from ..prepared.arrays import HEADER_BYTES, array_bytes
 from ..prepared.entries import INDEX, Entry, FileFacts, entry_paths, read_index
 from ..prepared.folder import Manifest, is_prepared, read_manifest
-from .plan import strangers
+from .writing import strangers
 
 
 def check_prepared(root: Path, *, jobs: int | None = None, progress: Progress | None = None) -> tuple[int, list[str]]:

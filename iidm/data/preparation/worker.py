@@ -140,4 +140,8 @@ def _publish(path: Path, body: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = part_of(path)
     half.write_bytes(body)
-    os.replace(half, path)
+    try:
+        os.replace(half, path)
+    except FileNotFoundError:  # the folder was finished by another process of the same shard: this one was there
+        if not path.exists():
+            raise

@@ -78,7 +78,7 @@ class Index:
         self.pixels: NDArray[np.int32] = columns.pixels[rows]
         self.bytes: NDArray[np.int64] = columns.bytes[rows]
         self._starts = columns.starts[rows.start : rows.stop + 1]
-        self._text = memoryview(columns.text.data)
+        self._text = columns.text
         self._from = path, split
         self._last = "", -1
 
@@ -110,7 +110,7 @@ class Index:
 
     def names(self) -> list[str]:
         """All names."""
-        text, starts = self._text, self._starts.tolist()
+        text, starts = memoryview(self._text.data), self._starts.tolist()
         return [_text(text[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
 
     def row(self, name: str) -> int:
@@ -130,7 +130,7 @@ class Index:
         return low
 
     def _name(self, row: int) -> bytes:
-        return bytes(self._text[self._starts[row] : self._starts[row + 1]])
+        return self._text[self._starts[row] : self._starts[row + 1]].tobytes()
 
 
 def open_columns(root: Path, images: int, classes: int) -> tuple[Columns, Path | None]:
