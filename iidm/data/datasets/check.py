@@ -168,6 +168,8 @@ def slow_reading_notes(domains: Domains) -> list[str]:
 
 def _checker(dataset: Dataset, full: bool, reads_all: bool) -> Callable[[int], SampleReport]:
     """The check of the sample at an index; some of them decode the label, and some read the image whole."""
+    if dataset.prepared is not None:
+        return lambda index: check_sample(dataset.samples[index], dataset)
     count = len(dataset.samples)
     decoded = set(evenly(range(count), count if full else SAMPLED_LABELS))
     read = set(evenly(range(count), count if full or reads_all else _affordable(dataset)))
