@@ -22,8 +22,8 @@ import torch
 from iidm.config import DataConfig, DatasetConfig
 from iidm.data import Domains, TrainLoader
 from iidm.data.datasets.dataset import open_dataset
-from iidm.data.prepared.columns import Index
 from iidm.data.prepared.entries import INDEX, read_index
+from iidm.data.prepared.index import Index
 from iidm.types import TrainBatch
 
 from . import dataloader, many_images, street_data
@@ -98,7 +98,7 @@ def bench_start(benchmark: Any, provenance: dict[str, Any], count: int) -> None:
     command line to where it asks for its first batch, in a process of its own."""
     count = count if benchmark.enabled else 300
     many_images.roots(count)
-    found = benchmark.pedantic(lambda: many_images.start(count, "--quiet", "--data.workers", "0"), rounds=3)
+    found = benchmark.pedantic(lambda: many_images.start(count, "--quiet", "--data.workers", "0"), rounds=2)
     parts = {name: clock for name, (clock, _) in found["s"].items()}
     info = {"parts_s": parts, "peak_mb": found["peak_mb"], "peak_after_batches_mb": found["peak_after_batches_mb"]}
     benchmark.extra_info.update(

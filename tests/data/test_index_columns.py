@@ -12,11 +12,14 @@ import pytest
 
 from iidm.config import DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
+from iidm.data.preparation.check import check_prepared
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared import columns
-from iidm.data.prepared.columns import COLUMNS, Index, open_columns
+from iidm.data.prepared.columns import COLUMNS, open_columns
 from iidm.data.prepared.entries import INDEX, Entry, FileFacts, entry_paths, read_index
-from iidm.data.prepared.opened import Prepared, PreparedSamples
+from iidm.data.prepared.index import Index
+from iidm.data.prepared.opened import Prepared
+from iidm.data.prepared.samples import PreparedSamples
 from iidm.types import UserError
 
 ODD = ["a", "a/b", "a0", "é", "e\u0301", "\udc80", "\ue000", "\U0001f600", "z" * 300, "#1", "x.jpg", " "]
@@ -98,6 +101,7 @@ def test_columns_that_do_not_fit_to_the_lines_are_made_anew(out: Path, what: str
         lines = read_index(out / INDEX)
         longer = lines[0]._replace(source=(1, 2, 3, 4, 5, 6))
         (out / INDEX).write_text("".join(entry.line() for entry in [longer._replace(size=(9, 9)), *lines[1:]]))
+        columns.os.utime(out / INDEX, ns=(1, 1))  # as a copy of a folder may have it
     elif what == "older":
         text = (out / INDEX).read_text()
         (out / INDEX).write_text(text.replace('"size":[22,38]', '"size":[11,19]'))
@@ -156,6 +160,22 @@ def test_a_worker_process_opens_the_file_itself(out: Path, monkeypatch: pytest.M
     np.testing.assert_array_equal(again.pixels, dataset.prepared.index.pixels)
     by_value = pickle.loads(pickle.dumps(Index.of(read_index(out / INDEX))))
     assert by_value.names() == dataset.names and by_value.row(dataset.names[2]) == 2
+
+
+def test_the_check_compares_the_columns_with_the_lines(out: Path) -> None:
+    path, body = out / COLUMNS, bytearray((out / COLUMNS).read_bytes())
+    assert check_prepared(out) == (4, [])
+    pixels = _opened(out).prepared.index.pixels  # type: ignore[union-attr]
+    body[body.index(pixels.tobytes())] ^= 1
+    path.write_bytes(bytes(body))
+    (problem,) = check_prepared(out)[1]
+    assert problem.startswith(f"{path} is damaged")
+    entries = read_index(out / INDEX)
+    others = columns.columns_of([e._replace(size=(9, 9)) for e in entries], 19, (out / INDEX).stat().st_size)
+    columns.write_columns(path, others)
+    assert len(check_prepared(out)[1]) == 1
+    path.unlink()
+    assert check_prepared(out) == (4, [])
 
 
 def test_lines_of_one_name_or_of_other_classes_are_damage(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ from iidm.config import DataConfig, DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
 from iidm.data.loading.loader import TrainLoader
 from iidm.data.preparation.plan import make_plan, prepare
-from iidm.data.prepared.columns import Index
 from iidm.data.prepared.entries import INDEX, entry_paths, read_index
 from iidm.data.prepared.folder import MANIFEST, read_manifest
+from iidm.data.prepared.index import Index
 
 pytestmark = pytest.mark.usefixtures("no_file_stays_mapped")
 

@@ -17,7 +17,7 @@ import pytest
 import iidm.prepare
 from iidm.config import DatasetConfig
 from iidm.data.preparation import plan as preparation
-from iidm.data.preparation import shards, writing
+from iidm.data.preparation import shards, worker, writing
 from iidm.data.preparation.check import check_prepared
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.preparation.shards import Shard
@@ -100,10 +100,10 @@ def test_a_killed_shard_goes_on_where_it_stopped(
 ) -> None:
     out, count = tmp_path / "out", itertools.count()
 
-    def killed(worker: Worker, task: Any, own: Any = Worker.prepare) -> Any:
+    def killed(own_worker: Worker, task: Any, own: Any = Worker.prepare) -> Any:
         if next(count) == 1:
             raise KeyboardInterrupt
-        return own(worker, task)
+        return own(own_worker, task)
 
     with monkeypatch.context() as patch:
         patch.setattr(Worker, "prepare", killed)
@@ -220,14 +220,46 @@ def test_a_shard_that_runs_twice_at_once_leaves_the_finished_folder_as_it_is(
         _run(raw, out, shard)
     count = itertools.count()
 
-    def meanwhile(worker: Worker, task: Any, own: Any = Worker.prepare) -> Any:
+    def meanwhile(own_worker: Worker, task: Any, own: Any = Worker.prepare) -> Any:
         if next(count) == 1:
             assert _run(raw, out, THREE[2]).complete
-        return own(worker, task)
+        return own(own_worker, task)
 
     monkeypatch.setattr(Worker, "prepare", meanwhile)
     assert _run(raw, out, THREE[2]).complete
     assert _content(out) == whole
+
+
+def test_a_finished_shard_that_begins_again_is_not_finished_until_it_ends(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    _run(raw, out, THREE[2])
+    next((out / "images").rglob("*.npy")).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "prepare", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            _run(raw, out, THREE[2])
+    assert shards.unfinished(out, 3) == THREE
+    _run(raw, out, THREE[2])
+    assert shards.unfinished(out, 3) == THREE[:2]
+
+
+def test_an_image_whose_half_is_swept_away_is_there_or_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finishes a folder removes the halves that another process of the same shard is writing."""
+
+    def swept(half: Path, path: Path, own: Any = os.replace) -> None:
+        half.unlink()
+        own(half, path)
+
+    monkeypatch.setattr(worker.os, "replace", swept)
+    with pytest.raises(FileNotFoundError):
+        worker._publish(tmp_path / "a.npy", b"1")
+    (tmp_path / "a.npy").write_bytes(b"1")
+    worker._publish(tmp_path / "a.npy", b"1")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
 def test_damaged_images_are_left_out_as_by_one_process(raw: Path, tmp_path: Path) -> None:

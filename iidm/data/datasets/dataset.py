@@ -23,7 +23,8 @@ from ..labels.discovery import Found, find_labels
 from ..labels.encodings import LabelEncoding, drawn
 from ..labels.pictures import is_color_picture
 from ..prepared.folder import is_prepared
-from ..prepared.opened import Places, Prepared, PreparedSamples, open_prepared
+from ..prepared.opened import Prepared, open_prepared
+from ..prepared.samples import Places, PreparedSamples
 from ..specs.described import find_spec
 from ..specs.spec import DatasetSpec, SplitSpec
 from .pairing import pair

@@ -62,77 +62,6 @@ class Columns(NamedTuple):
 _log = logging.getLogger("iidm.data")
 
 
-class Index:
-    """The images of one split, in the order of their names.
-
-    Its columns are those of `Columns`, cut to the split.
-    """
-
-    def __init__(self, columns: Columns, split: str, path: Path | None = None) -> None:
-        ends = [0, *columns.split_ends.tolist()]
-        of_split = {name: slice(*ends[i : i + 2]) for i, name in enumerate(columns.splits.tolist())}
-        rows = of_split.get(split, slice(0, 0))
-        self.disk_size: NDArray[np.int32] = columns.disk_size[rows]
-        self.size: NDArray[np.int32] = columns.size[rows]
-        self.label_size: NDArray[np.int32] = columns.label_size[rows]
-        self.pixels: NDArray[np.int32] = columns.pixels[rows]
-        self.bytes: NDArray[np.int64] = columns.bytes[rows]
-        self._starts = columns.starts[rows.start : rows.stop + 1]
-        self._text = columns.text
-        self._from = path, split
-        self._last = "", -1
-
-    @staticmethod
-    def of(entries: Iterable[Entry]) -> Index:
-        """The index of entries of one split."""
-        entries = list(entries)
-        classes = max(len(entry.pixels) for entry in entries)
-        return Index(columns_of(entries, classes), entries[0].split)
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __reduce__(self) -> Any:
-        """A worker process maps the file itself: sent to it, a million images would take seconds and memory of each."""
-        path, split = self._from
-        return (_open_again, (path, split)) if path is not None else super().__reduce__()
-
-    @property
-    def has_label(self) -> NDArray[np.bool_]:
-        """bool [N]."""
-        return self.label_size[:, 0] >= 0
-
-    def name(self, row: int) -> str:
-        """The name at a row."""
-        name = _text(self._name(row))
-        self._last = name, row  # whoever asked for it is likely to ask for its row
-        return name
-
-    def names(self) -> list[str]:
-        """All names."""
-        text, starts = memoryview(self._text.data), self._starts.tolist()
-        return [_text(text[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
-
-    def row(self, name: str) -> int:
-        """The row of a name. KeyError where there is none."""
-        last, row = self._last
-        if last == name and row >= 0:
-            return row
-        sought, low, high = _bytes(name), 0, len(self)
-        while low < high:  # names are sorted as their bytes are: UTF-8 keeps the order of code points
-            middle = (low + high) // 2
-            if self._name(middle) < sought:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(self) or self._name(low) != sought:
-            raise KeyError(name)
-        return low
-
-    def _name(self, row: int) -> bytes:
-        return self._text[self._starts[row] : self._starts[row + 1]].tobytes()
-
-
 def open_columns(root: Path, images: int, classes: int) -> tuple[Columns, Path | None]:
     """The index of a prepared folder, and the file that it is mapped from; None: it could be kept nowhere.
 
@@ -189,7 +118,7 @@ def columns_of(entries: Iterable[Entry], classes: int, lines_bytes: int = 0) -> 
                 f"The index is damaged: {entry.name} has pixels of {len(entry.pixels)} classes. Prepare the folder"
                 " again."
             )
-        name = _bytes(entry.name)
+        name = name_bytes(entry.name)
         is_sorted, last = is_sorted and last < (entry.split, name), (entry.split, name)
         splits.append(titles.setdefault(entry.split, len(titles)))
         text += name
@@ -222,7 +151,7 @@ def _sorted(columns: Columns, of_split: NDArray[np.int64], titles: list[str]) ->
     order = sorted(range(len(keys)), key=keys.__getitem__)
     for one, other in zip(order, order[1:], strict=False):
         if keys[one] == keys[other]:
-            raise UserError(f"The index is damaged: it names {_text(names[one])} twice. Prepare the folder again.")
+            raise UserError(f"The index is damaged: it names {name_text(names[one])} twice. Prepare the folder again.")
     return columns._replace(
         text=np.frombuffer(b"".join(names[row] for row in order), np.uint8),
         starts=np.cumsum([0, *(len(names[row]) for row in order)], dtype=np.int64),
@@ -237,6 +166,18 @@ def _sorted(columns: Columns, of_split: NDArray[np.int64], titles: list[str]) ->
 def _ends(of_split: NDArray[np.int64], titles: Mapping[str, int]) -> NDArray[np.int64]:
     counts = np.bincount(of_split, minlength=len(titles))
     return np.cumsum([counts[titles[title]] for title in sorted(titles)], dtype=np.int64)
+
+
+def is_wrong(root: Path, columns: Columns) -> bool:
+    """Whether a run would read other columns in ROOT/index.npz than these, which are those of its lines."""
+    lines = (root / INDEX).stat()
+    if _mapped(root / COLUMNS, lines.st_size, lines.st_mtime_ns) is None:
+        return False  # it is made anew
+    try:
+        with np.load(root / COLUMNS) as found:
+            return not all(np.array_equal(found[name], column) for name, column in columns._asdict().items())
+    except (ValueError, zipfile.BadZipFile):  # its checksums
+        return True
 
 
 def write_columns(path: Path, columns: Columns) -> None:
@@ -285,6 +226,12 @@ def _mapped(path: Path, lines_bytes: int, not_before: int) -> Columns | None:
     return columns if columns.lines_bytes[0] == lines_bytes else None
 
 
+def mapped_columns(path: Path) -> Columns:
+    """The columns at `path`, mapped."""
+    with path.open("rb") as file:
+        return _views(file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
 def _views(file: BinaryIO, body: Any) -> Columns:
     """Views of the arrays of an uncompressed .npz file, whose bytes are `body`. TypeError where one is missing."""
     found = {}
@@ -299,15 +246,11 @@ def _views(file: BinaryIO, body: Any) -> Columns:
     return Columns(**found)
 
 
-def _open_again(path: Path, split: str) -> Index:
-    with path.open("rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return Index(_views(file, pages), split, path)
-
-
-def _bytes(name: str) -> bytes:
+def name_bytes(name: str) -> bytes:
+    """A name in UTF-8, which sorts as names do; also one that is no Unicode."""
     return name.encode("utf-8", "surrogatepass")
 
 
-def _text(name: bytes | memoryview) -> str:
+def name_text(name: bytes | memoryview) -> str:
+    """The name of `name_bytes`."""
     return str(name, "utf-8", "surrogatepass")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +16,14 @@ from ..files.common import first_few
 from ..labels.encodings import LabelEncoding, read_ids
 from ..specs.spec import DatasetSpec, SplitSpec
 from .arrays import map_rows
-from .columns import Index, open_columns
+from .columns import open_columns
 from .entries import IMAGE_SUFFIX, LABEL_SUFFIX, ImageFormat
 from .folder import Manifest, read_manifest
+from .index import Index
+from .samples import PreparedSamples
 
 _ENDS: Mapping[str, bytes] = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}
 """The last bytes of a whole file."""
-_SEARCHES = 20
-"""A search costs about as much as so many entries of a table of all names."""
 
 
 @dataclass(frozen=True)
@@ -127,83 +126,6 @@ class Prepared:
         """int64 [N]: pixels of each image that are of no class, by its `class_pixels`."""
         areas = self.index.size[self.rows(samples)].astype(np.int64).prod(axis=1)
         return np.maximum(areas - counts.sum(axis=1), 0)  # counts are rounded one by one
-
-
-class PreparedSamples(Sequence[Sample]):
-    """Images of a prepared split by their rows in its index, made as they are asked for: a million take 4 MB.
-
-    Args:
-        rows: int32 [N], increasing.
-        with_labels: False: samples have no label.
-    """
-
-    def __init__(self, prepared: Prepared, rows: NDArray[np.int32], with_labels: bool = True) -> None:
-        self.prepared, self.rows, self.with_labels = prepared, rows, with_labels
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, place: int) -> Sample: ...
-    @overload
-    def __getitem__(self, place: slice) -> PreparedSamples: ...
-    def __getitem__(self, place: int | slice) -> Sample | PreparedSamples:
-        if isinstance(place, slice):
-            return PreparedSamples(self.prepared, self.rows[place], self.with_labels)
-        sample = self.prepared.sample(int(self.rows[place]))
-        return sample if self.with_labels else sample._replace(label=None)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return map(self.__getitem__, range(len(self)))
-
-    def take(self, places: NDArray[np.integer[Any]]) -> PreparedSamples:
-        """Those at some places, increasing."""
-        return PreparedSamples(self.prepared, self.rows[places], self.with_labels)
-
-    def without_labels(self) -> PreparedSamples:
-        """The same images without labels."""
-        return PreparedSamples(self.prepared, self.rows, with_labels=False)
-
-    @property
-    def has_label(self) -> NDArray[np.bool_]:
-        """bool [N]."""
-        return self.prepared.index.has_label[self.rows] & self.with_labels
-
-    def names(self) -> list[str]:
-        """All names."""
-        names = self.prepared.index.names()
-        return names if len(names) == len(self) else [names[row] for row in self.rows.tolist()]
-
-    def place(self, name: str) -> int:
-        """The place of a name. KeyError where there is none."""
-        row = self.prepared.index.row(name)
-        place = int(np.searchsorted(self.rows, row))
-        if place == len(self.rows) or self.rows[place] != row:
-            raise KeyError(name)
-        return place
-
-
-class Places(Mapping[str, int]):
-    """Name -> place among prepared samples. Names are searched for until so many were that a table pays."""
-
-    def __init__(self, samples: PreparedSamples) -> None:
-        self._samples = samples
-        self._left = len(samples) // _SEARCHES
-        self._table: dict[str, int] | None = None
-
-    def __getitem__(self, name: str) -> int:
-        if self._table is None and self._left > 0:
-            self._left -= 1
-            return self._samples.place(name)
-        if self._table is None:
-            self._table = {name: place for place, name in enumerate(self)}
-        return self._table[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._samples.names())
-
-    def __len__(self) -> int:
-        return len(self._samples)
 
 
 def _size(row: NDArray[np.int32]) -> tuple[int, int]:
