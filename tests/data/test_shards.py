@@ -192,19 +192,21 @@ def test_a_merge_that_is_killed_is_done_by_whoever_runs_next(
     assert _run(raw, out, again).complete and _content(out) == whole
 
 
+@pytest.mark.parametrize(("module", "step"), [(writing, "strangers"), (shards, "_read")], ids=["writes", "reads"])
 def test_two_that_merge_at_once_write_the_same(
-    raw: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
 ) -> None:
+    """The other one merges all of it while this one writes, or before it has read what the shards say."""
     out, ran = tmp_path / "out", []
     for shard in THREE[:2]:
         _run(raw, out, shard)
 
-    def and_another(*words: Any, own: Any = writing.strangers) -> Any:
-        monkeypatch.setattr(writing, "strangers", own)
+    def and_another(*words: Any, own: Any = getattr(module, step)) -> Any:
+        monkeypatch.setattr(module, step, own)
         ran.append(_run(raw, out, THREE[1]))
         return own(*words)
 
-    monkeypatch.setattr(writing, "strangers", and_another)
+    monkeypatch.setattr(module, step, and_another)
     assert _run(raw, out, THREE[2]).complete
     assert [manifest.complete for manifest in ran] == [True] and _content(out) == whole
 
