@@ -197,11 +197,11 @@ def test_two_that_merge_at_once_write_the_same(
     raw: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
 ) -> None:
     """The other one merges all of it while this one writes, or before it has read what the shards say."""
-    out, ran = tmp_path / "out", []
+    out, ran, own = tmp_path / "out", [], getattr(module, step)
     for shard in THREE[:2]:
         _run(raw, out, shard)
 
-    def and_another(*words: Any, own: Any = getattr(module, step)) -> Any:
+    def and_another(*words: Any) -> Any:
         monkeypatch.setattr(module, step, own)
         ran.append(_run(raw, out, THREE[1]))
         return own(*words)
