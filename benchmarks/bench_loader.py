@@ -9,9 +9,7 @@ included, on the device. `ideal` hands out copies of one cached batch: what rema
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,13 +21,12 @@ import torch
 
 from iidm.config import DataConfig, DatasetConfig
 from iidm.data import Domains, TrainLoader
-from iidm.data.datasets.check import check_domains
 from iidm.data.datasets.dataset import open_dataset
-from iidm.data.files.common import cache_folder
-from iidm.data.prepared.folder import INDEX, MANIFEST, Entry, entry_paths, read_index, read_manifest
+from iidm.data.prepared.entries import INDEX, read_index
+from iidm.data.prepared.index import Index
 from iidm.types import TrainBatch
 
-from . import dataloader, street_data
+from . import dataloader, many_images, street_data
 
 BATCHES = 20
 WARM_UP = 8
@@ -95,21 +92,18 @@ def bench_index(benchmark: Any, provenance: dict[str, Any], tmp_path: Path, coun
     benchmark.extra_info.update(op="loader-index", impl="iidm-prepared", device="cpu", entries=count, **provenance)
 
 
-def bench_start(benchmark: Any, provenance: dict[str, Any]) -> None:
-    """Time the start from a prepared folder of 25,000 images: open, check all lengths, statistics, first batch."""
-    count = 25_000 if benchmark.enabled else 100
-    roots = street_data.prepared("raw")
-    root = cache_folder() / f"benchmark-data-v{street_data.VERSION}" / f"many-{count}"
-    many = street_data.Roots(_linked(roots.gta5, root, count), roots.cityscapes)
-
-    def unit() -> None:
-        domains = _domains(many)
-        checked = check_domains(domains, DATA.crop_size)
-        with TrainLoader(domains, DATA, seed=0, device=torch.device("cpu"), damaged=checked.damaged) as loader:
-            next(loader)
-
-    benchmark.pedantic(unit, rounds=3)
-    benchmark.extra_info.update(op="loader-start", impl="iidm-prepared", device="cpu", entries=count, **provenance)
+@pytest.mark.parametrize("count", [1000, 1_000_000])
+def bench_start(benchmark: Any, provenance: dict[str, Any], count: int) -> None:
+    """Time the start of a run on a source and a target of so many prepared images together (of few files), from the
+    command line to where it asks for its first batch, in a process of its own."""
+    count = count if benchmark.enabled else 300
+    many_images.roots(count)
+    found = benchmark.pedantic(lambda: many_images.start(count, "--quiet", "--data.workers", "0"), rounds=2)
+    parts = {name: clock for name, (clock, _) in found["s"].items()}
+    info = {"parts_s": parts, "peak_mb": found["peak_mb"], "peak_after_batches_mb": found["peak_after_batches_mb"]}
+    benchmark.extra_info.update(
+        op="loader-start", impl="iidm-prepared", device="cpu", entries=count, **info, **provenance
+    )
 
 
 def _batches(impl: str, device: torch.device, stack: ExitStack) -> Iterator[Any]:
@@ -145,30 +139,10 @@ def _domains(roots: street_data.Roots) -> Domains:
 def _repeated(dataset: Any, count: int) -> Any:
     """The same few files under many names."""
     prepared = dataset.prepared
-    few = itertools.islice(itertools.cycle(dataset.samples), count)
-    samples, entries = [], {}
-    for number, sample in enumerate(few):
+    known = [entry for entry in read_index(prepared.root / INDEX) if entry.split == prepared.split]
+    few = itertools.islice(itertools.cycle(zip(dataset.samples, known, strict=True)), count)
+    samples, entries = [], []
+    for number, (sample, entry) in enumerate(few):
         samples.append(sample._replace(name=f"{number:06d}"))
-        entries[samples[-1].name] = prepared.entries[sample.name]
-    return replace(dataset, samples=tuple(samples), prepared=replace(prepared, entries=entries))
-
-
-def _linked(root: Path, out: Path, count: int) -> Path:
-    """A prepared folder of many images that are links to those of `root`."""
-    if (out / MANIFEST).exists():
-        return out
-    shutil.rmtree(out, ignore_errors=True)
-    manifest, known = read_manifest(root), itertools.cycle(read_index(root / INDEX))
-    lines = []
-    for number in range(count):
-        entry: Entry = next(known)
-        copy = entry._replace(name=f"{number:05d}")
-        old_paths, new_paths = entry_paths(root, manifest.format, entry), entry_paths(out, manifest.format, copy)
-        for old, new in zip(old_paths, new_paths, strict=True):
-            if old is not None and new is not None:
-                new.parent.mkdir(parents=True, exist_ok=True)
-                os.link(old, new)
-        lines.append(copy.line())
-    (out / INDEX).write_text("".join(lines))
-    (out / MANIFEST).write_text(json.dumps(replace(manifest, images=count).as_json()))
-    return out
+        entries.append(entry._replace(name=samples[-1].name))
+    return replace(dataset, samples=tuple(samples), prepared=replace(prepared, index=Index.of(entries)))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from iidm.data.prepared.folder import INDEX, read_index
+from iidm.data.prepared.entries import INDEX, read_index
 from iidm.data.specs.known import CITYSCAPES_IDS
 from iidm.types import MEAN_RGB, STD_RGB
 

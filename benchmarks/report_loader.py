@@ -42,10 +42,16 @@ def tables(rows: list[Row]) -> str:
         lines += ["| entries of the index | s for 20 batches |", "| --- | --- |"]
         lines += [f"| {row['entries']} | {row['seconds']:.3f} |" for row in indexes]
         lines.append("")
-    for row in rows:
-        if row["op"] == "loader-start":
-            words = "open, check every file's length, statistics, first batch"
-            lines += [f"Start from a prepared folder of {row['entries']} images ({words}): {row['seconds']:.2f} s.", ""]
+    starts = [row for row in rows if row["op"] == "loader-start"]
+    if starts:
+        lines += ["| images, all prepared | s to the first batch asked for | of it with the images | MB at most |"]
+        lines.append("|" + " --- |" * 4)
+        for row in starts:
+            parts = row["parts_s"]
+            images = sum(parts[name] for name in ("open_domains", "check_data", "prepare_run_dir", "TrainLoader"))
+            total = parts["import"] + parts["start"]
+            lines.append(f"| {row['entries']} | {total:.2f} | {images:.2f} | {row['peak_mb']:.0f} |")
+        lines.append("")
     prepared = [row for row in rows if row["op"] == "prepare"]
     if prepared:
         lines += ["| iidm.prepare gta5 | images/s | all cores in use | MB an image |", "|" + " --- |" * 4]

@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 from iidm.config import DatasetConfig
 from iidm.data.files.common import cache_folder
 from iidm.data.preparation.plan import make_plan, prepare
-from iidm.data.prepared.folder import ImageFormat
+from iidm.data.prepared.entries import ImageFormat
 from iidm.data.scenes.draw import draw_scene
 from iidm.data.specs.known import CITYSCAPES_IDS
 

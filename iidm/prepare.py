@@ -3,6 +3,7 @@
     python -m iidm.prepare gta5 --root GTA5 --out PREPARED                      raw uint8: fastest, largest
     python -m iidm.prepare cityscapes --root CITYSCAPES --out PREPARED --format jpeg
     python -m iidm.prepare my-camera.toml --root DIR --out PREPARED             your own folders (docs/own-data.md)
+    python -m iidm.prepare gta5 --root GTA5 --out PREPARED --shard 2/4          on the second of four machines
     python -m iidm.prepare --check PREPARED                                     read everything, name what is damaged
 
 Give the folder as --source-root or --target-root in place of the data set. Killed, it goes on where it stopped;
@@ -22,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from iidm.cli import PrepareArguments, parse_arguments, program
-from iidm.data import builtin_root, check_prepared, make_plan, megabytes, prepare
+from iidm.data import Shard, builtin_root, check_prepared, make_plan, megabytes, prepare, unfinished
 from iidm.engine.log import Progress
 from iidm.types import UserError
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"Give the data set and where it goes: {program('prepare')} gta5 --root GTA5 --out PREPARED.")
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {arguments.jobs}.")
+    shard = Shard.parse(arguments.shard) if arguments.shard else None
     config = replace(arguments.data, spec=arguments.dataset)
     with Progress("drawing scenes or labels, once", quiet=False) as progress:
         root = arguments.root or builtin_root(config, progress=progress)
@@ -46,13 +48,15 @@ def main(argv: Sequence[str]) -> None:
             arguments.out,
             image_format=arguments.format,
             splits=arguments.splits,
+            shard=shard,
             progress=progress,
         )
     for note in dict.fromkeys(note for dataset in plan.datasets.values() for note in dataset.notes):
         say(note)
     about = "" if arguments.format == "raw" else "about "
+    part = f", shard {shard}" if shard else ""
     say(
-        f"{plan.manifest.dataset}: {len(plan.tasks)} images to prepare, {len(plan.done)} are there;"
+        f"{plan.manifest.dataset}{part}: {len(plan.tasks)} images to prepare, {len(plan.done)} are there;"
         f" {about}{megabytes(plan.need_bytes)} needed, {megabytes(plan.free_bytes)} free in {plan.out}"
     )
     try:
@@ -60,6 +64,10 @@ def main(argv: Sequence[str]) -> None:
             manifest = prepare(plan, jobs=arguments.jobs, skip_damaged=arguments.skip_damaged, progress=progress)
     except KeyboardInterrupt:
         raise UserError(f"Stopped; {plan.out} keeps what is done. Run the same command again to go on.") from None
+    if shard and not manifest.complete:
+        left = ", ".join(map(str, unfinished(plan.out, shard.of)))
+        print(f"shard {shard} of {plan.out} is done, {left} not yet; the last one that ends completes the folder")
+        return
     for line in manifest.skipped:
         say(f"left out: {line}")
     print(f"{plan.out} is complete. Train with it: --source-root {plan.out} or --target-root {plan.out}")

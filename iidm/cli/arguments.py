@@ -103,6 +103,9 @@ class PrepareArguments:
     """Which splits. Empty: all that the data set has."""
     jobs: int | None = None
     """Processes. Empty: one a core."""
+    shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
+    """Prepare a part of the images: `2/4` on the second of four machines that share the folder --out. The last one that
+    ends completes it."""
     skip_damaged: bool = False
     """Leave damaged images out in place of an error; prepared.json names them."""
     check: Path | None = None

@@ -26,12 +26,14 @@ from .loading.loader import TrainLoader, plain_crops
 from .loading.pipeline import decoding_threads, read_image
 from .preparation.check import check_prepared
 from .preparation.plan import make_plan, megabytes, prepare
+from .preparation.shards import Shard, unfinished
 from .scenes.builtin import builtin_root
 
 __all__ = [
     "Dataset",
     "Domains",
     "EvalLoader",
+    "Shard",
     "TrainLoader",
     "builtin_root",
     "changes_since",
@@ -53,5 +55,6 @@ __all__ = [
     "slow_reading_notes",
     "target_classes",
     "training_size_for",
+    "unfinished",
     "write_splits",
 ]

@@ -18,7 +18,7 @@ from iidm.config import DataConfig, DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
 from iidm.data.datasets.places import Split
 from iidm.data.preparation.plan import make_plan, prepare
-from iidm.data.prepared.folder import ImageFormat
+from iidm.data.prepared.entries import ImageFormat
 from iidm.types import TrainBatch
 
 Kind = Literal["downloaded", "raw", "jpeg", "png"]

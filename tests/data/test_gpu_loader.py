@@ -20,7 +20,7 @@ from iidm.data.loading.eval_loader import EvalLoader
 from iidm.data.loading.loader import TrainLoader
 from iidm.data.loading.pipeline import ImageDecoder
 from iidm.data.preparation.plan import make_plan, prepare
-from iidm.data.prepared.folder import ImageFormat
+from iidm.data.prepared.entries import ImageFormat
 from iidm.method.graph import StepGraph
 from iidm.types import TrainBatch
 

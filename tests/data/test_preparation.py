@@ -24,7 +24,8 @@ from iidm.data.preparation import plan as preparation
 from iidm.data.preparation.check import check_prepared
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared.arrays import map_rows
-from iidm.data.prepared.folder import INDEX, MANIFEST, Entry, FileFacts, ImageFormat, read_index, read_manifest
+from iidm.data.prepared.entries import INDEX, Entry, FileFacts, ImageFormat, read_index
+from iidm.data.prepared.folder import MANIFEST, read_manifest
 from iidm.types import UserError
 
 BOX = (22, 38)

@@ -36,7 +36,9 @@ from iidm.config import DataConfig, DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
 from iidm.data.loading.loader import TrainLoader
 from iidm.data.preparation.plan import make_plan, prepare
-from iidm.data.prepared.folder import INDEX, MANIFEST, entry_paths, read_index, read_manifest
+from iidm.data.prepared.entries import INDEX, entry_paths, read_index
+from iidm.data.prepared.folder import MANIFEST, read_manifest
+from iidm.data.prepared.index import Index
 
 pytestmark = pytest.mark.usefixtures("no_file_stays_mapped")
 
@@ -113,13 +115,14 @@ def test_an_evaluation_is_that_of_the_files_as_downloaded(
 def _repeated(dataset: Dataset, count: int) -> Dataset:
     """A data set of `count` images that are a few files over and over."""
     assert dataset.prepared is not None
-    entries, samples = {}, []
+    known = [entry for entry in read_index(dataset.prepared.root / INDEX) if entry.split == dataset.prepared.split]
+    entries, samples = [], []
     for place in range(count):
-        sample = dataset.samples[place % len(dataset.samples)]
+        sample, entry = dataset.samples[place % len(known)], known[place % len(known)]
         name = f"drive_{place // 1000:04d}/frame_{place:08d}"
-        entries[name] = dataset.prepared.entries[sample.name]._replace(name=name)
+        entries.append(entry._replace(name=name))
         samples.append(sample._replace(name=name))
-    prepared = replace(dataset.prepared, entries=entries)
+    prepared = replace(dataset.prepared, index=Index.of(entries))
     return replace(dataset, samples=tuple(samples), prepared=prepared)
 
 

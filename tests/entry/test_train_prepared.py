@@ -28,7 +28,7 @@ from iidm.data.datasets.domains import open_domains
 from iidm.data.loading.crops import CropRules
 from iidm.data.loading.sampling import Sampler
 from iidm.data.preparation.plan import make_plan, prepare
-from iidm.data.prepared.folder import ImageFormat
+from iidm.data.prepared.entries import ImageFormat
 
 FORMATS: tuple[ImageFormat, ...] = ("raw", "jpeg")
 SLOW_NOTE = "whole images are decoded for every crop; iidm prepare does that once"

@@ -15,7 +15,6 @@ from ...types import Sample, UserError
 from ..files.common import Progress, counted, evenly, first_few, hw
 from ..files.headers import Header
 from ..files.whole import check_picture
-from ..prepared.folder import check_length
 from .copies import copies_note
 from .dataset import Dataset, Domains, size_clash, training_size
 from .palettes_differ import palettes_note
@@ -27,9 +26,17 @@ SAMPLED_LABELS = 32
 SHOWN_PROBLEMS = 5
 """Kinds of fault that the error tells."""
 
+PREPARED_IMAGES = 25_000
+"""Prepared images of each set whose files' lengths are compared with the index, evenly spaced where there are more: on
+a network file system those of a million take minutes at each start. `iidm.prepare --check` reads all, and a run that
+meets a damaged one saves a checkpoint and names it."""
+
 READ_WHOLE_BYTES = 2**30
 """Images of a training set that are read whole for damage in their middle, evenly spaced ones where all are more.
 Validation images are all read: training never meets them, and would end before their damage showed."""
+
+_AT_ONCE = 50
+"""Samples that a thread checks one after the other: handing over each costs more than looking for a file."""
 
 
 @dataclass
@@ -85,8 +92,8 @@ def check_domains(
 
     Cut-off files are found by their last bytes: one that does not end as its format does is decoded. Damage in the
     middle of a JPEG or PNG is found by reading all of it, which is done for validation images and for up to
-    `READ_WHOLE_BYTES` of each other set; a run names the others when it meets them. Of prepared images the lengths of
-    the files are compared with the index (`iidm.prepare --check` reads them whole).
+    `READ_WHOLE_BYTES` of each other set; a run names the others when it meets them. Of up to `PREPARED_IMAGES` prepared
+    images of each set the lengths of the files are compared with the index (`iidm.prepare --check` reads all whole).
 
     Args:
         crop_size: (H, W) in pixels, for a note on images that are smaller.
@@ -109,7 +116,12 @@ def check_domains(
         for stream, dataset in sets.items():
             if dataset is not None:
                 check = _checker(dataset, full, reads_all=stream == "val")
-                reports[stream] = list(pool.map(check, range(len(dataset.samples))))
+                looked_at: Sequence[int] = range(len(dataset.samples))
+                if dataset.prepared is not None and not full:
+                    looked_at = evenly(looked_at, PREPARED_IMAGES)
+                parts = [looked_at[i : i + _AT_ONCE] for i in range(0, len(looked_at), _AT_ONCE)]
+                found_in = pool.map(lambda part, check=check: [check(i) for i in part], parts)
+                reports[stream] = [report for found in found_in for report in found]
     bad = [(stream, report) for stream, found in reports.items() for report in found if report.problems]
     skipped = [(stream, report) for stream, report in bad if skip_damaged and stream != "val"]
     fatal = [(stream, report) for stream, report in bad if not skip_damaged or stream == "val"]
@@ -136,7 +148,8 @@ def check_domains(
     notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
     if skipped:
         notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
-    found_notes = [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
+    found_notes = [_unseen_note(stream, len(found), sets[stream]) for stream, found in reports.items()]
+    found_notes += [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
     found_notes += [turned_note(stream, found) for stream, found in reports.items()]
     found_notes += [palettes_note(dataset) for dataset in (domains.source, domains.labeled, domains.val) if dataset]
     notes += [note for note in found_notes if note is not None]
@@ -155,6 +168,8 @@ def slow_reading_notes(domains: Domains) -> list[str]:
 
 def _checker(dataset: Dataset, full: bool, reads_all: bool) -> Callable[[int], SampleReport]:
     """The check of the sample at an index; some of them decode the label, and some read the image whole."""
+    if dataset.prepared is not None:
+        return lambda index: check_sample(dataset.samples[index], dataset)
     count = len(dataset.samples)
     decoded = set(evenly(range(count), count if full else SAMPLED_LABELS))
     read = set(evenly(range(count), count if full or reads_all else _affordable(dataset)))
@@ -199,22 +214,40 @@ def check_sample(
             report.header = check_picture(sample.image, "image", decode=decode, read_all=read_all)
             report.size = report.header.size
         else:
-            entry = prepared.entries[sample.name]
-            check_length(sample.image, entry.image)
-            report.size = entry.size
-        if sample.label is not None:
+            for file, length in prepared.lengths(sample):
+                report.file = file
+                check_length(file, length)
+        if sample.label is not None and prepared is None:
             report.file = sample.label
-            if prepared is None:
-                size = check_picture(sample.label, "label").stored
-                if size != report.size:
-                    raise UserError(size_clash(sample, size))
-                if decode_label and dataset is not None:
-                    dataset.load_label(sample)
-            else:
-                check_length(sample.label, prepared.entries[sample.name].label)
+            size = check_picture(sample.label, "label").stored
+            if size != report.size:
+                raise UserError(size_clash(sample, size))
+            if decode_label and dataset is not None:
+                dataset.load_label(sample)
     except UserError as error:
         report.problems.append(str(error).removesuffix(".").removesuffix(". Copy or download it again"))
     return report
+
+
+def check_length(path: Path, expected: int) -> None:
+    """Raise UserError for a prepared file that is missing or has another length than its index says."""
+    try:
+        length = os.stat(path).st_size
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    if length != expected:
+        raise UserError(f"{path} is damaged: it has {length} bytes, its index says {expected}")
+
+
+def _unseen_note(stream: str, seen: int, dataset: Dataset | None) -> str | None:
+    """A note on prepared images whose files were not looked at."""
+    count = 0 if dataset is None else len(dataset.samples)
+    if seen >= count:
+        return None
+    return (
+        f"{TITLES[stream]}: the files of {seen:,} of {count:,} images were looked at, evenly spaced; iidm prepare"
+        " --check looks at all"
+    )
 
 
 def turned_note(stream: str, reports: Sequence[SampleReport]) -> str | None:
@@ -235,12 +268,18 @@ def _small_images_note(
     """A note on images that do not fill the crop at training resolution."""
     if dataset is None:
         return None
-    sizes = Counter(training_size(dataset, report.size) for report in reports if report.size is not None)
+    if dataset.prepared is None:
+        on_disk = Counter(report.size for report in reports if report.size is not None)
+    else:
+        on_disk = dataset.prepared.image_sizes(dataset.samples)
+    sizes: Counter[tuple[int, int]] = Counter()
+    for size, count in on_disk.items():
+        sizes[training_size(dataset, size)] += count
     small = [size for size in sizes if size[0] < crop_size[0] or size[1] < crop_size[1]]
     if not small:
         return None
     return (
-        f"{sum(sizes[s] for s in small)} of {len(reports)} {stream} images are smaller than the crop"
+        f"{sum(sizes[s] for s in small)} of {len(dataset.samples)} {stream} images are smaller than the crop"
         f" {hw(crop_size)} at training resolution ({first_few([hw(s) for s in small], 2)}): the rest of the"
         " crop is padded with ignored pixels."
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from ..labels.annotations import draw_labels
 from ..labels.discovery import Found, find_labels
 from ..labels.encodings import LabelEncoding, drawn
 from ..labels.pictures import is_color_picture
-from ..prepared.folder import Prepared, is_prepared, open_prepared
+from ..prepared.folder import is_prepared
+from ..prepared.opened import Prepared, open_prepared
+from ..prepared.samples import Places, PreparedSamples
 from ..specs.described import find_spec
 from ..specs.spec import DatasetSpec, SplitSpec
 from .pairing import pair
@@ -35,7 +38,9 @@ class Dataset:
     name: str
     """The spec's name, for messages."""
     classes: ClassSet
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
+    """Sorted by name. Those of prepared folders are made as they are asked for: ask `names` and `has_label` where the
+    files do not matter."""
     encoding: LabelEncoding
     resize: tuple[int, int] | None = None
     """Box (H, W) in pixels that a training image must fit into, aspect ratio kept; None: size on disk."""
@@ -47,6 +52,38 @@ class Dataset:
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
         """The same data set with other samples."""
         return replace(self, samples=tuple(samples))
+
+    def take(self, places: Sequence[int] | NDArray[np.integer[Any]]) -> Dataset:
+        """The same data set with its samples at some places, increasing."""
+        if isinstance(self.samples, PreparedSamples):
+            return replace(self, samples=self.samples.take(np.asarray(places, np.int64)))
+        return self.with_samples(self.samples[place] for place in places)
+
+    def without_labels(self) -> Dataset:
+        """The same images without their labels."""
+        if isinstance(self.samples, PreparedSamples):
+            return replace(self, samples=self.samples.without_labels())
+        return self.with_samples(sample._replace(label=None) for sample in self.samples)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the samples."""
+        samples = self.samples
+        return samples.names() if isinstance(samples, PreparedSamples) else [sample.name for sample in samples]
+
+    @property
+    def has_label(self) -> NDArray[np.bool_]:
+        """bool [N]: which samples have a label."""
+        if isinstance(self.samples, PreparedSamples):
+            return self.samples.has_label
+        return np.array([sample.label is not None for sample in self.samples], np.bool_)
+
+    @property
+    def places(self) -> Mapping[str, int]:
+        """Name -> place among the samples."""
+        if isinstance(self.samples, PreparedSamples):
+            return Places(self.samples)
+        return {sample.name: place for place, sample in enumerate(self.samples)}
 
     def load_label(self, sample: Sample) -> NDArray[np.uint8]:
         """Read a sample's label: uint8 [H,W] train ids at the size on disk, 255 ignored.
@@ -82,7 +119,7 @@ class Dataset:
             UserError: the header cannot be read, or the image is of a kind that is not read.
         """
         if self.prepared is not None:
-            return self.prepared.entries[sample.name].size
+            return self.prepared.image_size(sample)
         return image_header(sample.image).size
 
     def load_fitting_label(self, sample: Sample, image_size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -209,13 +246,13 @@ def _open_prepared(
     split: Split,
 ) -> Dataset:
     prepared, samples = open_prepared(root, spec, where, resize, name, split)
-    missing = [sample.name for sample in samples if sample.label is None]
-    if missing and not _may_lack(spec, labels, len(missing), len(samples)):
+    missing = np.flatnonzero(~samples.has_label)
+    if len(missing) and not _may_lack(spec, labels, len(missing), len(samples)):
         raise UserError(
-            f"{len(missing)} of {len(samples)} images of {name} have no label in {root}: {first_few(missing)}."
-            " They had none when it was prepared."
+            f"{len(missing)} of {len(samples)} images of {name} have no label in {root}:"
+            f" {first_few(samples.take(missing).names())}. They had none when it was prepared."
         )
-    return Dataset(spec.name, spec.classes, tuple(samples), spec.encoding, resize, prepared)
+    return Dataset(spec.name, spec.classes, samples, spec.encoding, resize, prepared)
 
 
 def _read_labels(

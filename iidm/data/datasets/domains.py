@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from ...config import Config, DataConfig, DatasetConfig, streams_of
 from ...types import ClassSet, UserError
@@ -14,9 +17,9 @@ from ..specs.described import find_spec
 from ..specs.spec import SplitSpec
 from .dataset import Dataset, Domains, fit_into, open_dataset, open_split
 from .places import Need
-from .splits import labeled_split, read_list, write_list
+from .splits import labeled_places, list_text, read_list, write_list
 from .subset import nearest_subset
-from .validation import listed, open_validation, validation_notes
+from .validation import listed, listed_places, open_validation, validation_notes
 
 
 def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: Progress | None = None) -> Domains:
@@ -63,8 +66,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         need: Need = "some" if needs_labeled else "optional"
         target = open_dataset(data.target, target_root, "train", labels=need, progress=progress)
         target = _without(target, val)
-        labeled, unlabeled = _divide(target, data, needs_labeled)
-        plain_target = _together(labeled, unlabeled)
+        labeled, unlabeled, plain_target = _divide(target, data, needs_labeled)
         if whole_source is not None:
             source, note = nearest_subset(whole_source, _labeled_for_subset(target, data), data)
             notes.append(note)
@@ -98,7 +100,7 @@ def open_plain_target(config: Config, *, target_root: Path | None = None) -> Dat
     except UserError:  # a target that only validates need not have a training split
         return None
     target = _without(target, open_validation(config, target_root=target_root))
-    return _together(*_divide(target, config.data, needs_labeled=False))
+    return _divide(target, config.data, needs_labeled=False).together
 
 
 def open_folder(config: Config, images: Path, labels: Path) -> Dataset:
@@ -134,7 +136,7 @@ def write_splits(domains: Domains, run_dir: Path) -> None:
     for stream in STREAMS:
         dataset: Dataset | None = getattr(domains, stream)
         if dataset is not None:
-            write_list(folder / f"{stream}.txt", [sample.name for sample in dataset.samples])
+            write_list(folder / f"{stream}.txt", dataset.names)
 
 
 def changes_since(domains: Domains, run_dir: Path) -> list[str]:
@@ -143,7 +145,10 @@ def changes_since(domains: Domains, run_dir: Path) -> list[str]:
     for stream in STREAMS:
         dataset: Dataset | None = getattr(domains, stream)
         path = run_dir / "splits" / f"{stream}.txt"
-        now = {sample.name for sample in dataset.samples} if dataset is not None else set()
+        names = [] if dataset is None else dataset.names
+        if names and path.is_file() and path.read_bytes() == list_text(names).encode():
+            continue
+        now = set(names)
         before = set(read_list(path)) if path.is_file() else set()
         gone, new = sorted(before - now), sorted(now - before)
         said = [f"lacks {first_few(gone, 3)}"] if gone else []
@@ -181,46 +186,60 @@ _NO_LABELED_FOR_SUBSET = (
 
 def _labeled_for_subset(target: Dataset, data: DataConfig) -> Dataset:
     """The labeled part of the target's training images, whether or not a loss reads it."""
-    if all(sample.label is None for sample in target.samples):
+    if not target.has_label.any():
         raise UserError(_NO_LABELED_FOR_SUBSET)
-    return _divide(target, data, needs_labeled=True)[0]
+    return _divide(target, data, needs_labeled=True).labeled
 
 
-def _divide(target: Dataset, data: DataConfig, needs_labeled: bool) -> tuple[Dataset, Dataset]:
+class _Parts(NamedTuple):
+    """The training images of the target."""
+
+    labeled: Dataset
+    unlabeled: Dataset
+    """Without labels."""
+    together: Dataset | None
+    """Both, without labels; None where there is none."""
+
+
+def _divide(target: Dataset, data: DataConfig, needs_labeled: bool) -> _Parts:
     """The labeled and the unlabeled part of the target's training images, sorted by name."""
-    by_name = {sample.name: sample for sample in target.samples}
-    with_label = [sample.name for sample in target.samples if sample.label is not None]
+    has_label = target.has_label
+    labeled, unlabeled = np.zeros((2, len(has_label)), np.bool_)
     if data.labeled_list is not None:
-        labeled = sorted(read_list(data.labeled_list, list(by_name)))
-        bare = [name for name in labeled if by_name[name].label is None]
-        if bare and needs_labeled:
-            raise UserError(f"{data.labeled_list} names images that have no label: {first_few(bare)}.")
+        labeled[listed_places(target, data.labeled_list)] = True
+        bare = np.flatnonzero(labeled & ~has_label)
+        if len(bare) and needs_labeled:
+            names = first_few(target.take(bare).names)
+            raise UserError(f"{data.labeled_list} names images that have no label: {names}.")
     elif data.labeled_count is not None:
+        with_label = np.flatnonzero(has_label)
         count = data.labeled_count if needs_labeled else min(data.labeled_count, len(with_label))
-        labeled = list(labeled_split(with_label, count, data.labeled_choice, data.split_seed)[0])
-    else:
-        labeled = with_label if needs_labeled else []
+        labeled[with_label[labeled_places(len(with_label), count, data.labeled_choice, data.split_seed)]] = True
+    elif needs_labeled:
+        labeled[:] = has_label
     if data.unlabeled_list is not None:
-        unlabeled = sorted(read_list(data.unlabeled_list, list(by_name)))
+        unlabeled[listed_places(target, data.unlabeled_list)] = True
     else:
-        taken = set(labeled)
-        unlabeled = [n for n in by_name if n not in taken]
-    without_labels = [by_name[n]._replace(label=None) for n in unlabeled]
-    return target.with_samples(by_name[n] for n in labeled), target.with_samples(without_labels)
-
-
-def _together(labeled: Dataset, unlabeled: Dataset) -> Dataset | None:
-    """The images of both, sorted by name, without labels."""
-    by_name = {sample.name: sample._replace(label=None) for sample in (*labeled.samples, *unlabeled.samples)}
-    return labeled.with_samples(by_name[n] for n in sorted(by_name)) if by_name else None
+        unlabeled[:] = ~labeled
+    together = target.take(np.flatnonzero(labeled | unlabeled)).without_labels()
+    return _Parts(
+        target.take(np.flatnonzero(labeled)),
+        target.take(np.flatnonzero(unlabeled)).without_labels(),
+        together if together.samples else None,
+    )
 
 
 def _without(target: Dataset, val: Dataset | None) -> Dataset:
     """The target's training images that do not validate."""
-    if val is None:
+    if val is None or (target.prepared is None) != (val.prepared is None):
         return target
-    held_out = {val.origin(sample) for sample in val.samples}
-    return target.with_samples(s for s in target.samples if target.origin(s) not in held_out)
+    if target.prepared is None or val.prepared is None:
+        held_out = {val.origin(sample) for sample in val.samples}
+        return target.with_samples(s for s in target.samples if target.origin(s) not in held_out)
+    if (target.prepared.root, target.prepared.images) != (val.prepared.root, val.prepared.images):
+        return target
+    names = set(val.names)
+    return target.take([place for place, name in enumerate(target.names) if name not in names])
 
 
 def _require_images(dataset: Dataset | None, message: str) -> Dataset:

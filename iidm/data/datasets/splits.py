@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +16,9 @@ from ...text import read_text
 from ...types import UserError
 from ..files.common import first_few
 from ..files.listing import IMAGE_ENDINGS, composed
+
+_LIKELY = 5000
+"""Names before and after a wrong one in their order, among which the nearest is looked for."""
 
 
 def labeled_split(
@@ -36,21 +40,23 @@ def labeled_split(
         UserError: `count` is negative or larger than the number of names.
     """
     ordered = sorted(names)
-    if not 0 <= count <= len(ordered):
-        raise UserError(
-            f"--data.labeled-count is {count}, but there are {len(ordered)} labeled training images."
-            f" Give 0 to {len(ordered)}."
-        )
-    if choice == "random":
-        chosen = np.random.Generator(np.random.PCG64(seed)).permutation(len(ordered))[:count].tolist()
-    else:
-        chosen = [(2 * i + 1) * len(ordered) // (2 * count) for i in range(count)]
-    picked = set(chosen)
+    picked = set(labeled_places(len(ordered), count, choice, seed))
     labeled = tuple(n for i, n in enumerate(ordered) if i in picked)
     return labeled, tuple(n for i, n in enumerate(ordered) if i not in picked)
 
 
-def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
+def labeled_places(total: int, count: int, choice: Literal["random", "even"], seed: int) -> list[int]:
+    """Which of `total` sorted names `labeled_split` takes, increasing."""
+    if not 0 <= count <= total:
+        raise UserError(
+            f"--data.labeled-count is {count}, but there are {total} labeled training images. Give 0 to {total}."
+        )
+    if choice == "random":
+        return sorted(np.random.Generator(np.random.PCG64(seed)).permutation(total)[:count].tolist())
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def read_list(path: Path, names: Sequence[str] | Mapping[str, object] | None = None) -> list[str]:
     """The names in a text file, one a line, with or without the image's ending; in the order of the file.
 
     Empty lines are left aside, and lines that start with `#` unless an image is called so. A name may stand in double
@@ -59,7 +65,7 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
 
     Args:
         path: the list.
-        names: all names there are; None: every line is a name as it stands.
+        names: all names there are (those of a mapping in composed form); None: every line is a name as it stands.
 
     Raises:
         UserError: no such file, no name in it, a name that does not exist (with the nearest), or one named
@@ -71,23 +77,26 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
         raise UserError(f"The list {path} cannot be read: {error}.") from None
     if names is None:
         return [_unquoted(entry) for line in lines if (entry := line.strip()) and not entry.startswith("#")]
-    known = {composed(name): name for name in names}
+    originals = None if isinstance(names, Mapping) else {composed(name): name for name in names}
+    known: Mapping[str, object] = originals if originals is not None else names  # type: ignore[assignment]
     listed: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         entry = line.strip()
-        name = _find(entry, known)
-        if name is None:
+        found = _find(entry, known)
+        if found is None:
             if not entry or entry.startswith("#"):
                 continue
-            shown, words = _without_ending(composed(_unquoted(entry))), list(known)
-            near = get_close_matches(shown, words, n=1, cutoff=0.4)
-            hint = f"; the nearest is {known[near[0]]!r}" if near else f"; there are {first_few(names, 3)}"
+            shown, words = _without_ending(composed(_unquoted(entry))), sorted(known)
+            place = bisect_left(words, shown)
+            near = get_close_matches(shown, words[max(place - _LIKELY, 0) : place + _LIKELY], n=1, cutoff=0.4)
+            hint = f"; the nearest is {near[0]!r}" if near else f"; there are {first_few(list(names), 3)}"
             ends = [name for name in words if f"/{shown}".replace("\\", "/").endswith(f"/{name}")]
             if ends:
-                hint = f". Names begin below the image folder: {known[max(ends, key=len)]}"
+                hint = f". Names begin below the image folder: {max(ends, key=len)}"
             if any("\udc80" <= letter <= "\udcff" for letter in entry):
                 hint = ", and the line is no UTF-8 text: save the list as UTF-8"
             raise UserError(f"{path}, line {number}: there is no image {entry!r}{hint}.")
+        name = found if originals is None else originals[found]
         if name in listed:
             raise UserError(f"{path}, line {number}: {entry!r} stands in line {listed[name]} already.")
         listed[name] = number
@@ -98,15 +107,20 @@ def read_list(path: Path, names: Sequence[str] | None = None) -> list[str]:
 
 def write_list(path: Path, names: Iterable[str]) -> None:
     """Write names, one a line; `read_list` reads them again."""
-    path.write_text("".join(f"{_quoted(name)}\n" for name in names), encoding="utf-8")
+    path.write_text(list_text(names), encoding="utf-8")
 
 
-def _find(entry: str, known: Mapping[str, str]) -> str | None:
+def list_text(names: Iterable[str]) -> str:
+    """What `write_list` writes."""
+    return "".join(f"{_quoted(name)}\n" for name in names)
+
+
+def _find(entry: str, known: Mapping[str, object]) -> str | None:
     """The name that a line means: out of its quotes, or as it stands, with an ending or without."""
     for form in (_unquoted(entry), entry):
         for name in (composed(form), _without_ending(composed(form))):
             if name in known:
-                return known[name]
+                return name
     return None
 
 

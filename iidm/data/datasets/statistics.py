@@ -8,6 +8,7 @@ import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,8 +24,11 @@ _log = logging.getLogger("iidm.data")
 
 def class_pixel_counts(
     dataset: Dataset, *, skip_damaged: bool = False, cache: Path | None = None, jobs: int | None = None
-) -> NDArray[np.int64]:
-    """int64 [N,K]: `label_pixel_counts` without the ignored pixels."""
+) -> NDArray[np.signedinteger[Any]]:
+    """int64 [N,K]: `label_pixel_counts` without the ignored pixels; of prepared images int32, perhaps of a mapped file
+    and read-only."""
+    if dataset.prepared is not None:
+        return dataset.prepared.class_pixels(dataset.samples, len(dataset.classes))
     return label_pixel_counts(dataset, skip_damaged=skip_damaged, cache=cache, jobs=jobs)[:, :-1]
 
 
@@ -60,7 +64,9 @@ def label_pixel_counts(
     """
     shape = (len(dataset.samples), len(dataset.classes) + 1)
     if dataset.prepared is not None:
-        return dataset.prepared.label_pixels(dataset.samples, len(dataset.classes))
+        counted = dataset.prepared.class_pixels(dataset.samples, len(dataset.classes))
+        ignored = dataset.prepared.ignored_pixels(dataset.samples, counted)
+        return np.concatenate([counted, ignored[:, None]], axis=1, dtype=np.int64)
     path = (cache or cache_folder()) / f"class-pixels-{_key(dataset, skip_damaged)}.npz"
     cached = _read(path, shape)
     if cached is not None:
@@ -84,6 +90,17 @@ def label_pixel_counts(
     else:
         _write(path, counts)
     return counts
+
+
+def label_pixel_totals(
+    dataset: Dataset, *, skip_damaged: bool = False, progress: Progress | None = None
+) -> NDArray[np.int64]:
+    """int64 [K+1]: the sum of `label_pixel_counts` over all images, without that table where they are prepared."""
+    if dataset.prepared is None:
+        return np.asarray(label_pixel_counts(dataset, skip_damaged=skip_damaged, progress=progress).sum(axis=0))
+    counted = dataset.prepared.class_pixels(dataset.samples, len(dataset.classes))
+    ignored = dataset.prepared.ignored_pixels(dataset.samples, counted)
+    return np.array([*counted.sum(axis=0), ignored.sum()], np.int64)
 
 
 def keep_counts(

@@ -56,10 +56,10 @@ def nearest_subset(source: Dataset, labeled: Dataset, data: DataConfig) -> tuple
     pixels = label_pixel_counts(source, skip_damaged=data.skip_damaged)
     counts = pixels[:, :-1]
     distances = label_distances(counts, class_pixel_counts(labeled, skip_damaged=data.skip_damaged))
-    names = [sample.name for sample in source.samples]
+    names = source.names
     number = max(1, int(data.source_subset * len(names) + 0.5))
     chosen = choose_subset(distances, counts, names, number, min_px=data.rare_class_min_px)
-    subset = source.with_samples(source.samples[i] for i in chosen)
+    subset = source.take(chosen)
     keep_counts(subset, pixels[chosen], skip_damaged=data.skip_damaged)
     note = (
         f"source: {len(chosen)} of {len(names)} images, those nearest to {len(labeled.samples)} labeled target images"

@@ -1,6 +1,6 @@
 """What a run will learn from, told before its first step, and the likely mistakes that stop it there.
 
-Every label is read once for it (`label_pixel_counts` keeps the counts), those of validation too: a run does not find a
+Every label is read once for it (`label_pixel_totals` keeps the counts), those of validation too: a run does not find a
 bad one after its last step.
 """
 
@@ -20,7 +20,7 @@ from ..files.common import Progress, counted, evenly, first_few
 from ..labels.encodings import ANNOTATION_KINDS, read_ids
 from ..labels.pictures import PictureKind
 from .dataset import Dataset, Domains
-from .statistics import label_pixel_counts
+from .statistics import label_pixel_totals
 
 MOSTLY = 0.95
 """A set of labels is mostly ignored when this share of its pixels is."""
@@ -80,8 +80,8 @@ def summarize(domains: Domains, data: DataConfig, progress: Progress | None = No
         if dataset is not None and dataset.samples:
             skip = data.skip_damaged and stream != "val"
             told = progress if len(dataset.samples) >= MANY_LABELS else None
-            counts = label_pixel_counts(dataset, skip_damaged=skip, progress=told)
-            sets[stream] = LabelSet(TITLES[stream], dataset, counts.sum(axis=0), peek_ids(dataset))
+            pixels = label_pixel_totals(dataset, skip_damaged=skip, progress=told)
+            sets[stream] = LabelSet(TITLES[stream], dataset, pixels, peek_ids(dataset))
     refuse(find_mistakes(sets), data.accept)
     lines = []
     for stream, title in TITLES.items():

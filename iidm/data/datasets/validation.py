@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...config import Config, DataConfig
 from ...types import UserError
 from ..files.common import Progress
 from ..scenes.builtin import builtin_root
 from .dataset import Dataset, open_dataset
 from .places import has_validation
-from .splits import labeled_split, read_list
+from .splits import labeled_places, read_list
 
 
 def open_validation(
@@ -31,7 +34,7 @@ def open_validation(
     if data.val_count is None and data.val_list is None:
         return None
     target = open_dataset(data.target, root, "train", labels="some", progress=progress)
-    target = target.with_samples(sample for sample in target.samples if sample.label is not None)
+    target = target.take(np.flatnonzero(target.has_label))
     return _held_out(target, data) if data.val_list is None else listed(target, data.val_list)
 
 
@@ -58,28 +61,35 @@ def validation_notes(data: DataConfig, val: Dataset | None) -> list[str]:
         other = "; the validation split is not read" if has_validation(data.target) else ""
         kept = "1 labeled image that does" if data.val_count == 1 else f"{data.val_count} labeled images that do"
         notes.append(f"validation: {kept} not train (--data.val-count){other}")
-    if val.prepared is not None and any(val.prepared.is_reduced(sample) for sample in val.samples):
+    if val.prepared is not None and val.prepared.has_reduced(val.samples):
         notes.append("validation: labels of prepared training images, so pixels are scored at training resolution")
     return notes
 
 
 def listed(dataset: Dataset, path: Path) -> Dataset:
     """The images that a list names, sorted by name. Raises UserError as `read_list`."""
-    by_name = {sample.name: sample for sample in dataset.samples}
-    return dataset.with_samples(by_name[n] for n in sorted(read_list(path, list(by_name))))
+    return dataset.take(listed_places(dataset, path))
+
+
+def listed_places(dataset: Dataset, path: Path) -> NDArray[np.int64]:
+    """int64 [N]: where the images that a list names stand in a data set, increasing."""
+    places = dataset.places
+    return np.sort(np.array([places[name] for name in read_list(path, places)], np.int64))
 
 
 def _held_out(labeled: Dataset, data: DataConfig) -> Dataset:
     """`data.val_count` labeled training images; none that `data.labeled_list` wants to train on."""
     assert data.val_count is not None
-    names = [sample.name for sample in labeled.samples]
-    wanted = set() if data.labeled_list is None else set(read_list(data.labeled_list, names))
-    free = [name for name in names if name not in wanted]
+    is_free = np.ones(len(labeled.samples), np.bool_)
+    if data.labeled_list is not None:
+        is_free[listed_places(labeled, data.labeled_list)] = False
+    free = np.flatnonzero(is_free)
     if data.val_count > len(free):
-        listed = f", {len(wanted)} of which --data.labeled-list trains on" if wanted else ""
+        listed = (
+            f", {len(is_free) - len(free)} of which --data.labeled-list trains on" if len(free) < len(is_free) else ""
+        )
         raise UserError(
-            f"--data.val-count is {data.val_count}, but {len(names)} target images have a label{listed}. Give at most"
+            f"--data.val-count is {data.val_count}, but {len(is_free)} target images have a label{listed}. Give at most"
             f" {len(free)}, or label more."
         )
-    chosen = set(labeled_split(free, data.val_count, "random", data.split_seed)[0])
-    return labeled.with_samples(sample for sample in labeled.samples if sample.name in chosen)
+    return labeled.take(free[labeled_places(len(free), data.val_count, "random", data.split_seed)])

@@ -10,7 +10,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,14 +55,14 @@ class RareClasses:
     `FALLBACK_IMAGES` that hold most of the class stand in; that is logged once.
 
     Args:
-        counts: int64 [N,K] pixels of each class in each image, at training resolution.
+        counts: int64 or int32 [N,K] pixels of each class in each image, at training resolution.
         temperature: larger is more uniform.
         min_px: pixels.
         class_names: for messages.
     """
 
     def __init__(
-        self, counts: NDArray[np.int64], *, temperature: float, min_px: int, class_names: tuple[str, ...]
+        self, counts: NDArray[np.signedinteger[Any]], *, temperature: float, min_px: int, class_names: tuple[str, ...]
     ) -> None:
         totals = counts.sum(axis=0)
         if not totals.any():
@@ -74,7 +74,7 @@ class RareClasses:
         rarity = (1 - totals[self.classes] / totals.sum()) / temperature
         weights = np.exp(rarity - rarity.max())
         self.probabilities: NDArray[np.float64] = weights / weights.sum()
-        self.images = [np.flatnonzero(counts[:, c] > min_px) for c in self.classes]
+        self.images = [np.flatnonzero(counts[:, c] > min_px).astype(np.int32) for c in self.classes]
         scarce = [place for place, images in enumerate(self.images) if not len(images)]
         for place in scarce:
             held = counts[:, self.classes[place]]
@@ -249,6 +249,8 @@ class Sampler:
         return resize_label(self.dataset.load_fitting_label(sample, disk_size), size)
 
     def _disk_size(self, index: int) -> tuple[int, int]:
+        if self.dataset.prepared is not None:  # its index knows them all
+            return self.dataset.image_size(self.dataset.samples[index])
         if index not in self._disk_sizes:
             self._disk_sizes[index] = self.dataset.image_size(self.dataset.samples[index])
         return self._disk_sizes[index]

@@ -15,8 +15,10 @@ from ..datasets.splits import read_list
 from ..files.common import Progress, hw
 from ..labels.encodings import read_ids
 from ..prepared.arrays import HEADER_BYTES, array_bytes
-from ..prepared.folder import INDEX, Entry, FileFacts, Manifest, entry_paths, is_prepared, read_index, read_manifest
-from .plan import strangers
+from ..prepared.columns import COLUMNS, columns_of, is_wrong
+from ..prepared.entries import INDEX, Entry, FileFacts, entry_paths, read_index
+from ..prepared.folder import Manifest, is_prepared, read_manifest
+from .writing import strangers
 
 
 def check_prepared(root: Path, *, jobs: int | None = None, progress: Progress | None = None) -> tuple[int, list[str]]:
@@ -55,6 +57,10 @@ def _check_lists(root: Path, manifest: Manifest, entries: list[Entry]) -> list[s
     problems = []
     if manifest.images != len(entries):
         problems.append(f"{root / INDEX} is damaged: {len(entries)} of its {manifest.images} lines can be read")
+    else:
+        size = (root / INDEX).stat().st_size
+        if is_wrong(root, columns_of(entries, len(manifest.classes), size)):
+            problems.append(f"{root / COLUMNS} is damaged: it is not that of {INDEX}. Remove it, a run makes it anew")
     for split in manifest.splits:
         path = root / "splits" / f"{split}.txt"
         names = [entry.name for entry in entries if entry.split == split]

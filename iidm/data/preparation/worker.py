@@ -24,7 +24,8 @@ from ..loading.crops import resize_label
 from ..loading.decoder_warnings import damage_warnings
 from ..loading.pipeline import decode_single
 from ..prepared.arrays import array_file
-from ..prepared.folder import Entry, FileFacts, ImageFormat, entry_paths
+from ..prepared.entries import Entry, FileFacts, ImageFormat, entry_paths
+from ..prepared.folder import part_of
 
 JPEG_QUALITY = 95
 PNG_LEVEL = 1
@@ -137,6 +138,10 @@ def _png(array: NDArray[np.uint8]) -> bytes:
 def _publish(path: Path, body: bytes) -> None:
     """Write beside and rename: the file is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.part")
+    half = part_of(path)
     half.write_bytes(body)
-    os.replace(half, path)
+    try:
+        os.replace(half, path)
+    except FileNotFoundError:  # the folder was finished by another process of the same shard: this one was there
+        if not path.exists():
+            raise
