@@ -20,9 +20,9 @@ from watching import children
 import iidm.study
 from iidm.cli import run_main
 from iidm.studies.grid import parse_study
+from iidm.studies.local import subprocess as local_subprocess
 from iidm.studies.plan import Wishes, make_plan
 from iidm.studies.preflight import check_data
-from iidm.studies.runner import subprocess as runner_subprocess
 from iidm.types import UserError
 
 GRID = """
@@ -120,7 +120,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def popen(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr(runner_subprocess, "Popen", popen)
+    monkeypatch.setattr(local_subprocess, "Popen", popen)
 
 
 def test_every_run_is_done_once_and_twins_share_theirs(done: tuple[Path, Said]) -> None:
