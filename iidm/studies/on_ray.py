@@ -13,9 +13,11 @@ import pickle
 import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,23 +44,26 @@ START = (
 class Share:
     """What each run gets of its machine: a part of a GPU, or so many cores."""
 
-    gpus: float
-    cpus: int
+    runs_per_gpu: int
+    """0: the runs use no GPU."""
+    cores: int
 
-    def __str__(self) -> str:
-        return "a GPU" if self.gpus else counted(self.cpus, "core")
+    @property
+    def needs(self) -> dict[str, float]:
+        """As Ray's options have it, which count in ten-thousandths."""
+        if self.runs_per_gpu:
+            return {"num_gpus": 10_000 // self.runs_per_gpu / 10_000, "num_cpus": 0}
+        return {"num_gpus": 0, "num_cpus": self.cores}
 
     def room_on(self, node: Node) -> int:
         """How many runs a machine takes at once."""
         has = node["Resources"]
-        return int(has.get("GPU", 0) / self.gpus + 1e-3) if self.gpus else int(has.get("CPU", 0)) // self.cpus
+        return int(has.get("GPU", 0)) * self.runs_per_gpu if self.runs_per_gpu else int(has.get("CPU", 0)) // self.cores
 
     def environment_on(self, node: Node) -> dict[str, str]:
         """Of a run there: its share of the cores, unless the user has said how many threads."""
-        threads = os.environ.get("OMP_NUM_THREADS") or str(
-            max(1, int(node["Resources"].get("CPU", 1)) // max(1, self.room_on(node)))
-        )
-        return {"OMP_NUM_THREADS": threads}
+        threads = max(1, int(node["Resources"].get("CPU", 1)) // max(1, self.room_on(node)))
+        return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads)}
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,8 @@ class RayCluster:
         """
         alive = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"] and self._share.room_on(node)}
         if not self._started and not alive:
-            raise UserError(f"The cluster has no machine with {self._share}. {START}")
+            what = "a GPU" if self._share.runs_per_gpu else counted(self._share.cores, "core")
+            raise UserError(f"The cluster has no machine with {what}. {START}")
         for name in alive.keys() - self._seen:
             self._seen.add(name)
             look = self._look.options(num_cpus=0, max_retries=0, label_selector=_one_of([name]))
@@ -131,9 +137,8 @@ class RayCluster:
     def start(self, run: Run) -> None:
         """Begin a run, or go on with it, on a machine that has room."""
         environments = {name: self._share.environment_on(node) for name, node in self._fit.items()}
-        needs = {"num_gpus": self._share.gpus, "num_cpus": 0 if self._share.gpus else self._share.cpus}
         actor = self._actor.options(
-            **needs, max_concurrency=2, max_restarts=0, label_selector=_one_of(self._fit)
+            **self._share.needs, max_concurrency=2, max_restarts=0, label_selector=_one_of(self._fit)
         ).remote(run, self._task, environments)
         machine = actor.machine.remote()
         self._working[actor.work.remote()] = Job(run, actor, machine)
@@ -236,16 +241,17 @@ def connect(config: Config, runs_per_gpu: int) -> Share:
     except ImportError:
         raise UserError("--on ray needs Ray, which is not installed here: pip install 'iidm[cluster]'.") from None
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        with _silent_stderr():  # where nobody answers Ray says so each second
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"--on ray finds no cluster: {_first_line(error)} {START}") from None
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_gpus = any(node.get("GPU", 0) for node in nodes)
     if config.device == "cuda" or config.device == "auto" and has_gpus:
-        return Share(1 / runs_per_gpu, 0)
+        return Share(runs_per_gpu, 0)
     threads = os.environ.get("OMP_NUM_THREADS", "")
     cores = min((int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1), default=1)
-    return Share(0.0, int(threads) if threads.isdecimal() else cores)
+    return Share(0, int(threads) if threads.isdecimal() else cores)
 
 
 def task_of(plan: Plan, folder: StudyFolder, strips: Sequence[str]) -> Task:
@@ -285,6 +291,19 @@ def _look_of(version: str, commit: str) -> Callable[[bytes], str | None]:
         return missing_here(pickle.loads(task))
 
     return look
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _one_of(names: Iterable[str]) -> dict[str, str]:

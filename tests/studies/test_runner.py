@@ -58,11 +58,6 @@ def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatc
     assert visible_gpus() == ["0", "1"]
 
 
-def test_no_jobs_are_refused() -> None:
-    with pytest.raises(UserError, match="--jobs must be at least 1, not 0"):
-        make_slots(0, CONFIG, runs_per_gpu=1)
-
-
 def test_the_commit_is_that_of_iidms_own_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IIDM_COMMIT", "abc")
     assert source_commit() == "abc"
