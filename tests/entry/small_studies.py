@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import small_runs
-from small_runs import STEPS, Said
+from small_runs import STEPS, Said, is_running
 
 import iidm.study
 
@@ -69,3 +70,24 @@ def wait_for_steps(process: Any, root: Path, steps: int) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def training(root: Path) -> list[int]:
+    """The processes of the study's runs, whoever started them."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = file.read_bytes()
+            if b"iidm.studies.worker" in words and bytes(root) in words and is_running(int(file.parent.name)):
+                found.append(int(file.parent.name))
+    return found
+
+
+def wait_for_training(process: Any, root: Path) -> int:
+    """The process of the study's run, as soon as there is one."""
+    end = time.monotonic() + 120
+    while not (found := training(root)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found[0]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import small_runs
 from small_runs import STEPS, TRAIN_IMAGES, Said, is_running, kill_group, one_line
-from small_studies import GRID, SEEDS, data_options, records, study, study_words, wait_for_steps
+from small_studies import GRID, SEEDS, data_options, records, study, study_words, wait_for_steps, wait_for_training
 from watching import children
 
 import iidm.study
@@ -177,8 +177,7 @@ def test_killed_and_stopped_it_ends_like_one_that_was_not(done: tuple[Path, Said
         kill_group(process)
     process = small_runs.start("study", words)
     try:
-        wait_for_steps(process, tmp_path, 3)
-        os.kill(children(process.pid)[0], signal.SIGKILL)  # the run alone: the study goes on with it
+        os.kill(wait_for_training(process, tmp_path), signal.SIGKILL)  # the run alone: the study goes on with it
         wait_for_steps(process, tmp_path, 4)
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=120)

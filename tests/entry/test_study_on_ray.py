@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import small_runs
-from small_runs import STEPS, Said, is_running, kill_group
-from small_studies import GRID, records, study_words, wait_for_steps
+from small_runs import STEPS, Said, kill_group
+from small_studies import GRID, records, study_words, training, wait_for_steps
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'iidm[cluster]'")
 
@@ -41,19 +41,6 @@ def cluster() -> Iterator[Any]:
 def start(words: list[str]) -> Any:
     at = words.index("--jobs")
     return small_runs.start("study", [*words[:at], "--on", "ray", *words[at + 2 :]])
-
-
-def training(root: Path) -> list[int]:
-    """The processes of the study's runs, whoever started them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"iidm.studies.worker" in words and str(root).encode() in path.read_bytes():
-            found.append(int(path.parent.name))
-    return [pid for pid in found if is_running(pid)]
 
 
 def test_a_run_outlives_its_process_and_its_machine(
