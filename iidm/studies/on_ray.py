@@ -10,10 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import signal
 import socket
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -81,9 +78,8 @@ class Task:
     """What a machine is told of the study."""
 
     plan: Plan
-    """With the runs that are missing."""
     done: tuple[str, ...]
-    """Keys of the runs that need no data any more."""
+    """Keys of the runs that are finished and need no data any more."""
     folder: StudyFolder
     strips: tuple[str, ...]
     working_folder: str
@@ -110,7 +106,7 @@ class RayCluster:
         self._seen: set[str] = set()
         self._fit: dict[str, Node] = {}
         self._working: dict[Any, Job] = {}
-        self._started = False
+        self._started = self._waits = False
         task.token_file.write_text(task.token)
 
     def room(self) -> int:
@@ -132,6 +128,9 @@ class RayCluster:
             return 0
         self._started = True
         most = sum(self._share.room_on(node) for name, node in self._fit.items() if name in alive)
+        if self._waits != (not most):
+            self._waits = not most
+            say("no machine is left; the study waits for one" if self._waits else "there is a machine again")
         return (most if self._jobs is None else min(most, self._jobs)) - len(self._working)
 
     def start(self, run: Run) -> None:
@@ -186,15 +185,15 @@ class RayCluster:
         try:
             end: Ended = self._ray.get(ref)
         except errors.RayTaskError as error:  # of the folder or of the process there
-            return Ended(None, f"{self._place_of(job)}: {_first_line(error.cause)}")
+            return Ended(None, f"{self._name_of(job)}: {_first_line(error.cause)}")
         except errors.RayError as lost:
-            return Ended(None, f"{self._place_of(job)} is gone ({type(lost).__name__})", was_killed=True)
-        return replace(end, line=f"{end.line} on {self._place_of(job)}") if end.was_killed else end
+            return Ended(None, f"{self._name_of(job)} is gone ({type(lost).__name__})", was_killed=True)
+        return replace(end, line=f"{end.line} on {self._name_of(job)}") if end.was_killed else end
 
-    def _place_of(self, job: Job) -> str:
+    def _name_of(self, job: Job) -> str:
         try:
             return str(self._ray.get(job.machine, timeout=0))
-        except self._ray.exceptions.RayError:  # it never began, or was told to this process by nobody
+        except self._ray.exceptions.RayError:  # it never began
             return "its machine"
 
 
@@ -206,7 +205,6 @@ class RunHere:
 
         self._run, self._task = run, task
         self._environment = environments[ray.get_runtime_context().get_node_id()]
-        self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
     def machine(self) -> str:
@@ -216,15 +214,14 @@ class RunHere:
     def work(self) -> Ended:
         """Wait for the run's end."""
         os.chdir(self._task.working_folder)
-        folder = self._task.folder
-        self._process = start_process(self._run, folder, self._task.strips, self._environment)
-        told = False
-        while self._process.poll() is None:
+        commit, told = source_commit(), False
+        process = start_process(self._run, self._task.folder, self._task.strips, self._environment)
+        while process.poll() is None:
             if self._stopped and not told:
-                self._process.send_signal(signal.SIGTERM)
+                process.terminate()
                 told = True
             time.sleep(POLL_S)
-        return end_of(self._run, folder, self._process.returncode, source_commit())
+        return end_of(self._run, self._task.folder, process.returncode, commit)
 
     def stop(self) -> None:
         """Ask the run to save and to end."""
@@ -295,15 +292,14 @@ def _look_of(version: str, commit: str) -> Callable[[bytes], str | None]:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nowhere)
 
 
 def _one_of(names: Iterable[str]) -> dict[str, str]:
