@@ -28,9 +28,9 @@ from iidm.engine.log import Progress as Bar
 from iidm.studies.folder import Record, StudyFolder
 from iidm.studies.grid import describe_studies, find_study
 from iidm.studies.local import LocalProcesses, make_slots
-from iidm.studies.on_ray import RayCluster, connect, task_of
+from iidm.studies.on_ray import RayCluster, connect
 from iidm.studies.plan import Plan, Run, Wishes, make_plan
-from iidm.studies.preflight import check_data
+from iidm.studies.preflight import check_data, task_of
 from iidm.studies.progress import Progress, counted, say
 from iidm.studies.report import Report
 from iidm.studies.runner import Failure, Listener, Place, remove_checkpoints, run_missing

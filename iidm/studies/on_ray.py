@@ -12,21 +12,18 @@ import os
 import pickle
 import socket
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import iidm
 from iidm.config import Config
 from iidm.types import UserError
 
-from .folder import StudyFolder
 from .local import POLL_S, Ended, end_of, source_commit, start_process
-from .plan import Plan, Run
-from .preflight import check_data
+from .plan import Run
+from .preflight import Task, look_of
 from .progress import counted, say
 
 Node = Mapping[str, Any]
@@ -73,26 +70,6 @@ class Job:
     """Ray's promise of the machine's name: kept when the run is at work."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a machine is told of the study."""
-
-    plan: Plan
-    done: tuple[str, ...]
-    """Keys of the runs that are finished and need no data any more."""
-    folder: StudyFolder
-    strips: tuple[str, ...]
-    working_folder: str
-    """What relative paths start from."""
-    token: str
-    """What `token_file` holds."""
-
-    @property
-    def token_file(self) -> Path:
-        """By which a machine knows that it shares the folder."""
-        return self.folder.runs / ".shared"
-
-
 class RayCluster:
     """The `Place` of runs on a cluster."""
 
@@ -100,7 +77,7 @@ class RayCluster:
         import ray
 
         self._ray, self._task, self._share, self._jobs = ray, task, share, jobs
-        self._look = ray.remote(_look_of(iidm.__version__, source_commit()))
+        self._look = ray.remote(look_of(iidm.__version__, source_commit()))
         self._actor = ray.remote(RunHere)
         self._looks: dict[Any, Node] = {}
         self._seen: set[str] = set()
@@ -249,45 +226,6 @@ def connect(config: Config, runs_per_gpu: int) -> Share:
     threads = os.environ.get("OMP_NUM_THREADS", "")
     cores = min((int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1), default=1)
     return Share(0, int(threads) if threads.isdecimal() else cores)
-
-
-def task_of(plan: Plan, folder: StudyFolder, strips: Sequence[str]) -> Task:
-    """What the machines are told of a study whose folder is there."""
-    done = tuple(folder.records())
-    return Task(plan, done, StudyFolder(folder.root.resolve()), tuple(strips), os.getcwd(), uuid.uuid4().hex)
-
-
-def missing_here(task: Task) -> str | None:
-    """What this machine lacks for the study's runs, for a person; None where nothing is."""
-    folder, where = task.folder.root, Path(task.working_folder)
-    if not task.token_file.is_file() or task.token_file.read_text() != task.token:
-        return f"--out {folder} is not the same folder there. Give one that all machines share (NFS, sshfs)."
-    if not where.is_dir():
-        return f"the folder in which the study was started is not there: {where}."
-    os.chdir(where)
-    try:
-        check_data(task.plan, dict.fromkeys(task.done, {}), task.strips)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def _look_of(version: str, commit: str) -> Callable[[bytes], str | None]:
-    """What asks a machine whether it can do the runs. Ray sends it as code: the machine may have another iidm."""
-
-    def look(task: bytes) -> str | None:
-        try:
-            import iidm
-            from iidm.studies.local import source_commit
-            from iidm.studies.on_ray import missing_here
-        except ImportError as error:
-            return f"its Ray runs in a Python that lacks this iidm ({error}). Install {version} {commit} there."
-        there = source_commit()
-        if iidm.__version__ != version or commit and there and commit != there:
-            return f"it has iidm {iidm.__version__} {there}, the study {version} {commit}. Install the same."
-        return missing_here(pickle.loads(task))
-
-    return look
 
 
 @contextmanager

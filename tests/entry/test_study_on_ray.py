@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import small_runs
 from small_runs import STEPS, Said, kill_group
-from small_studies import GRID, records, study_words, training, wait_for_steps
+from small_studies import GRID, records, study_words, training, wait_for_steps, wait_for_training
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'iidm[cluster]'")
 
@@ -71,9 +72,12 @@ def test_a_run_outlives_its_process_and_its_machine(
     assert training(tmp_path) == []
 
 
-def test_a_stop_saves_on_all_machines_and_a_kill_leaves_no_process(cluster: Any, data: Path, tmp_path: Path) -> None:
+def test_a_stop_saves_on_the_machines_and_a_killed_study_leaves_no_run(
+    cluster: Any, data: Path, tmp_path: Path
+) -> None:
     words = study_words(data, tmp_path, grid=ONE_RUN, seeds=1)
     words[words.index("--steps") + 1] = "500"
+    words[-1] = "400"  # steps between checkpoints: there is one only where the stop saves
     process = start(words)
     try:
         wait_for_steps(process, tmp_path, 1)
@@ -83,5 +87,14 @@ def test_a_stop_saves_on_all_machines_and_a_kill_leaves_no_process(cluster: Any,
         kill_group(process)
     assert process.returncode == 2, err
     assert err.splitlines()[-1].startswith("iidm: Stopped; 1 run is not finished, and keep what they saved.")
-    assert list(tmp_path.glob("out/runs/*/checkpoints/step-*"))
+    assert len(list(tmp_path.glob("out/runs/*/checkpoints/step-*"))) == 1
+    assert training(tmp_path) == []
+    process = start(words)
+    try:
+        wait_for_training(process, tmp_path)
+    finally:
+        kill_group(process)
+    end = time.monotonic() + 20
+    while training(tmp_path) and time.monotonic() < end:
+        time.sleep(0.05)
     assert training(tmp_path) == []

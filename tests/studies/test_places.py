@@ -15,8 +15,9 @@ import iidm
 from iidm.config import Config
 from iidm.studies.folder import Record, StudyFolder
 from iidm.studies.local import Ended
-from iidm.studies.on_ray import Share, Task, _look_of, connect, missing_here, task_of
+from iidm.studies.on_ray import Share, connect
 from iidm.studies.plan import Run, Wishes, make_plan
+from iidm.studies.preflight import Task, look_of, missing_here, task_of
 from iidm.studies.runner import Failure, Listener, run_missing
 from iidm.types import UserError
 
@@ -102,7 +103,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     plan = made_up.plan(seeds=1)
     folder = StudyFolder(tmp_path / "out")
     folder.create()
-    monkeypatch.setattr("iidm.studies.on_ray.check_data", lambda plan, records, strips: plan)
+    monkeypatch.setattr("iidm.studies.preflight.check_data", lambda plan, records, strips: plan)
     found = task_of(plan, folder, ())
     found.token_file.write_text(found.token)
     return found
@@ -134,12 +135,12 @@ def test_a_machine_without_the_data_or_the_working_folder_is_refused(tmp_path: P
 def test_a_machine_with_another_iidm_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     words = pickle.dumps(task)
     monkeypatch.setenv("IIDM_COMMIT", "abc")
-    assert _look_of(iidm.__version__, "abc")(words) is None
-    assert _look_of(iidm.__version__, "")(words) is None  # installed from a wheel: the version has to do
-    assert f"it has iidm {iidm.__version__} abc, the study 0.0 abc" in str(_look_of("0.0", "abc")(words))
-    assert "Install the same" in str(_look_of(iidm.__version__, "def")(words))
-    monkeypatch.setitem(sys.modules, "iidm.studies.on_ray", None)
-    assert "lacks this iidm" in str(_look_of(iidm.__version__, "abc")(b"what it cannot read"))
+    assert look_of(iidm.__version__, "abc")(words) is None
+    assert look_of(iidm.__version__, "")(words) is None  # installed from a wheel: the version has to do
+    assert f"it has iidm {iidm.__version__} abc, the study 0.0 abc" in str(look_of("0.0", "abc")(words))
+    assert "Install the same" in str(look_of(iidm.__version__, "def")(words))
+    monkeypatch.setitem(sys.modules, "iidm.studies.preflight", None)
+    assert "lacks this iidm" in str(look_of(iidm.__version__, "abc")(b"what it cannot read"))
 
 
 def test_a_machine_takes_a_run_for_each_share_of_its_gpus_or_cores(monkeypatch: pytest.MonkeyPatch) -> None:
