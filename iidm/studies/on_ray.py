@@ -105,7 +105,7 @@ class RayCluster:
             return 0
         self._started = True
         most = sum(self._share.room_on(node) for name, node in self._fit.items() if name in alive)
-        if self._waits != (not most):
+        if not self._looks and self._waits != (not most):
             self._waits = not most
             say("no machine is left; the study waits for one" if self._waits else "there is a machine again")
         return (most if self._jobs is None else min(most, self._jobs)) - len(self._working)
@@ -164,6 +164,9 @@ class RayCluster:
         except errors.RayTaskError as error:  # of the folder or of the process there
             return Ended(None, f"{self._name_of(job)}: {_first_line(error.cause)}")
         except errors.RayError as lost:
+            self._ray.kill(job.actor)  # it may only be out of reach, and shall not come back beside its successor
+            self._seen.clear()  # Ray may not know for a minute that a machine is gone: all are asked again
+            self._fit.clear()
             return Ended(None, f"{self._name_of(job)} is gone ({type(lost).__name__})", was_killed=True)
         return replace(end, line=f"{end.line} on {self._name_of(job)}") if end.was_killed else end
 
