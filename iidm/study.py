@@ -3,6 +3,7 @@
     python -m iidm.study table4 --preset scenes --budgets 20 40 --seeds 3 --out studies/scenes -- --amp
     python -m iidm.study my-grid.toml --out DIR --jobs 2         a grid of your own: iidm/studies/grid.py tells its form
     python -m iidm.study table1 --out DIR -- --source-root GTA5 --target-root CITYSCAPES --amp
+    python -m iidm.study table1 --out /shared/table1 --on ray -- ...    on all machines of a Ray cluster, a GPU a run
     python -m iidm.study --list
 
 Every run is a process of its own. What is done is never done again, whichever table asks for it, so the same command
@@ -19,18 +20,20 @@ if __name__ == "__main__":  # first: it reads the command line before anything t
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from iidm.cli import StudyArguments, parse_study, program
 from iidm.engine.log import Progress as Bar
 from iidm.studies.folder import Record, StudyFolder
 from iidm.studies.grid import describe_studies, find_study
+from iidm.studies.local import LocalProcesses, make_slots
+from iidm.studies.on_ray import RayCluster, connect
 from iidm.studies.plan import Plan, Run, Wishes, make_plan
-from iidm.studies.preflight import check_data
+from iidm.studies.preflight import check_data, task_of
 from iidm.studies.progress import Progress, counted, say
 from iidm.studies.report import Report
-from iidm.studies.runner import Failure, make_slots, remove_checkpoints, run_missing
+from iidm.studies.runner import Failure, Listener, Place, remove_checkpoints, run_missing
 from iidm.types import UserError
 
 
@@ -56,15 +59,32 @@ def main(argv: Sequence[str]) -> None:
             plan = check_data(plan, records, ())
         finish(Report(plan, folder, command, arguments.strips), records, [])
     else:
-        slots = make_slots(arguments.jobs, plan.cells[0].runs[0].config, share_gpus=arguments.share_gpus)
+        make_place = find_place(arguments, plan)
         with Bar("drawing the built-in scenes, once", quiet=False) as bar:
             plan = check_data(plan, folder.records(), arguments.strips, bar)
         folder.create()
         with folder.lock():
-            run(arguments, Report(plan, folder, command, arguments.strips), slots)
+            run(arguments, Report(plan, folder, command, arguments.strips), make_place(plan, folder))
 
 
-def run(arguments: StudyArguments, report: Report, slots: Sequence[Mapping[str, str]]) -> None:
+def find_place(arguments: StudyArguments, plan: Plan) -> Callable[[Plan, StudyFolder], Place]:
+    """Where the runs are to be computed. Raises UserError where that cannot be."""
+    config = plan.cells[0].runs[0].config
+    for name, value, least in (
+        ("jobs", arguments.jobs, 1),
+        ("runs-per-gpu", arguments.runs_per_gpu, 1),
+        ("retries", arguments.retries, 0),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}.")
+    if arguments.on == "here":
+        slots = make_slots(arguments.jobs or 1, config, runs_per_gpu=arguments.runs_per_gpu)
+        return lambda plan, folder: LocalProcesses(folder, slots, arguments.strips)
+    share = connect(config, arguments.runs_per_gpu)
+    return lambda plan, folder: RayCluster(task_of(plan, folder, arguments.strips), share, arguments.jobs)
+
+
+def run(arguments: StudyArguments, report: Report, place: Place) -> None:
     """Run what is missing, with the report as it stands after each run. Ends the process with 1 where one failed."""
     plan, folder = report.plan, report.folder
     records = folder.records()
@@ -86,7 +106,8 @@ def run(arguments: StudyArguments, report: Report, slots: Sequence[Mapping[str, 
         failures.append(failure)
         progress.failed(failure)
 
-    run_missing(missing, folder, slots, arguments.strips, on_done, on_failure)
+    listener = Listener(on_done, on_failure, progress.again)
+    run_missing(missing, folder, place, arguments.retries, listener)
     finish(report, records, failures)
     if failures:
         say(f"iidm: {counted(len(failures), 'run')} failed; what was said is above. The same command tries again.")

@@ -131,10 +131,16 @@ class StudyArguments:
     """Runs of each cell: seeds 0, 1, ..."""
     steps: int | None = None
     """Training steps of each run. Empty: the preset's."""
-    jobs: int = 1
-    """Runs at once: each has a GPU of its own, or on a CPU an equal share of the cores."""
-    share_gpus: bool = False
-    """Let several runs share a GPU where there are more --jobs than GPUs."""
+    on: Literal["here", "ray"] = "here"
+    """`ray`: on all machines of the Ray cluster that this one belongs to, with --out in a folder that they share. Needs
+    `pip install 'iidm[cluster]'`, `ray start --head` here, `ray start --address=THIS-MACHINE:6379` on the others."""
+    jobs: int | None = None
+    """Runs at once: each has a GPU of its own, or on a CPU an equal share of the cores. Empty: 1; with --on ray as
+    many as it has GPUs, or machines where none has one."""
+    runs_per_gpu: int = 1
+    """Runs that share a GPU."""
+    retries: int = 2
+    """How often a run goes on from its last checkpoint after it was killed, or the machine that it ran on died."""
     strips: tuple[str, ...] = ()
     """Names of the validation images that the pictures show. Empty: four, evenly spaced."""
     keep_checkpoints: bool = False

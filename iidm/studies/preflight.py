@@ -1,10 +1,15 @@
-"""Looks at the data of every run before the first one starts: no study should fail at its fortieth run."""
+"""Looks at the data of every run before the first one starts, here and on the machines that will have them: no study
+should fail at its fortieth run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import os
+import pickle
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from iidm.cli import config_as_dict
 from iidm.config import Config, streams_of
@@ -12,12 +17,32 @@ from iidm.data import open_domains, require_validation
 from iidm.data.files.common import Progress
 from iidm.types import UserError
 
-from .folder import Record
+from .folder import Record, StudyFolder
 from .plan import Cell, Plan
 from .predictions import choose_images
 
 ALL_LABELED = "No target image is unlabeled"
 """How the error of a method begins whose unlabeled images are all labeled at a budget."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a machine is told of the study."""
+
+    plan: Plan
+    done: tuple[str, ...]
+    """Keys of the runs that are finished and need no data any more."""
+    folder: StudyFolder
+    strips: tuple[str, ...]
+    working_folder: str
+    """What relative paths start from."""
+    token: str
+    """What `token_file` holds."""
+
+    @property
+    def token_file(self) -> Path:
+        """By which a machine knows that it shares the folder."""
+        return self.folder.runs / ".shared"
 
 
 def check_data(
@@ -53,6 +78,45 @@ def check_data(
     if not cells:
         raise UserError(f"No row can be run. {notes[0]}.")
     return replace(plan, cells=tuple(cells), notes=tuple(notes))
+
+
+def task_of(plan: Plan, folder: StudyFolder, strips: Sequence[str]) -> Task:
+    """What the machines are told of a study whose folder is there."""
+    done = tuple(folder.records())
+    return Task(plan, done, StudyFolder(folder.root.resolve()), tuple(strips), os.getcwd(), uuid.uuid4().hex)
+
+
+def missing_here(task: Task) -> str | None:
+    """What this machine lacks for the study's runs, for a person; None where nothing is."""
+    folder, where = task.folder.root, Path(task.working_folder)
+    if not task.token_file.is_file() or task.token_file.read_text() != task.token:
+        return f"--out {folder} is not the same folder there. Give one that all machines share (NFS, sshfs)."
+    if not where.is_dir():
+        return f"the folder in which the study was started is not there: {where}."
+    os.chdir(where)
+    try:
+        check_data(task.plan, dict.fromkeys(task.done, {}), task.strips)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def look_of(version: str, commit: str) -> Callable[[bytes], str | None]:
+    """What asks a machine whether it can do the runs. Ray sends it as code: the machine may have another iidm."""
+
+    def look(task: bytes) -> str | None:
+        try:
+            import iidm
+            from iidm.studies.local import source_commit
+            from iidm.studies.preflight import missing_here
+        except ImportError as error:
+            return f"its Ray runs in a Python that lacks this iidm ({error}). Install {version} {commit} there."
+        there = source_commit()
+        if iidm.__version__ != version or commit and there and commit != there:
+            return f"it has iidm {iidm.__version__} {there}, the study {version} {commit}. Install the same."
+        return missing_here(pickle.loads(task))
+
+    return look
 
 
 def _cheap(config: Config) -> Config:

@@ -33,6 +33,10 @@ class Progress:
         """A run ended without results."""
         self._end(f"{failure.run.title} · failed: {failure.line} (all that it said: {failure.log})")
 
+    def again(self, run: Run, line: str) -> None:
+        """A run was killed, and will be tried again."""
+        say(f"{run.title} · {line}; it goes on from its last checkpoint")
+
     def _end(self, line: str) -> None:
         self._ended += 1
         self._over += 1

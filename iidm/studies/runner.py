@@ -1,34 +1,44 @@
-"""Runs what is missing: a process a run, several at once, each result kept as soon as it is there."""
+"""Runs what is missing, several at once, wherever that is; each result is kept as soon as it is there."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-
-import torch
+from typing import Protocol
 
 import iidm
-from iidm.cli import config_as_dict, write_config
-from iidm.config import Config
+from iidm.cli import config_as_dict
 from iidm.engine.interrupt import InterruptFlag
 from iidm.types import UserError
 
 from .folder import Record, StudyFolder
+from .local import POLL_S, Ended, run_log
 from .plan import Run
 from .predictions import list_labels
-from .worker import read_results
 
-POLL_S = 0.05
-"""Seconds between two looks at the processes."""
+
+class Place(Protocol):
+    """Where runs are computed: `local.LocalProcesses`, or the machines of `on_ray.RayCluster`."""
+
+    def room(self) -> int:
+        """How many runs may be started now."""
+
+    def start(self, run: Run) -> None:
+        """Begin a run, or go on with it; called only where there is room."""
+
+    def ended(self) -> Sequence[tuple[Run, Ended]]:
+        """The runs that are over since the last look."""
+
+    def stop(self) -> None:
+        """Ask every run to save and to end; each is among `ended` when it has. Called once, and then no `start`."""
+
+    def close(self) -> None:
+        """End what is still at work, as it is."""
 
 
 @dataclass(frozen=True)
@@ -42,87 +52,57 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run at work."""
+class Listener:
+    """Who hears of the runs of `run_missing`."""
 
-    run: Run
-    process: subprocess.Popen[bytes]
-    slot: Mapping[str, str]
-    commit: str
-
-
-def make_slots(jobs: int, config: Config, *, share_gpus: bool) -> list[dict[str, str]]:
-    """The environment of each of so many processes at once: a GPU each, or an equal share of the cores.
-
-    Raises: UserError for more jobs than GPUs, unless they are to be shared.
-    """
-    if jobs < 1:
-        raise UserError(f"--jobs must be at least 1, not {jobs}.")
-    slots: list[dict[str, str]] = [{} for _ in range(jobs)]
-    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-        slots = [{"OMP_NUM_THREADS": str(threads)} for _ in range(jobs)]
-    gpus = [] if config.device == "cpu" else visible_gpus()
-    if not gpus:
-        return slots
-    if jobs > len(gpus) and not share_gpus:
-        raise UserError(
-            f"--jobs {jobs} needs {jobs} GPUs, and there are {len(gpus)}. Give --jobs {len(gpus)}, or --share-gpus to"
-            " put several runs onto one."
-        )
-    return [{**slot, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i, slot in enumerate(slots)]
-
-
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this process may use."""
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    count = torch.cuda.device_count()
-    return named[:count] if named else [str(i) for i in range(count)]
+    on_done: Callable[[Run, Record], None]
+    on_failure: Callable[[Failure], None]
+    on_retry: Callable[[Run, str], None]
+    """Of a run that was killed and will be tried again, and how that came."""
 
 
 def run_missing(
-    runs: Sequence[Run],
-    folder: StudyFolder,
-    slots: Sequence[Mapping[str, str]],
-    strips: Sequence[str],
-    on_done: Callable[[Run, Record], None],
-    on_failure: Callable[[Failure], None],
+    runs: Sequence[Run], folder: StudyFolder, place: Place, retries: int, listener: Listener
 ) -> list[Failure]:
-    """Run all, as many at once as there are slots; each record is in runs.jsonl before `on_done` hears of it.
+    """Run all, as many at once as there is room; each record is in runs.jsonl before `on_done` hears of it.
+
+    Args:
+        retries: how often a run that was killed goes on. One that ended with an error of its own would do so again.
 
     Returns: those that failed; the others go on regardless.
     Raises: UserError after Ctrl-C or SIGTERM, when every run at work has saved a checkpoint and ended.
     """
-    waiting, free, failures = deque(runs), list(slots), list[Failure]()
-    working: list[Job] = []
-    told, unfinished = False, 0
+    waiting, failures, tries = deque(runs), list[Failure](), Counter[str]()
+    working, unfinished, told = 0, 0, False
     with InterruptFlag() as stop:
         try:
             while waiting or working:
-                if stop.set and not told:  # once: a second SIGINT would not let a run save
+                if stop.set and not told:  # once: a second word would not let a run save
                     told = True
                     unfinished = len(waiting)
                     waiting.clear()
-                    for job in working:
-                        job.process.send_signal(signal.SIGINT)
-                while waiting and free:
-                    working.append(_start(waiting.popleft(), folder, free.pop(0), strips))
-                for job in [job for job in working if job.process.poll() is not None]:
-                    working.remove(job)
-                    free.append(job.slot)
-                    if record := _record(job, folder):
+                    place.stop()
+                while waiting and place.room() > 0:
+                    place.start(waiting.popleft())
+                    working += 1
+                for run, end in place.ended():
+                    working -= 1
+                    if end.results is not None:
+                        record = make_record(run, end)
                         folder.append(record)
-                        on_done(job.run, record)
+                        listener.on_done(run, record)
                     elif told:
                         unfinished += 1
+                    elif end.was_killed and tries[run.key] < retries:
+                        tries[run.key] += 1
+                        waiting.appendleft(run)
+                        listener.on_retry(run, end.line)
                     else:
-                        failures.append(_failure(job, folder))
-                        on_failure(failures[-1])
+                        failures.append(Failure(run, end.line, run_log(run, folder)))
+                        listener.on_failure(failures[-1])
                 time.sleep(POLL_S)
         finally:  # after a second Ctrl-C, or an error of our own
-            for job in working:
-                job.process.kill()
-                job.process.wait()
+            place.close()
     if told and unfinished:
         runs_left = "1 run is" if unfinished == 1 else f"{unfinished} runs are"
         raise UserError(f"Stopped; {runs_left} not finished, and keep what they saved. Go on with the same command.")
@@ -135,71 +115,19 @@ def remove_checkpoints(run: Run, folder: StudyFolder) -> None:
         shutil.rmtree(folder.runs / run.name / "checkpoints", ignore_errors=True)
 
 
-def source_commit() -> str:
-    """The commit of iidm's own checkout, with a + where the working tree differs; outside of git $IIDM_COMMIT."""
-    if os.environ.get("IIDM_COMMIT"):
-        return os.environ["IIDM_COMMIT"]
-    checkout = Path(iidm.__file__).resolve().parents[1]
-    git = ["git", "--no-optional-locks", "-C", str(checkout)]
-    try:
-        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
-        if top.returncode or Path(top.stdout.strip()).resolve() != checkout:  # installed into someone's own repository
-            return ""
-        words = ["describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
-        return subprocess.run([*git, *words], capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
-
-
-def _start(run: Run, folder: StudyFolder, slot: Mapping[str, str], strips: Sequence[str]) -> Job:
-    config = folder.runs / f"{run.name}.json"
-    write_config(run.config, config)
-    words = ["--config", config, "--run-dir", folder.runs / run.name, "--parent", os.getpid()]
-    words += ["--labels", folder.predictions / run.key, "--pictures", folder.pictures_of(run.config)]
-    words += ["--strips", *strips] if strips else []
-    with _log(run, folder).open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "iidm.studies.worker", *map(str, words)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **slot},
-            start_new_session=True,  # Ctrl-C is the study's: it tells the runs once each, and waits for them
-        )
-    return Job(run, process, slot, source_commit())
-
-
-def _record(job: Job, folder: StudyFolder) -> Record | None:
-    """What runs.jsonl keeps of a run; None where it has no results."""
-    results = read_results(folder.runs / job.run.name) if job.process.returncode == 0 else None
-    if results is None:
-        return None
-    config = job.run.config
+def make_record(run: Run, end: Ended) -> Record:
+    """What runs.jsonl keeps of a run that has results."""
+    assert end.results is not None
     return {
-        "key": job.run.key,
-        "method": config.method,
-        "preset": config.preset,
-        "labeled": job.run.labeled,
-        "seed": config.seed,
-        **results,
-        "commit": job.commit,
+        "key": run.key,
+        "method": run.config.method,
+        "preset": run.config.preset,
+        "labeled": run.labeled,
+        "seed": run.config.seed,
+        **end.results,
+        "commit": end.commit,
         "iidm": iidm.__version__,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": job.run.command,
-        "config": config_as_dict(config),
+        "command": run.command,
+        "config": config_as_dict(run.config),
     }
-
-
-def _failure(job: Job, folder: StudyFolder) -> Failure:
-    log, status = _log(job.run, folder), job.process.returncode
-    if status < 0:
-        name = signal.Signals(-status).name
-        line = f"killed by {name}" + (" (was memory short?)" if name == "SIGKILL" else "")
-    else:
-        lines = [text.strip() for text in log.read_text(errors="replace").splitlines() if text.strip()]
-        line = lines[-1].removeprefix("iidm: ") if lines else f"exit status {status}"
-    return Failure(job.run, line, log)
-
-
-def _log(run: Run, folder: StudyFolder) -> Path:
-    return folder.runs / f"{run.name}.log"

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # so that the tests can `import small_runs`
 
 import small_runs  # noqa: E402
+import small_studies  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +34,13 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> small_runs
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
     words = small_runs.options(data, run_dir, "--amp", "--log.tensorboard", "--log.preview-every", "3")
     return small_runs.Finished(run_dir, small_runs.train([*words, "--log.eval-every", "3"]))
+
+
+@pytest.fixture(scope="session")
+def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, small_runs.Said]:
+    """A finished study, uninterrupted, of one thread a run: equal numbers need equal threads. Tests that change it
+    change a copy."""
+    root = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return root, small_studies.study(small_studies.study_words(data, root))

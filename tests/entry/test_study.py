@@ -15,35 +15,17 @@ from typing import Any
 import pytest
 import small_runs
 from small_runs import STEPS, TRAIN_IMAGES, Said, is_running, kill_group, one_line
+from small_studies import GRID, SEEDS, data_options, records, study, study_words, wait_for_steps, wait_for_training
 from watching import children
 
 import iidm.study
 from iidm.cli import run_main
 from iidm.studies.grid import parse_study
+from iidm.studies.local import subprocess as local_subprocess
 from iidm.studies.plan import Wishes, make_plan
 from iidm.studies.preflight import check_data
-from iidm.studies.runner import subprocess as runner_subprocess
 from iidm.types import UserError
 
-GRID = """
-title = "A tiny grid"
-preset = "folder"
-budgets = [2]
-
-[[row]]
-name = "L_s + L_t"
-method = "source_target"
-paper = { "100" = 48.5 }
-
-[[row]]
-name = "IIDM"
-method = "iidm"
-
-[[row]]
-name = "twin"
-method = "iidm"
-options = ["--loss.inter-weight", "1"]
-"""
 BROKEN = """
 title = "A run that breaks"
 preset = "folder"
@@ -62,35 +44,6 @@ method = "iidm"
 name = "L_t"
 method = "target_only"
 """
-SEEDS = 2
-OWN = ("--preset", "--run-dir", "--data.labeled-count", "--max-steps", "--log.checkpoint-every")
-Records = dict[str, dict[str, Any]]
-
-
-def data_options(data: Path) -> list[str]:
-    """What the tests of iidm.train give it, without what a study gives."""
-    words = small_runs.options(data, Path("unused"))
-    return [word for before, word in zip(["", *words], words, strict=False) if not {before, word} & set(OWN)]
-
-
-def study_words(data: Path, root: Path, *more: str, grid: str = GRID, seeds: int = SEEDS) -> list[str]:
-    """Words for iidm.study: two jobs on tiny data, in root/out."""
-    file = root / "grid.toml"
-    file.write_text(grid)
-    words = [str(file), "--out", str(root / "out"), "--seeds", str(seeds), "--steps", str(STEPS), "--jobs", "2"]
-    return [*words, *more, "--", *data_options(data), "--log.checkpoint-every", "1"]
-
-
-def study(words: list[str]) -> Said:
-    """iidm.study in this process."""
-    return small_runs.call(iidm.study.main, words)
-
-
-def records(root: Path) -> Records:
-    lines = (root / "out" / "runs.jsonl").read_text().splitlines()
-    found = {record["key"]: record for record in map(json.loads, lines)}
-    assert len(found) == len(lines)  # none twice
-    return found
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,13 +52,6 @@ def one_thread() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
-
-
-@pytest.fixture(scope="module")
-def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
-    """A finished study, uninterrupted. Tests that change it change a copy."""
-    root = tmp_path_factory.mktemp("study")
-    return root, study(study_words(data, root))
 
 
 @pytest.fixture
@@ -120,7 +66,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def popen(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr(runner_subprocess, "Popen", popen)
+    monkeypatch.setattr(local_subprocess, "Popen", popen)
 
 
 def test_every_run_is_done_once_and_twins_share_theirs(done: tuple[Path, Said]) -> None:
@@ -212,15 +158,6 @@ def test_a_failing_run_is_reported_and_the_others_go_on(
     assert "-    target_only" in study(study_words(data, copy, "--dry-run", grid=BROKEN, seeds=1)).out
 
 
-def wait_for_steps(process: Any, root: Path, steps: int) -> None:
-    """Until any run has logged so many steps."""
-    end = time.monotonic() + 120
-    while not any(f.read_text().count("\n") >= steps for f in root.glob("out/runs/*/metrics.jsonl")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_killed_and_stopped_it_ends_like_one_that_was_not(done: tuple[Path, Said], data: Path, tmp_path: Path) -> None:
     words = study_words(
         data, tmp_path, grid=GRID.replace('"source_target"', '"iidm"'), seeds=1
@@ -240,11 +177,13 @@ def test_killed_and_stopped_it_ends_like_one_that_was_not(done: tuple[Path, Said
         kill_group(process)
     process = small_runs.start("study", words)
     try:
-        wait_for_steps(process, tmp_path, 3)
+        os.kill(wait_for_training(process, tmp_path), signal.SIGKILL)  # the run alone: the study goes on with it
+        wait_for_steps(process, tmp_path, 4)
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=120)
     finally:
         kill_group(process)
+    assert "killed by SIGKILL (was memory short?); it goes on from its last checkpoint" in err
     if process.returncode:  # else the run was faster than the signal
         assert process.returncode == 2, err
         assert "iidm: Stopped; " in err.splitlines()[-1] and "Go on with the same command." in err
@@ -313,7 +252,9 @@ def test_mistakes_are_told_in_one_line(
         (["tabel4", "--out", str(tmp_path / "x")], "Did you mean 'table4'?"),
         (["table4", "--out", str(tmp_path / "x"), "--seeds", "0"], "--seeds must be at least 1"),
         (["table4", "--out", str(tmp_path / "x"), "--steps", "0"], "--steps must be at least 1"),
-        (["table4", "--out", str(tmp_path / "x"), "--jobs", "0"], "--jobs must be at least 1"),
+        (["table4", "--out", str(tmp_path / "x"), "--jobs", "0"], "--jobs must be at least 1, not 0"),
+        (["table4", "--out", str(tmp_path / "x"), "--runs-per-gpu", "0"], "--runs-per-gpu must be at least 1"),
+        (["table4", "--out", str(tmp_path / "x"), "--retries", "-1"], "--retries must be at least 0"),
         (["table4", "--out", str(tmp_path / "x"), "--", "--seed", "1"], "After the -- cannot set --seed"),
         (["table4", "--out", str(tmp_path / "x"), "--report-only"], "There is no finished run in"),
         (["table4", "--out", str(tmp_path / "x")], "L_s, 0 labels: cityscapes (val) needs the folder"),

@@ -11,12 +11,12 @@ from typing import Any
 import made_up
 import pytest
 
-import iidm.studies.runner
+import iidm.studies.local
 import iidm.studies.worker
 from iidm.cli import write_config
 from iidm.config import Config
 from iidm.presets import preset_config
-from iidm.studies.runner import make_slots, source_commit, visible_gpus
+from iidm.studies.local import make_slots, source_commit, visible_gpus
 from iidm.studies.worker import read_results, train
 from iidm.types import UserError
 
@@ -24,29 +24,29 @@ CONFIG = preset_config("scenes")
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
-    monkeypatch.setattr(iidm.studies.runner, "visible_gpus", lambda: names)
+    monkeypatch.setattr(iidm.studies.local, "visible_gpus", lambda: names)
 
 
 def test_jobs_on_a_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, [])
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert make_slots(1, CONFIG, share_gpus=False) == [{}]  # as without a study
-    assert make_slots(3, CONFIG, share_gpus=False) == [{"OMP_NUM_THREADS": "2"}] * 3
-    assert make_slots(20, CONFIG, share_gpus=False) == [{"OMP_NUM_THREADS": "1"}] * 20
+    assert make_slots(1, CONFIG, runs_per_gpu=1) == [{}]  # as without a study
+    assert make_slots(3, CONFIG, runs_per_gpu=1) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert make_slots(20, CONFIG, runs_per_gpu=1) == [{"OMP_NUM_THREADS": "1"}] * 20
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert make_slots(3, CONFIG, share_gpus=False) == [{}] * 3  # the user's own wish
+    assert make_slots(3, CONFIG, runs_per_gpu=1) == [{}] * 3  # the user's own wish
 
 
 def test_each_job_has_a_gpu_of_its_own_unless_they_are_to_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, ["3", "5"])
-    gpus = [slot["CUDA_VISIBLE_DEVICES"] for slot in make_slots(2, CONFIG, share_gpus=False)]
+    gpus = [slot["CUDA_VISIBLE_DEVICES"] for slot in make_slots(2, CONFIG, runs_per_gpu=1)]
     assert gpus == ["3", "5"]
-    with pytest.raises(UserError, match="--jobs 3 needs 3 GPUs, and there are 2. Give --jobs 2, or --share-gpus"):
-        make_slots(3, CONFIG, share_gpus=False)
-    shared = [slot["CUDA_VISIBLE_DEVICES"] for slot in make_slots(3, CONFIG, share_gpus=True)]
+    with pytest.raises(UserError, match="--jobs 3 needs 3 GPUs, and there are 2. Give --jobs 2, or --runs-per-gpu 2"):
+        make_slots(3, CONFIG, runs_per_gpu=1)
+    shared = [slot["CUDA_VISIBLE_DEVICES"] for slot in make_slots(3, CONFIG, runs_per_gpu=2)]
     assert shared == ["3", "5", "3"]
-    on_cpu = make_slots(3, Config(device="cpu"), share_gpus=False)
+    on_cpu = make_slots(3, Config(device="cpu"), runs_per_gpu=1)
     assert all("CUDA_VISIBLE_DEVICES" not in slot for slot in on_cpu)
 
 
@@ -56,11 +56,6 @@ def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatc
     assert visible_gpus() == ["4", "7"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert visible_gpus() == ["0", "1"]
-
-
-def test_no_jobs_are_refused() -> None:
-    with pytest.raises(UserError, match="--jobs must be at least 1, not 0"):
-        make_slots(0, CONFIG, share_gpus=False)
 
 
 def test_the_commit_is_that_of_iidms_own_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
