@@ -18,6 +18,7 @@ from iidm.method import TrainStep
 from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, parameter_groups, set_recompute
 from iidm.models.hrda import HRDANetwork
+from iidm.ranks import ALONE, Ranks
 from iidm.recipes import with_values
 from iidm.types import LabeledImages, TrainBatch
 
@@ -83,7 +84,9 @@ def random_batch(case: Case, device: str, seed: int = 0) -> TrainBatch:
     return TrainBatch(labeled(), labeled(), labeled().image)
 
 
-def iidm_step(case: Case, device: str, options: dict[str, Any] | None = None) -> tuple[TrainStep, Step]:
+def iidm_step(
+    case: Case, device: str, options: dict[str, Any] | None = None, ranks: Ranks = ALONE
+) -> tuple[TrainStep, Step]:
     """The product's step on a batch that stays."""
     config = config_of(case, options)
     student = network_of(case).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -93,7 +96,8 @@ def iidm_step(case: Case, device: str, options: dict[str, Any] | None = None) ->
     groups = parameter_groups(student, config.optim.lr, config.optim.head_lr_mult, config.optim.weight_decay)
     optimizer = build_optimizer(groups, config.optim, where)
     generator = torch.Generator(device).manual_seed(0)
-    step = TrainStep(student, teacher, optimizer, config, [generator], pick_amp_dtype(where, amp=True))
+    amp_dtype = pick_amp_dtype(where, amp=True)
+    step = TrainStep(student, teacher, optimizer, config, [generator], amp_dtype, ranks=ranks)
     batches = [random_batch(case, device)] * config.step.accumulate
     return step, lambda: step(batches, 0).losses.total
 
