@@ -72,6 +72,13 @@ def test_warps_blocks_and_atomics_compute_what_cuda_says(plain: Path, order: int
     assert garbage[2][0] == 1 and halves[2][:2] == [1, 1] and shared[2][0] == 1
 
 
+def test_the_order_of_threads_is_another_one_with_each_number(plain: Path) -> None:
+    """Without its barrier a thread reads garbage where the other has not been: which ones differs."""
+    seen = [results(plain, "threads_race", order=order)[0][2][:64] for order in range(4)]
+    assert all(set(words) == {-1, 1} for words in seen)
+    assert len(set(map(tuple, seen))) == 4
+
+
 @pytest.mark.parametrize("case", ["blocks_race", "threads_race", "lanes_race"])
 def test_the_thread_sanitizer_sees_races_between_blocks_threads_and_lanes(thread: Path, case: str) -> None:
     run = on_cpu.run_program(thread, case)

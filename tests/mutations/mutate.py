@@ -179,11 +179,11 @@ def mutated_module(mutation: Mutation, path: Path, op: str) -> ModuleType:
     """`fused_triton` of the op with the fault, which may lie in what it imports."""
     if mutation.op == op:
         return loaded(f"iidm.kernels.{op}.mutated", path)
-    helper = Path(mutation.file).stem
-    loaded(f"iidm.kernels.mutated{helper}", path)
+    imported = Path(mutation.file).stem
+    loaded(f"iidm.kernels.mutated{imported}", path)
     source = (ROOT / "kernels" / op / "fused_triton.py").read_text()
     kernel = path.with_name(f"{op}.py")
-    kernel.write_text(source.replace(f"from ..{helper} import", f"from ..mutated{helper} import"))
+    kernel.write_text(source.replace(f"from ..{imported} import", f"from ..mutated{imported} import"))
     return loaded(f"iidm.kernels.{op}.mutated", kernel)
 
 
