@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from small_runs import STEPS, metrics, options, refusal, train, write_data
 
@@ -33,6 +35,15 @@ def weights(run_dir: Path) -> dict[str, bytes]:
         path = run_dir / "checkpoints" / f"step-{STEPS:08d}" / f"{name}.safetensors"
         tensors |= {f"{name}.{key}": value.numpy().tobytes() for key, value in load_file(path).items()}
     return tensors
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As each of the processes has: equal numbers need equal threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
