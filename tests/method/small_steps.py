@@ -139,6 +139,9 @@ class Watch(TorchDispatchMode):
             pair = (out, args[1]) if name == "copy_" else (args[0], out)
             if is_image(pair[0]) and is_last(pair[0]) != is_last(pair[1]):
                 self.copies.append(f"{name} {tuple(out.shape)}")
+        given = args[0] if name == "cat" else []
+        if given and not any(is_image(part) and is_last(part) for part in given):
+            return out  # of [B,h,w,C], as logits of merged branches are split: nothing changes its layout
         if name in self.IMAGES:
             for made in out if isinstance(out, (tuple, list)) else (out,):
                 if isinstance(made, Tensor) and is_image(made):

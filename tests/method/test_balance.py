@@ -41,9 +41,25 @@ def test_shares_follow_the_labels_over_many_steps() -> None:
     balance = ClassBalance(1.0, CPU)
     for label in (columns(0), columns(1), columns(1)):
         (found,) = balance([branch("target", label)])
+        balance.settle()
     assert found.logit_bias is not None
     first, others = DECAY**2, DECAY + 1
     assert found.logit_bias[:2].exp().tolist() == pytest.approx([first / (first + others), others / (first + others)])
+
+
+def test_the_batches_of_a_step_see_what_was_before_it_and_not_each_other() -> None:
+    """As on several devices; together they count as one batch of their mean."""
+    several, one = ClassBalance(1.0, CPU), ClassBalance(1.0, CPU)
+    labels = [columns(0, 0), columns(1, 1)]
+    found = [several([branch("target", label)])[0].logit_bias for label in labels]
+    assert found[0] is not None and found[1] is not None
+    assert found[0][:2].tolist() == found[1][:2].flip(0).tolist()
+    several.settle()
+    one([branch("target", columns(0, 1))])
+    one.settle()
+    assert torch.equal(several.counts, one.counts)
+    several.settle()  # nothing was counted: nothing is forgotten
+    assert torch.equal(several.counts, one.counts)
 
 
 def test_a_mix_has_half_of_the_strength_as_half_of_its_labels_are_adjusted_already() -> None:
