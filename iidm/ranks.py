@@ -166,6 +166,8 @@ class Together:
         self.ranks = ranks
         # Buffers are averaged after each step, not given out before each pass: passes are many.
         # A pass need not use every parameter: a branch may have a head of its own.
+        # Of 1x1 convolutions, whose weights lie the same in either layout: torch compares the strides alone.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # newer releases have another name for broadcast_buffers
             passes = _Passes(trained)
