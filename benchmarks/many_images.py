@@ -1,6 +1,6 @@
 """Prepared folders of any number of images, few of which exist: what the start of a run costs.
 
-    python -m benchmarks.many_images 1000 10000 100000 1000000
+    python -m benchmarks.many_images 1000 10000 100000 1000000 [OPTION of iidm.train...]
 
 For each number a run is started in a process of its own, on a source and a target of so many images together, and ends
 where it would ask for its first batch. Printed are the seconds of each part on the clock and of the processor
@@ -149,8 +149,9 @@ if __name__ == "__main__":
     if sys.argv[1] == "--start":
         start_here(sys.argv[2:])
     else:
-        for word in sys.argv[1:]:
-            result = start(int(word), "--quiet")
+        counts = list(itertools.takewhile(str.isdigit, sys.argv[1:]))
+        for word in counts:
+            result = start(int(word), "--quiet", *sys.argv[1 + len(counts) :])
             print(f"{word} images: {result['peak_mb']:.0f} MB, {result['peak_after_batches_mb']:.0f} with batches")
             for name, (clock, cpu) in result["s"].items():
                 print(f"    {name:18} {clock:8.4f} s, {cpu:8.4f} of the processor", flush=True)
