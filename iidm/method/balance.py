@@ -79,6 +79,10 @@ class ClassBalance(nn.Module):
             self.counts.mul_(DECAY).add_(torch.stack(self._seen).mean(0))
             self._seen = []
 
+    def forget_batches(self) -> None:
+        """What a step has counted that was given up half-way: its tensors may hold nothing."""
+        self._seen = []
+
     def _count(self, branch: Branch) -> Tensor:
         """float32 [256]: pixels by label value, each by its loss weight; ignored ones are none."""
         assert branch.label is not None

@@ -140,6 +140,8 @@ class TrainStep:
         warnings.warn(f"The step cannot be captured in a CUDA graph and runs without: {reason}", stacklevel=2)
         self._graph = None
         self.optimizer.zero_grad(set_to_none=True)
+        if self.method.balance is not None:
+            self.method.balance.forget_batches()
         return self._train(batches, decay)
 
     def _train(self, batches: list[TrainBatch], ema_decay: float) -> StepOutput:
