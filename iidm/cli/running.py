@@ -83,6 +83,7 @@ def _rank() -> int:
 
 
 SECONDS_FOR_THE_FIRST = 3.0
+"""Within which torchrun has ended the processes beside one that ended with an error."""
 
 
 def _disk_line(error: OSError) -> str | None:
