@@ -50,6 +50,9 @@ def run_command(command: str, argv: Sequence[str] | None = None) -> NoReturn:
 
     if command in PARSERS:
         run_main(PARSERS[command], words)  # ends the process where the words ask for help or are wrong
+    # Worker processes import what the main module's spec names: of `python -m iidm.train` that would be torch and all,
+    # of which they need little.
+    sys.modules["__main__"].__spec__ = find_spec(__name__)
     module = import_module(COMMANDS[command])
     if signal.getsignal(signal.SIGINT) is _quit:
         signal.signal(signal.SIGINT, signal.default_int_handler)

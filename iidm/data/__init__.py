@@ -5,6 +5,11 @@ set is), scenes (the built-in ones), prepared (the form of prepared folders), da
 loading (what a step reads), preparation (writing prepared folders), inspection (folders that nobody described yet).
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .datasets.check import check_data, slow_reading_notes
 from .datasets.dataset import Dataset
 from .datasets.domains import (
@@ -21,13 +26,31 @@ from .datasets.statistics import class_pixel_counts
 from .datasets.summary import refuse
 from .datasets.validation import require_validation
 from .files.inputs import find_images
-from .loading.eval_loader import EvalLoader
-from .loading.loader import TrainLoader, plain_crops
-from .loading.pipeline import decoding_threads, read_image
-from .preparation.check import check_prepared
-from .preparation.plan import make_plan, megabytes, prepare
-from .preparation.shards import Shard, unfinished
 from .scenes.builtin import builtin_root
+
+if TYPE_CHECKING:
+    from .loading.eval_loader import EvalLoader
+    from .loading.loader import TrainLoader, plain_crops
+    from .loading.pipeline import decoding_threads, read_image
+    from .preparation.check import check_prepared
+    from .preparation.plan import make_plan, megabytes, prepare
+    from .preparation.shards import Shard, unfinished
+
+_LATER = {
+    "EvalLoader": ".loading.eval_loader",
+    "TrainLoader": ".loading.loader",
+    "plain_crops": ".loading.loader",
+    "decoding_threads": ".loading.pipeline",
+    "read_image": ".loading.pipeline",
+    "check_prepared": ".preparation.check",
+    "make_plan": ".preparation.plan",
+    "megabytes": ".preparation.plan",
+    "prepare": ".preparation.plan",
+    "Shard": ".preparation.shards",
+    "unfinished": ".preparation.shards",
+}
+"""Imported when they are asked for: torch, which they need, takes a second and 200 MB that the worker processes of the
+loader have no use for."""
 
 __all__ = [
     "Dataset",
@@ -58,3 +81,9 @@ __all__ = [
     "unfinished",
     "write_splits",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name], __name__), name)

@@ -95,7 +95,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     monkeypatch.setattr(Entry, "parse", lambda _: pytest.fail("a line of the index was read"))
     monkeypatch.setattr(Prepared, "sample", sample)
     monkeypatch.setattr(check, "check_length", look)
-    monkeypatch.setattr(check, "PREPARED_IMAGES", LOOKED_AT)
+    monkeypatch.setattr(check, "SPACED_IMAGES", LOOKED_AT)
     yield counts
 
 

@@ -27,9 +27,10 @@ SHOWN_PROBLEMS = 5
 """Kinds of fault that the error tells."""
 
 PREPARED_IMAGES = 25_000
-"""Prepared images of each set whose files' lengths are compared with the index, evenly spaced where there are more: on
-a network file system those of a million take minutes at each start. `iidm.prepare --check` reads all, and a run that
-meets a damaged one saves a checkpoint and names it."""
+"""Up to so many prepared images of each set have their files' lengths compared with the index."""
+SPACED_IMAGES = 5_000
+"""Of larger sets so many have, evenly spaced: on a network file system the files of a million take minutes a start.
+`iidm.prepare --check` reads all, and a run that meets a damaged one saves a checkpoint and names it."""
 
 READ_WHOLE_BYTES = 2**30
 """Images of a training set that are read whole for damage in their middle, evenly spaced ones where all are more.
@@ -93,7 +94,8 @@ def check_domains(
     Cut-off files are found by their last bytes: one that does not end as its format does is decoded. Damage in the
     middle of a JPEG or PNG is found by reading all of it, which is done for validation images and for up to
     `READ_WHOLE_BYTES` of each other set; a run names the others when it meets them. Of up to `PREPARED_IMAGES` prepared
-    images of each set the lengths of the files are compared with the index (`iidm.prepare --check` reads all whole).
+    images of each set, and `SPACED_IMAGES` of a larger one, the lengths of the files are compared with the index
+    (`iidm.prepare --check` reads all whole).
 
     Args:
         crop_size: (H, W) in pixels, for a note on images that are smaller.
@@ -117,8 +119,8 @@ def check_domains(
             if dataset is not None:
                 check = _checker(dataset, full, reads_all=stream == "val")
                 looked_at: Sequence[int] = range(len(dataset.samples))
-                if dataset.prepared is not None and not full:
-                    looked_at = evenly(looked_at, PREPARED_IMAGES)
+                if dataset.prepared is not None and not full and len(looked_at) > PREPARED_IMAGES:
+                    looked_at = evenly(looked_at, SPACED_IMAGES)
                 parts = [looked_at[i : i + _AT_ONCE] for i in range(0, len(looked_at), _AT_ONCE)]
                 found_in = pool.map(lambda part, check=check: [check(i) for i in part], parts)
                 reports[stream] = [report for found in found_in for report in found]
