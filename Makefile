@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # What CI tests; `make TORCH=torch` takes the newest release that pyproject.toml allows.
 TORCH ?= torch==2.13.*
+# CI adds what a study on several machines needs, 250 MB: `make EXTRAS=dev,cluster`.
+EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -30,7 +32,7 @@ $(BIN)/python:
 
 $(INSTALLED): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' '$(TORCH)'
 	touch $@
 
 clean:
