@@ -2,7 +2,7 @@
 PYTHON ?= python3
 # What CI tests; `make TORCH=torch` takes the newest release that pyproject.toml allows.
 TORCH ?= torch==2.13.*
-# CI adds what a study on several machines needs, 250 MB: `make EXTRAS=dev,cluster`.
+# CI adds what a study on several machines and the site of the documentation need: `make EXTRAS=dev,cluster,docs`.
 EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
