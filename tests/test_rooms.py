@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect")
+COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect", "report")
 SHARED = ("evaluation", "previews", "runs", "sharing", "training", "warm_start")
 ENTRY_POINTS = (*COMMANDS, *SHARED, "command", "__main__", "cli")
 ALLOWED = {
@@ -23,6 +23,21 @@ ALLOWED = {
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},
     "studies": {"types", "text", "processes", "config", "data", "engine", "cli", "runs", "train", "predict", "studies"},
+    "reports": {
+        "types",
+        "text",
+        "config",
+        "presets",
+        "data",
+        "models",
+        "engine",
+        "cli",
+        "runs",
+        "evaluation",
+        "predict",
+        "studies",
+        "reports",
+    },
 }
 EXTRA = {"engine/metrics.py": {"kernels"}}
 

@@ -86,6 +86,28 @@ class EvaluateArguments:
 
 
 @dataclass(frozen=True)
+class ReportArguments:
+    """Write one HTML file that tells a person about a trained run, or sets several side by side."""
+
+    run: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """Folders of runs, finished or not."""
+    out: Path | None = None
+    """File to write. Empty: RUN/report.html; of several runs report.html in this folder."""
+    network: Literal["student", "teacher"] = "student"
+    """Whose weak classes, mistakes and images are shown; the scores are of both."""
+    pictures: int | None = None
+    """Most validation images shown among the worst, and among the best, of each run. Empty: 4, of several runs 2."""
+    evaluate: bool = True
+    """Evaluate networks on the validation images, once; RUN/report.json keeps what was counted."""
+    source_root: Path | None = None
+    """Where the source data set lies now, if it moved since the run."""
+    target_root: Path | None = None
+    """The same of the target."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU where there is one."""
+
+
+@dataclass(frozen=True)
 class PrepareArguments:
     """Decode and resize a data set once, so that training reads it at full speed."""
 
@@ -172,6 +194,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "train": parse_config,
     "predict": partial(parse_arguments, PredictArguments, "predict"),
     "evaluate": partial(parse_arguments, EvaluateArguments, "evaluate"),
+    "report": partial(parse_arguments, ReportArguments, "report"),
     "prepare": partial(parse_arguments, PrepareArguments, "prepare"),
     "study": parse_study,
 }

@@ -25,17 +25,17 @@ def save_curves(run_dir: Path) -> Path | None:
         ("learning rate", ["lr"]),
         ("mIoU of the teacher", ["miou"]),
     ]
-    panels = [(title, [k for k in keys if _points(lines, k)[1]]) for title, keys in panels]
+    panels = [(title, [k for k in keys if points(lines, k)[1]]) for title, keys in panels]
     panels = [(title, keys) for title, keys in panels if keys]
     if not panels:
         return None
     figure = Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
     for axes, (title, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for key in keys:
-            steps, values = _points(lines, key)
+            steps, values = points(lines, key)
             (raw,) = axes.plot(steps, values, alpha=0.25 if title == "loss" else 1.0)
             if title == "loss":
-                axes.plot(steps, _smoothed(values), color=raw.get_color(), label=key.removeprefix("loss_"))
+                axes.plot(steps, smoothed(values), color=raw.get_color(), label=key.removeprefix("loss_"))
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
@@ -47,7 +47,8 @@ def save_curves(run_dir: Path) -> Path | None:
     return path
 
 
-def _points(lines: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+def points(lines: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """(steps, values) of one value in the lines of metrics.jsonl; none of a loss that is off."""
     found = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
     # A loss that is switched off is zero at every step; it has no curve.
     if key.startswith("loss_") and not any(value for _, value in found):
@@ -55,7 +56,8 @@ def _points(lines: list[dict[str, Any]], key: str) -> tuple[list[int], list[floa
     return [step for step, _ in found], [value for _, value in found]
 
 
-def _smoothed(values: list[float]) -> list[float]:
+def smoothed(values: list[float]) -> list[float]:
+    """A running mean over about one part in WINDOWS of the values."""
     new = min(1.0, WINDOWS / len(values))
     out: list[float] = []
     for value in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from ..types import ClassSet
 
@@ -18,6 +20,8 @@ PANEL_WIDTH = 384
 MARGIN, LINE, FONT_PX = 8, 24, 16
 HEAT = ((0, 0, 0), (74, 12, 107), (165, 44, 96), (237, 105, 37), (251, 190, 60), (252, 255, 200))
 """Evenly spaced colours from cold to hot, of rising lightness (readable without colour vision)."""
+ROWS = "rows"
+"""Text in the PNG of a sheet: JSON, for each row the caption of its first panel, and its first and last line + 1."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -64,17 +68,20 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, t
     sheet = Image.new("RGB", (width, LINE + MARGIN + sum(heights) + MARGIN * len(heights) + legend.height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN // 2), _clipped(title, font, width - 2 * MARGIN), fill="black", font=font)
-    y = LINE + MARGIN
+    y, places = LINE + MARGIN, []
     for row, inside, height in zip(rows, pictures, heights, strict=True):
         for column, (panel, picture) in enumerate(zip(row, inside, strict=True)):
             x = MARGIN + column * (PANEL_WIDTH + MARGIN)
             draw.text((x, y), _clipped(panel.caption, font, PANEL_WIDTH), fill="black", font=font)
             sheet.paste(picture, (x, y + LINE - 2))
+        places.append((row[0].caption, y, y + height))
         y += height + MARGIN
     sheet.paste(legend, (0, y))
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}")
-    sheet.save(half, format="PNG")
+    told = PngInfo()
+    told.add_text(ROWS, json.dumps(places))
+    sheet.save(half, format="PNG", pnginfo=told)
     os.replace(half, path)
 
 
