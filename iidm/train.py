@@ -18,6 +18,7 @@ if __name__ == "__main__":  # first: it reads the command line before anything t
 
     run_command("train")
 
+import shlex
 import time
 import warnings
 from collections.abc import Sequence
@@ -26,13 +27,14 @@ from pathlib import Path
 
 import torch
 
-from iidm.cli import parse_config
+from iidm.cli import config_as_dict, parse_config, program
 from iidm.config import Config
 from iidm.data import Domains, TrainLoader, check_data, decoding_threads, open_domains, slow_reading_notes
 from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.curves import save_curves
 from iidm.engine.log import NoLog, Progress, RunLog
 from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
+from iidm.engine.trackers import wanted_trackers
 from iidm.evaluation import evaluate_networks, target_statistics, write_results
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
@@ -70,6 +72,7 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
     if not ranks.is_first:
         warnings.simplefilter("ignore")
         config = replace(config, quiet=True)
+    trackers = wanted_trackers(config.log) if ranks.is_first else []  # one may not be installed: tell that first
     notes = [choose_kernels(config, device)]
     with ranks.first_on_each_machine():
         with Progress("drawing scenes or labels, once", config.quiet) as progress:
@@ -85,7 +88,7 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
     notes += resume_notes(config, run_dir) if resume and ranks.is_first else []
     start_step, seconds_before = load_state(checkpoint, step) if checkpoint else (0, 0.0)
     started -= seconds_before
-    with open_log(config, run_dir, start_step, ranks) as log:
+    with open_log(config, run_dir, start_step, ranks, trackers) as log:
         for line in [*describe(config, domains, step, run_dir), *shared, *origin, note, *notes]:
             log.note(line)
         if resume:
@@ -106,10 +109,11 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
                 train(step, loader, log, run_dir, domains, statistics, start_step, started)
         else:
             log.note(f"all {config.max_steps} steps are done; its scores are computed again")
-    scores = {}
-    if domains.val is not None:
-        with statistics.applied(step.networks):
-            scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype, ranks)
+        scores = {}
+        if domains.val is not None:
+            with statistics.applied(step.networks):
+                scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype, ranks)
+        log.results({name: value.as_json() for name, value in scores.items()})
     if ranks.is_first:
         save_curves(run_dir)
         seconds = time.time() - started
@@ -117,10 +121,11 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
         facts |= {} if ranks.is_alone else {"processes": ranks.size}
         print(write_results(run_dir, scores, len(domains.val.samples) if domains.val else 0, facts))
         print(f"time taken: {seconds / 60:.1f} min\neverything lies in: {run_dir}")
+        print(f"a report for people: {program('report')} {shlex.quote(str(run_dir))}")
     return run_dir
 
 
-def open_log(config: Config, run_dir: Path, start_step: int, ranks: Ranks) -> NoLog:
+def open_log(config: Config, run_dir: Path, start_step: int, ranks: Ranks, trackers: Sequence[str]) -> NoLog:
     """What a run says and writes while it trains."""
     if not ranks.is_first:
         return NoLog()
@@ -130,6 +135,8 @@ def open_log(config: Config, run_dir: Path, start_step: int, ranks: Ranks) -> No
         start_step=start_step,
         quiet=config.quiet,
         tensorboard=config.log.tensorboard,
+        trackers=trackers,
+        config=config_as_dict(config),
     )
 
 

@@ -180,6 +180,11 @@ class LogConfig:
     """Steps between evaluations of the teacher on the validation images; 0: only at the end."""
     tensorboard: bool = True
     """Write TensorBoard scalars and pictures to RUN/tensorboard."""
+    wandb: bool = False
+    """Log to Weights & Biases too: configuration, scalars, final scores (pip install 'iidm[wandb]'); WANDB_MODE=offline
+    needs no network."""
+    mlflow: bool = False
+    """The same to MLflow, where MLFLOW_TRACKING_URI says (pip install 'iidm[mlflow]')."""
 
     def __post_init__(self) -> None:
         require(self.every >= 1, "log.every", self.every, "at least 1")

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..types import UserError
+from .trackers import Trackers
 
 METRICS = "metrics.jsonl"
 NOTES = "notes.txt"
@@ -34,6 +36,9 @@ class NoLog:
     def picture(self, tag: str, picture: Path | NDArray[np.uint8], step: int) -> None:
         """Nothing."""
 
+    def results(self, scores: Mapping[str, Any]) -> None:
+        """Nothing."""
+
     def __enter__(self) -> NoLog:
         return self
 
@@ -42,8 +47,8 @@ class NoLog:
 
 
 class RunLog(NoLog):
-    """Writes RUN/metrics.jsonl (one JSON object a log point), RUN/notes.txt (all that was said), RUN/tensorboard, and a
-    progress bar on stderr.
+    """Writes RUN/metrics.jsonl (one JSON object a log point), RUN/notes.txt (all that was said), RUN/tensorboard, what
+    trackers get, and a progress bar on stderr.
 
     On resume the lines from `start_step` on are dropped, so that the file becomes that of an uninterrupted run.
 
@@ -53,9 +58,23 @@ class RunLog(NoLog):
         start_step: the next step to run.
         quiet: no bar, no notes.
         tensorboard: write TensorBoard files.
+        trackers: names of trackers (engine/trackers.py) that get the scalars too.
+        config: plain values, which the trackers keep.
+
+    Raises: UserError for a tracker that does not start.
     """
 
-    def __init__(self, run_dir: Path, *, total_steps: int, start_step: int, quiet: bool, tensorboard: bool) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        total_steps: int,
+        start_step: int,
+        quiet: bool,
+        tensorboard: bool,
+        trackers: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         self.quiet = quiet
         path = run_dir / METRICS
         kept = [line for line in read_metrics(run_dir) if line["step"] < start_step]
@@ -76,6 +95,11 @@ class RunLog(NoLog):
         )
         self._board = self._open_board(run_dir, start_step) if tensorboard else None
         self._last = (start_step, time.perf_counter())
+        try:
+            self._trackers = Trackers(trackers, run_dir, config or {}, self.note)
+        except UserError:
+            self._close_files()
+            raise
 
     def _open_board(self, run_dir: Path, start_step: int) -> Any:
         try:
@@ -100,9 +124,11 @@ class RunLog(NoLog):
         line = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        scalars = {name.replace("loss_", "loss/"): value for name, value in values.items()}
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name.replace("loss_", "loss/"), value, done)
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, done)
+        self._trackers.scalars(scalars, done)
         # A term that is 0 is one that the method does not have, as nearly all methods lack some.
         terms = {k: v for k, v in values.items() if v != 0 or k == "loss_total" or not k.startswith("loss_")}
         shown = {k.removeprefix("loss_"): f"{v:.3f}" for k, v in terms.items() if k != "lr"}
@@ -133,8 +159,16 @@ class RunLog(NoLog):
                 picture = np.asarray(image.convert("RGB"))
         self._board.add_image(tag, picture, step, dataformats="HWC")
 
-    def close(self) -> None:
-        """Flush and close everything."""
+    def results(self, scores: Mapping[str, Any]) -> None:
+        """Final scores in groups of plain values, for the trackers; the run's folder has them in results.json."""
+        self._trackers.final(scores)
+
+    def close(self, failed: bool = False) -> None:
+        """Flush and close everything; the trackers are told whether the run has failed."""
+        self._trackers.finish(failed)
+        self._close_files()
+
+    def _close_files(self) -> None:
         self._bar.close()
         self._file.close()
         self._notes.close()
@@ -142,7 +176,7 @@ class RunLog(NoLog):
             self._board.close()
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        self.close(failed=exc[0] is not None)
 
 
 class Progress:
