@@ -133,7 +133,11 @@ class _Scorer:
         if folder.checkpoint is None or found.classes is None:
             return None
         checkpoint_key = evaluation_key(folder.metadata, None, None)
-        key = evaluation_key(folder.metadata, val, self.amp_dtype) if val is not None else ""
+        key = ""
+        if val is not None:
+            key = _told(found, "confusion matrix", lambda: evaluation_key(folder.metadata, val, self.amp_dtype))
+            if key is None:  # a file that has gone since it was listed
+                return None
         entry = kept.get("evaluation", {})
         known = entry.get("key") == key if val is not None else entry.get("checkpoint") == checkpoint_key
         if known:
