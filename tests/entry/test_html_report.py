@@ -128,7 +128,7 @@ def change_config(run_dir: Path, **changes: object) -> None:
 # What it tells
 
 
-def test_the_numbers_are_those_of_the_evaluation(whole: Path) -> None:
+def test_the_numbers_are_those_of_the_evaluation(whole: Path, data: Path) -> None:
     page = Parsed(whole / "report.html")
     scores = json.loads(evaluate([whole, "--json"]).out)
     rows = {row[0].strip(): row[1:3] for row in page.table("class", "student")[1:]}
@@ -141,6 +141,8 @@ def test_the_numbers_are_those_of_the_evaluation(whole: Path) -> None:
     student = np.array(kept["confusion"]["student"])
     assert student.trace() / student.sum() == pytest.approx(scores["student"]["pixel_accuracy"])
     assert len(kept["names"]) == VAL_IMAGES
+    truth = [np.asarray(Image.open(data / "target" / "labels" / "val" / f"v{i}.png")) for i in range(VAL_IMAGES)]
+    assert student.sum(1).tolist() == np.bincount(np.stack(truth).ravel(), minlength=256)[: len(CLASSES)].tolist()
     accuracy = [image[1] for image in kept["images"]["student"]]
     assert np.mean(accuracy) == pytest.approx(scores["student"]["pixel_accuracy"])  # images of equal size
 
