@@ -142,7 +142,7 @@ setup(
     ],
     # A top-level package `kernels` would collide with another project's of that name.
     package_dir={"iidm": "iidm", "iidm.kernels": "kernels"},
-    package_data={"iidm": ["**/*.txt", "**/*.toml", "**/*.json", "py.typed", "reports/report.*"]},
+    package_data={"iidm": ["**/*.txt", "**/*.toml", "**/*.json", "py.typed", "reports/report.*", "reports/*.jinja"]},
     ext_modules=[
         Extension(
             "iidm.kernels._C",

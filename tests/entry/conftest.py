@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that the tests can `import small_runs`
 
+import html_reports  # noqa: E402
 import small_runs  # noqa: E402
 import small_studies  # noqa: E402
 
@@ -44,3 +45,11 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sm
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         return root, small_studies.study(small_studies.study_words(data, root))
+
+
+@pytest.fixture(scope="session")
+def reported(finished: small_runs.Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run, with its report."""
+    run_dir = html_reports.copied(finished.run_dir, tmp_path_factory.mktemp("report"))
+    html_reports.report(run_dir)
+    return run_dir
