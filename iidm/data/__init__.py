@@ -1,8 +1,9 @@
 """The data: which images there are, which crops are drawn, and the DALI pipeline that brings them in.
 
-Its rooms, each standing on those before it: files (which there are), labels (how they are read), specs (what a data
-set is), scenes (the built-in ones), prepared (the form of prepared folders), datasets (opened: the images of a run),
-loading (what a step reads), preparation (writing prepared folders), inspection (folders that nobody described yet).
+Its rooms, each standing on those before it: files (which there are), labels (how they are read), annotating (how
+predicted ones are written for labeling tools), specs (what a data set is), scenes (the built-in ones), prepared (the
+form of prepared folders), datasets (opened: the images of a run), loading (what a step reads), preparation (writing
+prepared folders), inspection (folders that nobody described yet).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .files.inputs import find_images
 from .scenes.builtin import builtin_root
 
 if TYPE_CHECKING:
+    from .annotating.writing import PredictedLabel, write_annotations
     from .loading.eval_loader import EvalLoader
     from .loading.loader import TrainLoader, plain_crops
     from .loading.pipeline import decoding_threads, read_image
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from .preparation.shards import Shard, unfinished
 
 _LATER = {
+    "PredictedLabel": ".annotating.writing",
+    "write_annotations": ".annotating.writing",
     "EvalLoader": ".loading.eval_loader",
     "TrainLoader": ".loading.loader",
     "plain_crops": ".loading.loader",
@@ -56,6 +60,7 @@ __all__ = [
     "Dataset",
     "Domains",
     "EvalLoader",
+    "PredictedLabel",
     "Shard",
     "TrainLoader",
     "builtin_root",
@@ -79,6 +84,7 @@ __all__ = [
     "target_classes",
     "training_size_for",
     "unfinished",
+    "write_annotations",
     "write_splits",
 ]
 
