@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "iidm.train",
     "predict": "iidm.predict",
     "evaluate": "iidm.evaluate",
+    "select": "iidm.select",
     "prepare": "iidm.prepare",
     "study": "iidm.study",
 }

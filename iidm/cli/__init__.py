@@ -9,6 +9,7 @@ from .arguments import (
     InspectArguments,
     PredictArguments,
     PrepareArguments,
+    SelectArguments,
     StudyArguments,
     parse_study,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "InspectArguments",
     "PredictArguments",
     "PrepareArguments",
+    "SelectArguments",
     "StudyArguments",
     "config_as_dict",
     "parse_arguments",

@@ -86,6 +86,32 @@ class EvaluateArguments:
 
 
 @dataclass(frozen=True)
+class SelectArguments:
+    """Choose the images that are worth labeling next."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    count: int
+    """How many images to choose."""
+    out: Path | None = None
+    """Folder for the lists, the copies and the contact sheet. Empty: RUN/label-next."""
+    images: tuple[Path, ...] = ()
+    """Images, or folders of images, to choose from. Empty: the run's target images without label."""
+    strategy: Literal["select", "uncertainty", "random", "even"] = "select"
+    """`select`: images that cover most of what the networks are unsure of and no labeled image shows, rare classes
+    first; `uncertainty`: the most uncertain ones, however alike; `random`, and `even` (evenly spaced by name), to
+    compare with."""
+    seed: int = 0
+    """Of --strategy random."""
+    target_root: Path | None = None
+    """Where the target data set lies now, if it moved since the run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU where there is one."""
+    precision: Literal["run", "float32", "amp"] = "run"
+    """`run`: as it was trained; `amp`: bfloat16 or float16, whichever the device has."""
+
+
+@dataclass(frozen=True)
 class PrepareArguments:
     """Decode and resize a data set once, so that training reads it at full speed."""
 
@@ -172,6 +198,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "train": parse_config,
     "predict": partial(parse_arguments, PredictArguments, "predict"),
     "evaluate": partial(parse_arguments, EvaluateArguments, "evaluate"),
+    "select": partial(parse_arguments, SelectArguments, "select"),
     "prepare": partial(parse_arguments, PrepareArguments, "prepare"),
     "study": parse_study,
 }
