@@ -1,10 +1,10 @@
-"""Does choosing the images to label pay? Chains of rounds: train with 5 labels, choose 5 more, train anew, choose 10 more.
+"""Does choosing the images to label pay? Rounds: train with 5 labels, choose 5 more, train anew, choose 10 more.
 
     python docs/results/select.py --out DIR --start "--preset scenes --amp" --budgets 5 10 20 --seeds 3
 
-Each seed labels other images first; from there each strategy goes its own way, with the same number of labels and the same
-steps, each training from the same start (not from the round before). A run that is done is not done again, and one that
-was stopped is resumed. DIR/select.md has the table, DIR/select.jsonl a line a run.
+Each seed labels other images first; from there each strategy goes its own way, with the same number of labels and the
+same steps, each run from the same start (not from the round before). A run that is done is not done again, and one
+that was stopped is resumed. DIR/select.md has the table, DIR/select.jsonl a line a run.
 """
 
 from __future__ import annotations
@@ -38,11 +38,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     told = parser.parse_args()
-    for budget in range(1, len(told.budgets)):  # all seeds of a budget before the next: what is stopped early is a table
+    for budget in range(
+        1, len(told.budgets)
+    ):  # all seeds of a budget before the next: what is stopped early is a table
         for seed in range(told.seeds):
             start = train(told, seed, "start", ["--data.labeled-count", told.budgets[0], "--data.split-seed", seed])
             for strategy in told.strategies:
-                before = start if budget == 1 else told.out / "runs" / f"s{seed}" / f"{strategy}-{told.budgets[budget - 1]}"
+                before = (
+                    start if budget == 1 else told.out / "runs" / f"s{seed}" / f"{strategy}-{told.budgets[budget - 1]}"
+                )
                 count = told.budgets[budget]
                 chosen = choose(before, count - told.budgets[budget - 1], strategy, seed)
                 train(told, seed, f"{strategy}-{count}", ["--data.labeled-list", chosen / "labeled.txt"])
@@ -79,28 +83,32 @@ def report(told: argparse.Namespace) -> None:
     rows = {name: [r for r in records if r["strategy"] == name] for name in ("start", *told.strategies)}
     lines = ["| strategy | labels | mIoU by seed | mean ± deviation | classes | rare pixels |", "| --- " * 6 + "|"]
     samples: dict[tuple[str, int], Sample] = {}
-    for name, found in rows.items():
-        for count in sorted({r["labeled"] for r in found}):
-            own = sorted((r for r in found if r["labeled"] == count), key=lambda r: r["seed"])
+    for name, group in rows.items():
+        for count in sorted({r["labeled"] for r in group}):
+            own = sorted((r for r in group if r["labeled"] == count), key=lambda r: r["seed"])
             sample = samples[name, count] = Sample(tuple(100 * r["student"] for r in own))
             spread = "" if sample.deviation is None else f" ± {sample.deviation:.1f}"
             seeds = ", ".join(f"{value:.1f}" for value in sample.values)
             held, rare = (np.mean([r[key] for r in own]) for key in ("classes", "rare"))
-            lines.append(f"| {name} | {count} | {seeds} | {sample.mean:.1f}{spread} | {held:.1f} | {100 * rare:.1f} % |")
+            lines.append(
+                f"| {name} | {count} | {seeds} | {sample.mean:.1f}{spread} | {held:.1f} | {100 * rare:.1f} % |"
+            )
     said = []
     for (name, count), sample in samples.items():
-        for other in told.strategies[1:]:
-            if name == told.strategies[0] and (other, count) in samples:
-                found_difference = difference(sample, samples[other, count])
-                if found_difference is not None:
-                    value, low, high = found_difference.value, found_difference.low, found_difference.high
-                    is_resolved = "resolved" if found_difference.is_resolved else "not resolved"
-                    said.append(f"- {name} less {other}, {count} labels: {value:+.1f} ({low:+.1f} to {high:+.1f}), {is_resolved}")
+        for other in told.strategies[1:] if name == told.strategies[0] else ():
+            found = difference(sample, samples[other, count]) if (other, count) in samples else None
+            if found is not None:
+                is_resolved = "resolved" if found.is_resolved else "not resolved"
+                interval = f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+                said.append(f"- {name} less {other}, {count} labels: {interval}, {is_resolved}")
     steps = sorted({r["steps"] for r in records})
     head = f"Student's mIoU in per cent, {' and '.join(map(str, steps))} steps, `{told.start}`. {RULE}"
-    rare_note = "Rare pixels: the share of the labeled pixels that are of the rarer half of the target's classes; classes: those with a pixel among the labeled."
-    write_text(told.out / "select.md", "\n".join([head, "", *lines, "", rare_note, "", *said, ""]))
-    print("\n".join(lines), flush=True)
+    foot = (
+        "Classes: those with a pixel in the labeled images. Rare pixels: the share of the labeled pixels of the"
+        " rarer half of the target's classes."
+    )
+    write_text(told.out / "select.md", "\n".join([head, "", *lines, "", foot, "", *said, ""]))
+    print("\n".join([*lines, *said]), flush=True)
 
 
 def read(run: Path) -> dict[str, Any] | None:

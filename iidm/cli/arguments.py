@@ -103,6 +103,9 @@ class SelectArguments:
     compare with."""
     seed: int = 0
     """Of --strategy random."""
+    annotations: Literal["run", "coco", "labelme", "cvat", "none"] = "run"
+    """Form of the teacher's labels of the chosen images, for a labeling tool. `run`: that of the run's own labels, COCO
+    where they are pictures."""
     target_root: Path | None = None
     """Where the target data set lies now, if it moved since the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -20,11 +20,17 @@ _FORMS = {
 _IDS = "as one PNG of ids an image, named like it"
 
 
+def form_of_labels(config: Config) -> str:
+    """The kind of the target's training labels, a key of `_FORMS` or a kind of ids."""
+    spec = find_spec(config.data.target)
+    labels = split_folders(spec, config.data.target, "train").labels or ""
+    return {".json": "coco", ".xml": "cvat"}.get(Path(labels).suffix, spec.encoding.kind)
+
+
 def where_labels_go(config: Config, root: Path | None, *, is_prepared: bool) -> str:
     """A sentence: the place of the target's training labels, and their form."""
-    target = config.data.target
-    spec = find_spec(target)
-    labels = split_folders(spec, target, "train").labels
+    spec = find_spec(config.data.target)
+    labels = split_folders(spec, config.data.target, "train").labels
     if is_prepared:
         return (
             f"Put them beside the labels that {root} was prepared from, prepare it anew (iidm prepare), and give the"
@@ -37,12 +43,11 @@ def where_labels_go(config: Config, root: Path | None, *, is_prepared: bool) -> 
         )
     folder = root or spec.root
     place = Path(labels) if folder is None else folder / labels
-    kind = {".json": "coco", ".xml": "cvat"}.get(place.suffix, spec.encoding.kind)
+    kind = form_of_labels(config)
     form = _FORMS.get(kind, _IDS)
     if spec.label_suffix and kind not in ("coco", "cvat"):
         form += f" with {spec.label_suffix} at its end"
-    into = "Add them to" if place.suffix in (".json", ".xml") else "Put them into"
-    return f"{into} {place} {form}."
+    return f"{'Add them to' if place.suffix else 'Put them into'} {place} {form}."
 
 
 def next_round(config: Config, run_dir: Path, labeled_list: Path) -> str:

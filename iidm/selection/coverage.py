@@ -47,7 +47,10 @@ def region_values(regions: Regions, images: int) -> NDArray[np.float64]:
 
 def image_scores(regions: Regions, images: int) -> NDArray[np.float64]:
     """float64 [N]: the worth of each image alone, whatever is labeled."""
-    return np.bincount(regions.image, weights=region_values(regions, images), minlength=images)
+    scores: NDArray[np.float64] = np.bincount(
+        regions.image, weights=region_values(regions, images), minlength=images
+    ).astype(np.float64)
+    return scores
 
 
 def choose(regions: Regions, labeled: NDArray[np.bool_], candidates: NDArray[np.bool_], count: int) -> Choice:

@@ -1,4 +1,4 @@
-"""What a choice leaves in its folder: lists, scores, images and a contact sheet."""
+"""What a choice leaves in its folder: lists, scores and copies of the images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.datasets.splits import write_list
-from ..engine.preview import Panel, overlay, save_sheet
-from ..types import ClassSet, UserError
+from ..types import Sample, UserError
 from .pool import Pool
 
-NEW, LABELED, SCORES, SHEET = "new.txt", "labeled.txt", "scores.csv", "sheet.png"
-MOST_SHOWN = 100
-"""Images on the contact sheet."""
+NEW, LABELED, SCORES, SHEET, IMAGES = "new.txt", "labeled.txt", "scores.csv", "sheet.png", "images"
 
 
 def create(out: Path) -> None:
@@ -27,11 +24,15 @@ def create(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def write_lists(out: Path, pool: Pool, order: Sequence[int]) -> None:
-    """new.txt, the first one first, and labeled.txt: those of before and the new ones, sorted by name."""
-    write_list(out / NEW, (pool.names[place] for place in order))
+def write_labeled(out: Path, pool: Pool, order: Sequence[int]) -> None:
+    """labeled.txt: the labeled images of before and the new ones, sorted by name."""
     together = [*np.flatnonzero(pool.labeled).tolist(), *order]
     write_list(out / LABELED, sorted(pool.names[place] for place in together))
+
+
+def write_new(out: Path, pool: Pool, order: Sequence[int]) -> None:
+    """new.txt, the first one first. Written last: it says that the choice is whole."""
+    write_list(out / NEW, (pool.names[place] for place in order))
 
 
 def write_scores(out: Path, pool: Pool, order: Sequence[int], columns: Mapping[str, NDArray[np.floating]]) -> None:
@@ -52,37 +53,15 @@ def copy_images(out: Path, pool: Pool, order: Sequence[int]) -> Path | None:
     the camera took them."""
     if any(pool.parts[0].prepared is not None and not pool.is_outside(place) for place in order):
         return None
-    folder = out / "images"
+    folder = out / IMAGES
     for place in order:
         sample = pool.sample(place)
-        # The name may hold the ending already, where two images share the rest of it.
-        name = sample.name.removesuffix(sample.image.suffix) + sample.image.suffix
+        name = copied_name(sample)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sample.image, folder / name)
     return folder
 
 
-def write_sheet(
-    out: Path,
-    names: Sequence[str],
-    pictures: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]],
-    reasons: Sequence[Sequence[int]],
-    classes: ClassSet,
-) -> None:
-    """sheet.png: the chosen images in their order, beside what the teacher says of them.
-
-    Args:
-        pictures: image uint8 [H,W,3] and label uint8 [H,W], or None where no network looked.
-        reasons: of each, the classes that it was chosen for; empty where there is no reason.
-    """
-    rows: list[list[Panel]] = [[]]
-    for number, (name, (image, label), why) in enumerate(zip(names, pictures, reasons, strict=False), start=1):
-        own = [Panel(f"{number}: {name}", image)]
-        if label is not None:
-            said = ", ".join(classes.names[k] for k in why)
-            own.append(Panel(f"for {said}" if said else "the teacher's labels", overlay(image, label, classes)))
-        if len(rows[-1]) + len(own) > 4:
-            rows.append([])
-        rows[-1] += own
-    more = f", the first {len(pictures)} of them" if len(pictures) < len(names) else ""
-    save_sheet(out / SHEET, rows, classes, f"{len(names)} images to label next{more}")
+def copied_name(sample: Sample) -> str:
+    """The path of an image's copy below OUT/images: its name with its ending, which the name may hold already."""
+    return sample.name.removesuffix(sample.image.suffix) + sample.image.suffix

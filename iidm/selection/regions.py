@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import Dataset, EvalLoader
-from ..models import Network
 from ..types import UserError
+from .networks import Networks
 
 FEATURES = 128
 """Most numbers of a feature: longer ones are projected onto as many random directions, which keeps distances within
@@ -54,57 +54,50 @@ class Seen:
     """A line for each image that could not be read."""
 
 
-def see(
-    student: Network,
-    teacher: Network,
-    dataset: Dataset,
-    *,
-    image_px: int,
-    amp_dtype: torch.dtype | None,
-    normalize: Callable[[Tensor], Tensor],
-    progress: Callable[[int, int], None],
-) -> Seen:
+def see(networks: Networks, dataset: Dataset, image_px: int, progress: Callable[[int, int], None]) -> Seen:
     """Look at every image of a data set, whole and at training resolution.
 
     Args:
-        student, teacher: in evaluation mode, on one device.
         image_px: pixels of a typical image at training resolution; batches are as large as that allows.
-        amp_dtype: of autocast; None: float32.
-        normalize: uint8 [B,H,W,3] -> float [B,3,H,W].
         progress: called with (images done, all).
+
+    Raises: UserError where no image can be read.
     """
-    device = next(teacher.parameters()).device
     count, damaged = len(dataset.samples), list[str]()
     disagreement = np.full(count, np.nan, np.float32)
     parts: list[Regions] = []
     with torch.inference_mode():
-        for places, image in _batches(dataset, device, max(1, BATCH_PX // image_px), damaged):
-            image = _shrunk(normalize(image)).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-                logits, look = student(image), teacher.look(image)
+        for places, image in _batches(dataset, networks.device, max(1, BATCH_PX // image_px), damaged):
+            image = _shrunk(networks.normalize(image)).contiguous(memory_format=torch.channels_last)
+            with networks.autocast():
+                logits, look = networks.student(image), networks.teacher.look(image)
             found, differs = _regions(logits, look.logits, look.features, places)
             parts.append(found)
             disagreement[places] = differs
             progress(int(places[-1]) + 1, count)
     if not parts:
-        raise UserError(f"None of the {count} images can be read: {damaged[0]}")
-    columns = ("image", "kind", "area", "uncertainty", "feature")
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
-    return Seen(Regions(**joined), disagreement, tuple(damaged))
+        raise UserError(f"None of the {count} images can be read. {damaged[0]}")
+    return Seen(_stacked(parts, [0] * len(parts)), disagreement, tuple(damaged))
 
 
 def joined(seen: Sequence[Seen]) -> Seen:
     """Several data sets as one, their images after each other."""
     starts = np.cumsum([0, *(len(part.disagreement) for part in seen[:-1])])
-    regions = Regions(
-        np.concatenate([part.regions.image + np.int32(start) for part, start in zip(seen, starts, strict=True)]),
-        *(np.concatenate([getattr(part.regions, name) for part in seen]) for name in ("kind", "area", "uncertainty")),
-        np.concatenate([part.regions.feature for part in seen]),
-    )
     return Seen(
-        regions,
+        _stacked([part.regions for part in seen], starts.tolist()),
         np.concatenate([part.disagreement for part in seen]),
         tuple(line for part in seen for line in part.damaged),
+    )
+
+
+def _stacked(parts: Sequence[Regions], starts: Sequence[int]) -> Regions:
+    """Regions after each other, `starts` added to the places of their images."""
+    return Regions(
+        np.concatenate([part.image + np.int32(start) for part, start in zip(parts, starts, strict=True)]),
+        np.concatenate([part.kind for part in parts]),
+        np.concatenate([part.area for part in parts]),
+        np.concatenate([part.uncertainty for part in parts]),
+        np.concatenate([part.feature for part in parts]),
     )
 
 

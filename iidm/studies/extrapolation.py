@@ -93,9 +93,7 @@ def fit(scores: Mapping[int, Sequence[tuple[int, float]]]) -> Curve | str:
     return curve
 
 
-def _draws(
-    n: NDArray[np.float64], y: NDArray[np.float64], shared: float, seeds: int
-) -> NDArray[np.float64] | None:
+def _draws(n: NDArray[np.float64], y: NDArray[np.float64], shared: float, seeds: int) -> NDArray[np.float64] | None:
     """float64 [DRAWS,3] from the posterior; None where most of it does not rise."""
     rng = np.random.default_rng(0)
     freedom = len(y) - 2
