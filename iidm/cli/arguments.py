@@ -148,14 +148,14 @@ class StudyArguments:
     """Make the tables of the paper, or a grid of your own. Options of iidm.train for every run stand after a `--`."""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")] = ""
-    """table1, table2, table4, table5, table6, table7 (--list), or the path of a TOML file."""
+    """table1, table2, table4, table5, table6, table7, budget (--list), or the path of a TOML file."""
     out: Path | None = None
     """Folder of the study; several studies may share one, and then share their runs."""
     preset: str | None = None
     """Preset of iidm.train that every run starts from. Empty: the study's own."""
     budgets: tuple[int, ...] = ()
     """Labeled target images, the columns of the table. Empty: the study's; with another preset than its own, that
-    preset's number."""
+    preset's number; of `budget`, five up to all labels."""
     seeds: int = 3
     """Runs of each cell: seeds 0, 1, ..."""
     steps: int | None = None

@@ -30,7 +30,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Expected:
-    """A mean over draws, in per cent, that has not been measured."""
+    """A mean over draws, or a gain of it, in per cent, that has not been measured."""
 
     labels: int
     middle: float
@@ -58,10 +58,18 @@ class Curve:
         """The mean score with so many labels, up to `farthest`."""
         assert labels <= self.farthest
         a, b, c = self.draws.T
-        values = a - b * float(labels) ** -c
-        edge = (1 - CONFIDENCE) / 2
-        low, middle, high = np.quantile(values, [edge, 0.5, 1 - edge])
-        return Expected(labels, float(middle), float(low), float(high))
+        return _expected(labels, a - b * float(labels) ** -c)
+
+    def gain(self, labels: int) -> Expected:
+        """How much more that is than the law has for the largest count."""
+        _, b, c = self.draws.T
+        return _expected(labels, b * (float(self.counts[-1]) ** -c - float(labels) ** -c))
+
+
+def _expected(labels: int, values: NDArray[np.float64]) -> Expected:
+    edge = (1 - CONFIDENCE) / 2
+    low, middle, high = np.quantile(values, [edge, 0.5, 1 - edge])
+    return Expected(labels, float(middle), float(low), float(high))
 
 
 def fit(scores: Mapping[int, Sequence[tuple[int, float]]]) -> Curve | str:

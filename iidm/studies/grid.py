@@ -90,6 +90,8 @@ class Study:
     preset: str | None = None
     budgets: tuple[int, ...] = ()
     paper_setting: str = ""
+    split_per_seed: bool = False
+    """Whether each seed labels other images, so that the spread holds which ones they are."""
 
     @property
     def paper_budgets(self) -> list[int]:

@@ -1,6 +1,6 @@
 """Does choosing the images to label pay? Rounds: train with 5 labels, choose 5 more, train anew, choose 10 more.
 
-    python docs/results/select.py --out DIR --start "--preset scenes --amp" --budgets 5 10 20 --seeds 3
+    python docs/results/label_next.py --out DIR --start "--preset scenes --amp" --budgets 5 10 20 --seeds 3
 
 Each seed labels other images first; from there each strategy goes its own way, with the same number of labels and the
 same steps, each run from the same start (not from the round before). A run that is done is not done again, and one
