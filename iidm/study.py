@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"Give the study and its folder: {program('study')} table4 --out DIR. --list tells them all.")
     wishes = Wishes(arguments.preset, arguments.budgets, arguments.seeds, arguments.steps, tuple(options))
     if arguments.study == budget.NAME:
-        study, wishes = budget.ask(wishes, arguments.out)
+        runs_follow = not (arguments.dry_run or arguments.report_only)
+        study, wishes = budget.ask(wishes, arguments.out, runs_follow=runs_follow)
     else:
         study = find_study(arguments.study)
     plan = make_plan(study, wishes)

@@ -12,6 +12,7 @@ import numpy as np
 from iidm.cli import parse_config
 from iidm.config import Config, DatasetConfig
 from iidm.data import open_training_target, require_validation
+from iidm.data.datasets.places import has_validation
 from iidm.data.datasets.splits import list_text
 from iidm.types import UserError
 
@@ -33,11 +34,14 @@ CLASSES = 3
 DPI = 110
 
 
-def ask(wishes: Wishes, out: Path) -> tuple[Study, Wishes]:
+def ask(wishes: Wishes, out: Path, *, runs_follow: bool) -> tuple[Study, Wishes]:
     """The study and what is asked of it, with everything that the data tells: preset, method, label counts.
 
     Every seed draws other labeled images, the same ones and more at a larger count. Validation images are the same for
     all: where `--data.val-count` draws them they are written to OUT/val.txt.
+
+    Args:
+        runs_follow: whether to write that file.
 
     Raises: UserError for a list of labeled images, and for data that cannot be read or has too few labels.
     """
@@ -51,8 +55,14 @@ def ask(wishes: Wishes, out: Path) -> tuple[Study, Wishes]:
     if not method:
         method = "target_intra" if config.data.source == DatasetConfig() else config.method
     if config.data.val_count is not None:
-        options += ["--data.val-count", "None", "--data.val-list", str(_keep_validation(config, out))]
-        config = parse_config([*start, *options])[0]
+        if has_validation(config.data.target):
+            raise UserError(
+                "--data.val-count draws other validation images for each seed here, and the target has a validation"
+                " split: leave it out."
+            )
+        options += ["--data.val-count", "None", "--data.val-list", str(out / "val.txt")]
+        if runs_follow:
+            _keep_validation(config, out / "val.txt")
     budgets = wishes.budgets or default_counts(int(open_training_target(config).has_label.sum()))
     study = Study(NAME, ABOUT, (Row(method, method),), split_per_seed=True)
     return study, replace(wishes, preset=config.preset, budgets=budgets, options=tuple(options))
@@ -145,18 +155,13 @@ def _without_method(options: Sequence[str]) -> tuple[str, list[str]]:
     return method, others
 
 
-def _keep_validation(config: Config, out: Path) -> Path:
-    """OUT/val.txt, the images that --data.val-count draws: another draw of labels must not change them."""
-    path = out / "val.txt"
+def _keep_validation(config: Config, path: Path) -> None:
+    """Write the images that --data.val-count draws: another draw of labels must not change them."""
     text = list_text(require_validation(config).names)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        if path.is_file():
-            raise UserError(
-                f"{path} names other validation images than --data.val-count draws now. Give another --out."
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-    return path
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise UserError(f"{path} names other images than --data.val-count draws now. Give another --out.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
 
 
 def _points(done: Sequence[Result]) -> dict[int, list[tuple[int, float]]]:
