@@ -34,7 +34,7 @@ from iidm.selection.advice import form_of_labels, next_round, where_labels_go
 from iidm.selection.networks import Networks
 from iidm.selection.pictures import show
 from iidm.selection.pool import Pool, open_pool
-from iidm.selection.strategies import Chosen, by_networks, by_position
+from iidm.selection.strategies import Chosen, by_networks, by_position, look_at
 from iidm.types import UserError
 
 
@@ -62,7 +62,8 @@ def main(argv: Sequence[str]) -> None:
     files.write_labeled(out, pool, chosen.order)  # with scores.csv: by them a folder of images is known as none
     copies = files.copy_images(out, pool, chosen.order)
     form = annotation_form(arguments, config) if copies else None
-    lines = [*chosen.notes, *show(out, pool, chosen, networks, form)]
+    looked = [] if networks is None else [f"looked at {counted(pool.images, 'image')} with {networks.title}"]
+    lines = [*looked, *chosen.notes, *show(out, pool, chosen, networks, form)]
     files.write_new(out, pool, chosen.order)
     print("\n".join([*lines, *report(arguments, config, pool, chosen, copies)]))
 
@@ -93,7 +94,8 @@ def choose(pool: Pool, arguments: SelectArguments, networks: Networks | None) ->
         return by_position(pool, arguments.count, arguments.strategy, arguments.seed)
     assert arguments.strategy == "select" or arguments.strategy == "uncertainty"
     with Progress("looking at the images", quiet=False) as progress:
-        return by_networks(pool, arguments.count, arguments.strategy, networks, progress)
+        seen = look_at(pool, networks, progress)
+    return by_networks(pool, seen, arguments.count, arguments.strategy)
 
 
 def annotation_form(arguments: SelectArguments, config: Config) -> AnnotationFormat | None:

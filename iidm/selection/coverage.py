@@ -77,7 +77,7 @@ def choose(regions: Regions, labeled: NDArray[np.bool_], candidates: NDArray[np.
         best = int(bound.argmax())
         if not fresh[best]:
             stale = np.flatnonzero(~fresh & np.isfinite(bound))
-            top = stale[np.argsort(-bound[stale], kind="stable")[:LOOKS]]
+            top = stale[np.argpartition(-bound[stale], min(LOOKS, len(stale)) - 1)[:LOOKS]]
             bound[top] = [sum(gain for _, gain in cover.gains(int(place))) for place in top]
             fresh[top] = True
             continue

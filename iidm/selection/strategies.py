@@ -16,7 +16,7 @@ from ..types import UserError
 from .coverage import choose, image_scores
 from .networks import Networks
 from .pool import Pool
-from .regions import joined, see
+from .regions import Seen, joined, see
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,24 @@ def by_position(pool: Pool, count: int, strategy: Literal["random", "even"], see
     return Chosen(order, [()] * count, {}, [])
 
 
-def by_networks(
-    pool: Pool,
-    count: int,
-    strategy: Literal["select", "uncertainty"],
-    networks: Networks,
-    progress: Callable[[int, int], None],
-) -> Chosen:
-    """Candidates by what student and teacher see in them.
+def look_at(pool: Pool, networks: Networks, progress: Callable[[int, int], None]) -> Seen:
+    """What student and teacher see in all images of a pool.
 
-    Raises: UserError where damaged files leave fewer than `count`.
+    Args:
+        progress: called with (images done, all), of one part after the other.
     """
     parts = []
     for part in pool.parts:
         height, width = training_size_for(networks.config, part.image_size(part.samples[0]))
         parts.append(see(networks, part, height * width, progress))
-    seen = joined(parts)
+    return joined(parts)
+
+
+def by_networks(pool: Pool, seen: Seen, count: int, strategy: Literal["select", "uncertainty"]) -> Chosen:
+    """Candidates by what the networks see in them.
+
+    Raises: UserError where damaged files leave fewer than `count`.
+    """
     regions, can_be_read = seen.regions, ~np.isnan(seen.disagreement)
     candidates = pool.candidates & can_be_read
     there = int(candidates.sum())
@@ -77,7 +79,7 @@ def by_networks(
         "uncertainty": uncertainty,
         "disagreement": seen.disagreement,
     }
-    notes = [f"looked at {counted(int(can_be_read.sum()), 'image')} with {networks.title}"]
+    notes = []
     if seen.damaged:
         notes.append(f"left aside: {counted(len(seen.damaged), 'damaged image')}, named above")
     if strategy == "uncertainty":

@@ -18,14 +18,14 @@ from iidm.types import UserError
 
 from .extrapolation import Curve, Expected, fit
 from .folder import write_text
-from .grid import Row, Study
+from .grid import BUDGET, Row, Study
 from .plan import LABELED_LIST, Wishes
 from .results import Result
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure  # noqa: E402
 
-NAME = "budget"
+NAME = BUDGET
 ABOUT = "What labels are worth on your own data, and what more of them would bring"
 COUNTS, SMALLEST_SHARE = 5, 16
 """Label counts where none are given: evenly spaced in their logarithm, from a sixteenth of the labels to all."""

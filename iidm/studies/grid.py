@@ -99,6 +99,10 @@ class Study:
         return sorted({count for row in self.rows for count in row.paper})
 
 
+BUDGET = "budget"
+"""The study that comes without a file (budget.py)."""
+
+
 def known_studies() -> list[str]:
     """Names of the tables that come with iidm."""
     return sorted(path.name.removesuffix(".toml") for path in _folder().iterdir() if path.name.endswith(".toml"))
@@ -118,7 +122,7 @@ def find_study(name: str) -> Study:
     if not name.endswith(".toml"):
         known = known_studies()
         if name not in known:
-            raise UserError(f"{unknown_name('study', name, known)} A grid of your own is a .toml file.")
+            raise UserError(f"{unknown_name('study', name, [*known, BUDGET])} A grid of your own is a .toml file.")
         return parse_study((_folder() / f"{name}.toml").read_text(encoding="utf-8"), name, f"{name}.toml")
     path = Path(name).expanduser()
     try:

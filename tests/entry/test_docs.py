@@ -1,4 +1,5 @@
-"""docs/own-data.md as a new user follows it: its commands, as written, on a folder of photographs and a COCO export."""
+"""docs/own-data.md and docs/label-next.md as a new user follows them: their commands, as written, on a folder of
+photographs and a COCO export."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ import pytest
 from PIL import Image
 from small_runs import CLASSES, draw
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "own-data.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, NEXT_PAGE = DOCS / "own-data.md", DOCS / "label-next.md"
 SMALL = {
     "train": "--model.weights none --data.crop-size 48 64 --max-steps 2 --eval.statistics-crops 8",
     "train --resume": "--max-steps 3",
+    "study": "--model.weights none --data.crop-size 48 64 --eval.statistics-crops 8",
 }
 """What makes the page's runs short; everything else is as it stands there."""
 
@@ -83,3 +86,34 @@ def test_the_five_commands_lead_from_photographs_to_a_network(tmp_path: Path) ->
     assert "mIoU" in said[2]
     assert len(list((tmp_path / "results").glob("*.ids.png"))) == 12
     assert "3 steps in place of 2" in said[4] and "mIoU" in said[4]
+    say_what_to_label_next(tmp_path)
+
+
+def say_what_to_label_next(folder: Path) -> None:
+    """The commands of the other page, on the run that is there."""
+    select, train, study = re.findall(r"^    (iidm .*)$", NEXT_PAGE.read_text().split("## Which images")[0], re.M)
+    said = run(select, folder)
+    assert "1. Label them" in said and "annotations.json as COCO" in said
+    assert train in said
+    new = (folder / "runs/first/label-next/new.txt").read_text().split()
+    assert len(new) == 3 and len(list((folder / "runs/first/label-next/images").iterdir())) == 3
+    label(folder, new)
+    said = run(train, folder)
+    assert "labeled target: 6 images" in said and "validation: 5 images" in said
+    said = run(study.replace(" -- ", " --budgets 1 2 --seeds 1 --steps 2 -- "), folder)
+    assert "With 2 labels the student's mIoU is" in said
+
+
+def label(folder: Path, names: list[str]) -> None:
+    """Do as the user does: correct the teacher's labels (here: not at all) and add them to the export."""
+    export = folder / "export" / "annotations.json"
+    whole = json.loads(export.read_text())
+    new = json.loads((folder / "runs/first/label-next/annotations/annotations.json").read_text())
+    assert sorted(Path(image["file_name"]).stem for image in new["images"]) == sorted(names)
+    whole["images"] += [{**image, "id": 100 + image["id"]} for image in new["images"]]
+    whole["annotations"] += [{**own, "image_id": 100 + own["image_id"]} for own in new["annotations"]]
+    ids = {own["id"]: own["name"] for own in new["categories"]}
+    known = {own["name"]: own["id"] for own in whole["categories"]}
+    for own in whole["annotations"][-len(new["annotations"]) :]:
+        own["category_id"] = known[ids[own["category_id"]]]
+    export.write_text(json.dumps(whole))
