@@ -1,11 +1,11 @@
-"""python -m iidm.study budget: label counts and validation images from the data, and a tiny study from end to end."""
+"""python -m iidm.study budget: label counts and validation images from the data. A whole one runs in test_docs.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from small_studies import data_options, records, study
+from small_studies import data_options, study
 
 from iidm.types import UserError
 
@@ -53,16 +53,3 @@ def test_what_it_draws_itself_cannot_be_given(data: Path, tmp_path: Path) -> Non
     listed.write_text("t0\n")
     with pytest.raises(UserError, match="this study draws them"):
         study(words(data, tmp_path, options=("--data.labeled-list", str(listed))))
-
-
-def test_a_tiny_study_says_what_it_found(data: Path, tmp_path: Path) -> None:
-    said = study(alone(data, tmp_path, "--budgets", "1", "2")).out
-    kept = (tmp_path / "out" / "val.txt").read_text().splitlines()
-    assert len(kept) == 2
-    for record in records(tmp_path).values():
-        assert record["images"] == 2 and record["config"]["data"]["split_seed"] == 0
-    assert "With 2 labels the student's mIoU is" in said
-    assert "cannot be told: that takes 4 different numbers of labels, and 2 are done." in said
-    report = (tmp_path / "out" / "budget.md").read_text()
-    assert "How many labels are needed" in report and "![budget-labels](budget-labels.png)" in report
-    assert (tmp_path / "out" / "budget-labels.png").is_file()

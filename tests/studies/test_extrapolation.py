@@ -65,6 +65,21 @@ def test_more_noise_is_a_wider_interval_and_in_the_end_none() -> None:
     assert "differ too much" in str(fit(scores(np.random.default_rng(0), 6, 6)))
 
 
+def test_what_seeds_share_does_not_average_out_over_the_counts() -> None:
+    rng = np.random.default_rng(0)
+    apart = scores(rng, 0, 0.1)
+    together = {n: [(s, score + (-1.2, 0, 1.2)[s]) for s, score in runs] for n, runs in apart.items()}
+    mixed = {
+        n: [(s, score + (-1.2, 0, 1.2)[(s + i) % 3]) for s, score in runs] for i, (n, runs) in enumerate(apart.items())
+    }
+    widths = []
+    for runs in (mixed, together):  # the same scores at each count, by other seeds
+        curve = fit(runs)
+        assert isinstance(curve, Curve)
+        widths.append(curve.at(160).high - curve.at(160).low)
+    assert widths[1] > 1.2 * widths[0], widths
+
+
 def test_what_cannot_be_told_is_said() -> None:
     whole = scores(np.random.default_rng(0), 0, 0.3)
     assert "takes 4 different numbers" in str(fit({n: whole[n] for n in COUNTS[:3]}))
