@@ -24,8 +24,12 @@ from iidm.data import class_pixel_counts, open_training_target
 from iidm.data.datasets.splits import read_list
 from iidm.studies.folder import write_text
 from iidm.studies.local import source_commit
-from iidm.studies.statistics import RULE, Sample, difference
+from iidm.studies.statistics import CONFIDENCE, Difference, Sample, t_quantile
 
+RULE = (
+    "Differences are over seeds, which begin with the same images: Student's t interval at 95 % for the mean of the"
+    " seeds' differences. One whose interval holds 0 is not resolved."
+)
 STRATEGIES = ("select", "random", "even")
 QUIET = "--quiet --log.no-tensorboard --log.preview-every 0"
 
@@ -96,7 +100,7 @@ def report(told: argparse.Namespace) -> None:
     said = []
     for (name, count), sample in samples.items():
         for other in told.strategies[1:] if name == told.strategies[0] else ():
-            found = difference(sample, samples[other, count]) if (other, count) in samples else None
+            found = paired(sample, samples[other, count]) if (other, count) in samples else None
             if found is not None:
                 is_resolved = "resolved" if found.is_resolved else "not resolved"
                 interval = f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
@@ -109,6 +113,16 @@ def report(told: argparse.Namespace) -> None:
     )
     write_text(told.out / "select.md", "\n".join([head, "", *lines, "", foot, "", *said, ""]))
     print("\n".join([*lines, *said]), flush=True)
+
+
+def paired(a: Sample, b: Sample) -> Difference | None:
+    """The difference of two strategies over the seeds that both have, which began with the same images and network."""
+    values = Sample(tuple(x - y for x, y in zip(a.values, b.values, strict=False)))
+    if values.deviation is None:
+        return None
+    count = len(values.values)
+    half = t_quantile(0.5 + CONFIDENCE / 2, count - 1) * values.deviation / count**0.5
+    return Difference(values.mean, values.mean - half, values.mean + half)
 
 
 def read(run: Path) -> dict[str, Any] | None:
