@@ -15,10 +15,8 @@ mistake than a rare class."""
 MOST_POPULATION = 2048
 """Regions of a class that stand for all of them, evenly spaced over the images: time and memory grow with the number of
 images, not with its square."""
-ROWS = 4096
-"""Candidates' regions that are compared with the population at once."""
-LOOKS = 64
-"""Images whose gain is computed anew at once."""
+LOOKS = 256
+"""Images whose gain is computed at once."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ def choose(regions: Regions, labeled: NDArray[np.bool_], candidates: NDArray[np.
     for place in np.flatnonzero(labeled):
         cover.add(int(place))
     before = cover.share
-    bound = np.where(candidates, cover.all_gains(), -np.inf)
+    bound = np.full(len(labeled), -np.inf)
+    bound[candidates] = cover.gains_of(np.flatnonzero(candidates))
     fresh = candidates.copy()
     order: list[int] = []
     reasons: list[tuple[int, ...]] = []
@@ -78,7 +77,7 @@ def choose(regions: Regions, labeled: NDArray[np.bool_], candidates: NDArray[np.
         if not fresh[best]:
             stale = np.flatnonzero(~fresh & np.isfinite(bound))
             top = stale[np.argpartition(-bound[stale], min(LOOKS, len(stale)) - 1)[:LOOKS]]
-            bound[top] = [sum(gain for _, gain in cover.gains(int(place))) for place in top]
+            bound[top] = cover.gains_of(top)
             fresh[top] = True
             continue
         order.append(best)
@@ -176,14 +175,20 @@ class _Cover:
         """Each class in an image, and what would be covered in addition."""
         return [(kind, _gain(self._classes[kind], alike[None])[0]) for kind, alike in self._of_image(place)]
 
-    def all_gains(self) -> NDArray[np.float64]:
-        """float64 [N]: the gain of every image."""
-        found = np.zeros(len(self._starts) - 1)
-        for kind, own in self._classes.items():
-            rows = np.flatnonzero(self._regions.kind == kind)
-            for part in np.array_split(rows, max(1, -(-len(rows) // ROWS))):
-                alike = own.likeness(self._regions.feature[part], self._regions.area[part])
-                np.add.at(found, self._regions.image[part], _gain(own, alike))
+    def gains_of(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """float64 [n]: the whole gain of each of some images, a few at once."""
+        parts = np.array_split(places, max(1, -(-len(places) // LOOKS)))
+        return np.concatenate([self._gains_of(part) for part in parts])
+
+    def _gains_of(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        counts = self._starts[places + 1] - self._starts[places]
+        owner = np.repeat(np.arange(len(places)), counts)
+        rows = np.concatenate([np.arange(self._starts[p], self._starts[p + 1]) for p in places])
+        kinds, found = self._regions.kind[rows], np.zeros(len(places))
+        for kind in np.unique(kinds):
+            own, mine = self._classes[int(kind)], np.flatnonzero(kinds == kind)
+            alike = own.likeness(self._regions.feature[rows[mine]], self._regions.area[rows[mine]])
+            np.add.at(found, owner[mine], _gain(own, alike))
         return found
 
 

@@ -98,7 +98,7 @@ def test_the_lazy_choice_is_that_of_computing_every_gain_anew(looks: int, monkey
 def test_a_part_of_many_regions_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [street(*5.0 * np.eye(4)[min(i // 80, 3)]) for i in range(400)]
     monkeypatch.setattr(coverage, "MOST_POPULATION", 50)
-    monkeypatch.setattr(coverage, "ROWS", 37)
+    monkeypatch.setattr(coverage, "LOOKS", 37)
     order = pick(images, 4).order
     assert sorted(min(place // 80, 3) for place in order) == [0, 1, 2, 3]
     assert order[0] >= 240  # of the largest group
