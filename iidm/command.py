@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "iidm.predict",
     "evaluate": "iidm.evaluate",
     "report": "iidm.report",
+    "select": "iidm.select",
     "prepare": "iidm.prepare",
     "study": "iidm.study",
 }

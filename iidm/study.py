@@ -4,6 +4,7 @@
     python -m iidm.study my-grid.toml --out DIR --jobs 2         a grid of your own: iidm/studies/grid.py tells its form
     python -m iidm.study table1 --out DIR -- --source-root GTA5 --target-root CITYSCAPES --amp
     python -m iidm.study table1 --out /shared/table1 --on ray -- ...    on all machines of a Ray cluster, a GPU a run
+    python -m iidm.study budget --out DIR -- --data.target.spec camera.toml    how many labels do I need?
     python -m iidm.study --list
 
 Every run is a process of its own. What is done is never done again, whichever table asks for it, so the same command
@@ -25,6 +26,7 @@ from contextlib import suppress
 
 from iidm.cli import StudyArguments, parse_study, program
 from iidm.engine.log import Progress as Bar
+from iidm.studies import budget
 from iidm.studies.folder import Record, StudyFolder
 from iidm.studies.grid import describe_studies, find_study
 from iidm.studies.local import LocalProcesses, make_slots
@@ -41,12 +43,17 @@ def main(argv: Sequence[str]) -> None:
     """Entry point."""
     arguments, options = parse_study(argv)
     if arguments.list:
-        print(describe_studies())
+        print(f"{describe_studies()}\n{budget.NAME:10s}  1 row   {budget.ABOUT}")
         return
     if not arguments.study or arguments.out is None:
         raise UserError(f"Give the study and its folder: {program('study')} table4 --out DIR. --list tells them all.")
     wishes = Wishes(arguments.preset, arguments.budgets, arguments.seeds, arguments.steps, tuple(options))
-    plan = make_plan(find_study(arguments.study), wishes)
+    if arguments.study == budget.NAME:
+        runs_follow = not (arguments.dry_run or arguments.report_only)
+        study, wishes = budget.ask(wishes, arguments.out, runs_follow=runs_follow)
+    else:
+        study = find_study(arguments.study)
+    plan = make_plan(study, wishes)
     folder = StudyFolder(arguments.out)
     command = shlex.join(["python", "-m", "iidm.study", *argv])
     if arguments.dry_run:
@@ -120,6 +127,8 @@ def finish(report: Report, records: Mapping[str, Record], failures: Sequence[Fai
         say(note)
     report.write(records, failures)
     print(report.table(records))
+    for line in report.told(records):
+        print(line)
     print(f"everything lies in: {report.folder.root}")
 
 

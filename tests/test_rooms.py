@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect", "report")
+COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect", "report", "select")
 SHARED = ("evaluation", "previews", "runs", "sharing", "training", "warm_start")
 ENTRY_POINTS = (*COMMANDS, *SHARED, "command", "__main__", "cli")
 ALLOWED = {
@@ -22,6 +22,7 @@ ALLOWED = {
     "data": {"types", "text", "config", "processes", "data"},
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},
+    "selection": {"types", "config", "data", "engine", "models", "kernels", "selection"},
     "studies": {"types", "text", "processes", "config", "data", "engine", "cli", "runs", "train", "predict", "studies"},
     "reports": {
         "types",
@@ -75,7 +76,18 @@ def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
         assert imported_rooms(file, package) <= allowed, file
 
 
-DATA_FLOORS = ("files", "labels", "specs", "scenes", "prepared", "datasets", "loading", "preparation", "inspection")
+DATA_FLOORS = (
+    "files",
+    "labels",
+    "annotating",
+    "specs",
+    "scenes",
+    "prepared",
+    "datasets",
+    "loading",
+    "preparation",
+    "inspection",
+)
 """The rooms of the data, lowest first: each imports only those before it."""
 
 

@@ -10,6 +10,7 @@ from .arguments import (
     PredictArguments,
     PrepareArguments,
     ReportArguments,
+    SelectArguments,
     StudyArguments,
     parse_study,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "PredictArguments",
     "PrepareArguments",
     "ReportArguments",
+    "SelectArguments",
     "StudyArguments",
     "config_as_dict",
     "parse_arguments",

@@ -108,6 +108,35 @@ class ReportArguments:
 
 
 @dataclass(frozen=True)
+class SelectArguments:
+    """Choose the images that are worth labeling next."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    count: int
+    """How many images to choose."""
+    out: Path | None = None
+    """Folder for the lists, the copies and the contact sheet. Empty: RUN/label-next."""
+    images: tuple[Path, ...] = ()
+    """Images, or folders of images, to choose from. Empty: the run's target images without label."""
+    strategy: Literal["select", "uncertainty", "random", "even"] = "select"
+    """`select`: images that cover most of what the networks are unsure of and no labeled image shows, rare classes
+    first; `uncertainty`: the most uncertain ones, however alike; `random`, and `even` (evenly spaced by name), to
+    compare with."""
+    seed: int = 0
+    """Of --strategy random."""
+    annotations: Literal["run", "coco", "labelme", "cvat", "none"] = "run"
+    """Form of the teacher's labels of the chosen images, for a labeling tool. `run`: that of the run's own labels, COCO
+    where they are pictures."""
+    target_root: Path | None = None
+    """Where the target data set lies now, if it moved since the run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU where there is one."""
+    precision: Literal["run", "float32", "amp"] = "run"
+    """`run`: as it was trained; `amp`: bfloat16 or float16, whichever the device has."""
+
+
+@dataclass(frozen=True)
 class PrepareArguments:
     """Decode and resize a data set once, so that training reads it at full speed."""
 
@@ -141,14 +170,14 @@ class StudyArguments:
     """Make the tables of the paper, or a grid of your own. Options of iidm.train for every run stand after a `--`."""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")] = ""
-    """table1, table2, table4, table5, table6, table7 (--list), or the path of a TOML file."""
+    """table1, table2, table4, table5, table6, table7, budget (--list), or the path of a TOML file."""
     out: Path | None = None
     """Folder of the study; several studies may share one, and then share their runs."""
     preset: str | None = None
     """Preset of iidm.train that every run starts from. Empty: the study's own."""
     budgets: tuple[int, ...] = ()
     """Labeled target images, the columns of the table. Empty: the study's; with another preset than its own, that
-    preset's number."""
+    preset's number; of `budget`, five up to all labels."""
     seeds: int = 3
     """Runs of each cell: seeds 0, 1, ..."""
     steps: int | None = None
@@ -195,6 +224,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "predict": partial(parse_arguments, PredictArguments, "predict"),
     "evaluate": partial(parse_arguments, EvaluateArguments, "evaluate"),
     "report": partial(parse_arguments, ReportArguments, "report"),
+    "select": partial(parse_arguments, SelectArguments, "select"),
     "prepare": partial(parse_arguments, PrepareArguments, "prepare"),
     "study": parse_study,
 }

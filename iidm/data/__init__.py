@@ -1,8 +1,9 @@
 """The data: which images there are, which crops are drawn, and the DALI pipeline that brings them in.
 
-Its rooms, each standing on those before it: files (which there are), labels (how they are read), specs (what a data
-set is), scenes (the built-in ones), prepared (the form of prepared folders), datasets (opened: the images of a run),
-loading (what a step reads), preparation (writing prepared folders), inspection (folders that nobody described yet).
+Its rooms, each standing on those before it: files (which there are), labels (how they are read), annotating (how
+predicted ones are written for labeling tools), specs (what a data set is), scenes (the built-in ones), prepared (the
+form of prepared folders), datasets (opened: the images of a run), loading (what a step reads), preparation (writing
+prepared folders), inspection (folders that nobody described yet).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .datasets.domains import (
     open_domains,
     open_folder,
     open_plain_target,
+    open_training_target,
     target_classes,
     training_size_for,
     write_splits,
@@ -29,6 +31,7 @@ from .files.inputs import find_images
 from .scenes.builtin import builtin_root
 
 if TYPE_CHECKING:
+    from .annotating.writing import PredictedLabel, write_annotations
     from .loading.eval_loader import EvalLoader
     from .loading.loader import TrainLoader, plain_crops
     from .loading.pipeline import decoding_threads, read_image
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from .preparation.shards import Shard, unfinished
 
 _LATER = {
+    "PredictedLabel": ".annotating.writing",
+    "write_annotations": ".annotating.writing",
     "EvalLoader": ".loading.eval_loader",
     "TrainLoader": ".loading.loader",
     "plain_crops": ".loading.loader",
@@ -56,6 +61,7 @@ __all__ = [
     "Dataset",
     "Domains",
     "EvalLoader",
+    "PredictedLabel",
     "Shard",
     "TrainLoader",
     "builtin_root",
@@ -70,6 +76,7 @@ __all__ = [
     "open_domains",
     "open_folder",
     "open_plain_target",
+    "open_training_target",
     "plain_crops",
     "prepare",
     "read_image",
@@ -79,6 +86,7 @@ __all__ = [
     "target_classes",
     "training_size_for",
     "unfinished",
+    "write_annotations",
     "write_splits",
 ]
 

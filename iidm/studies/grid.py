@@ -90,11 +90,17 @@ class Study:
     preset: str | None = None
     budgets: tuple[int, ...] = ()
     paper_setting: str = ""
+    split_per_seed: bool = False
+    """Whether each seed labels other images, so that the spread holds which ones they are."""
 
     @property
     def paper_budgets(self) -> list[int]:
         """Every budget that a published number is of."""
         return sorted({count for row in self.rows for count in row.paper})
+
+
+BUDGET = "budget"
+"""The study that comes without a file (budget.py)."""
 
 
 def known_studies() -> list[str]:
@@ -116,7 +122,7 @@ def find_study(name: str) -> Study:
     if not name.endswith(".toml"):
         known = known_studies()
         if name not in known:
-            raise UserError(f"{unknown_name('study', name, known)} A grid of your own is a .toml file.")
+            raise UserError(f"{unknown_name('study', name, [*known, BUDGET])} A grid of your own is a .toml file.")
         return parse_study((_folder() / f"{name}.toml").read_text(encoding="utf-8"), name, f"{name}.toml")
     path = Path(name).expanduser()
     try:

@@ -141,7 +141,7 @@ def make_plan(study: Study, wishes: Wishes) -> Plan:
         words = [*start, "--method", row.method, *row.options, *wishes.options, *steps]
         config = _resolved(study, row, words)
         for labeled in row.budgets(budgets):
-            runs = tuple(_run(config, words, labeled, seed) for seed in range(wishes.seeds))
+            runs = tuple(_run(study, config, words, labeled, seed) for seed in range(wishes.seeds))
             cells.append(Cell(row, labeled, runs))
     if not cells:
         raise UserError(f"Study {study.name} has no cell at the budgets {', '.join(map(str, budgets))}.")
@@ -178,12 +178,15 @@ def _resolved(study: Study, row: Row, words: Sequence[str]) -> Config:
         raise
 
 
-def _run(config: Config, words: Sequence[str], labeled: int, seed: int) -> Run:
+def _run(study: Study, config: Config, words: Sequence[str], labeled: int, seed: int) -> Run:
     own = ["--data.labeled-count", str(labeled), "--seed", str(seed)]
     data = replace(config.data, labeled_count=labeled)
     if labeled == 0 and config.data.labeled_list is not None:  # a row without labels, beside rows with a list of them
         data = replace(data, labeled_list=None)
         own += [LABELED_LIST, "None"]
+    if study.split_per_seed:
+        data = replace(data, split_seed=seed)
+        own += ["--data.split-seed", str(seed)]
     config = replace(config, data=data, seed=seed)
     return Run(run_key(config), config, labeled, (*words, *own))
 

@@ -15,6 +15,7 @@ from iidm.data import target_classes
 from iidm.engine.preview import save_sheet
 from iidm.types import UserError
 
+from .budget import draw, sentences
 from .figures import draw_class_heatmap, draw_curves, strip_rows
 from .folder import Record, StudyFolder, write_text
 from .plan import Plan
@@ -40,6 +41,10 @@ class Report:
         """The table of scores alone."""
         return score_table(self.plan, collect(self.plan, records))
 
+    def told(self, records: Mapping[str, Record]) -> list[str]:
+        """What a person is told of it, sentence by sentence; nothing but of the study `budget`."""
+        return sentences(collect(self.plan, records)) if self.plan.study.split_per_seed else []
+
     def write(self, records: Mapping[str, Record], failures: Sequence[Failure] = ()) -> None:
         """Write .md, .csv and .json of what is finished."""
         results = collect(self.plan, records)
@@ -53,7 +58,10 @@ class Report:
         Returns: lines on what could not be drawn.
         """
         results = collect(self.plan, records)
-        draw_curves(self.plan, results, self._file("-curves.png"))
+        if self.plan.study.split_per_seed:
+            draw(results, self._file("-labels.png"))
+        else:
+            draw_curves(self.plan, results, self._file("-curves.png"))
         draw_class_heatmap(self.plan, results, self._file("-classes.png"))
         try:
             classes = target_classes(self.plan.cells[0].runs[0].config)
@@ -73,8 +81,12 @@ class Report:
         plan = self.plan
         parts = [f"# {escaped(plan.study.title)}", escaped(plan.study.note), self._caption(results)]
         parts += [score_table(plan, results), *self._missing(records, failures)]
-        parts += ["## Differences that are not resolved", *self._differences(results)]
-        parts += self._pictures("Over the label budget", ["-curves.png"])
+        if plan.study.split_per_seed:
+            parts += ["## How many labels are needed", " ".join(sentences(results))]
+            parts += self._pictures("", ["-labels.png"])
+        else:
+            parts += ["## Differences that are not resolved", *self._differences(results)]
+            parts += self._pictures("Over the label budget", ["-curves.png"])
         strips = [f"-strips-{labeled}.png" for labeled in plan.budgets]
         parts += self._pictures("The same images through all methods", strips)
         tables = [(labeled, class_table(plan, results, labeled)) for labeled in plan.budgets]

@@ -94,13 +94,35 @@ def open_plain_target(config: Config, *, target_root: Path | None = None) -> Dat
     Args:
         target_root: where the target lies, in place of the configured folder.
     """
-    root = target_root or config.target_root or builtin_root(config.data.target)
     try:
-        target = open_dataset(config.data.target, root, "train", labels="optional")
+        target = _open_training(config, target_root)
     except UserError:  # a target that only validates need not have a training split
         return None
     target = _without(target, open_validation(config, target_root=target_root))
     return _divide(target, config.data, needs_labeled=False).together
+
+
+def open_training_target(config: Config, *, target_root: Path | None = None) -> Dataset:
+    """The training images of a run's target with the labels that are there, without those that validate; those of them
+    alone that the run may read, where it has a list of unlabeled images.
+
+    Args:
+        target_root: where the target lies, in place of the configured folder.
+
+    Raises:
+        UserError: what `open_dataset` raises; no image is left.
+    """
+    target = _without(_open_training(config, target_root), open_validation(config, target_root=target_root))
+    if config.data.unlabeled_list is not None:
+        parts = _divide(target, config.data, needs_labeled=False)
+        names = set() if parts.together is None else set(parts.together.names)
+        target = target.take([place for place, name in enumerate(target.names) if name in names])
+    return _require_images(target, "The run's target has no training image beside those that validate.")
+
+
+def _open_training(config: Config, target_root: Path | None) -> Dataset:
+    root = target_root or config.target_root or builtin_root(config.data.target)
+    return open_dataset(config.data.target, root, "train", labels="optional")
 
 
 def open_folder(config: Config, images: Path, labels: Path) -> Dataset:

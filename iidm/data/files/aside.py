@@ -19,6 +19,7 @@ _KINDS = {
     RESULTS: "results of iidm.predict",
     SHEET: "contact sheets of iidm.inspect",
     "folder of a run": "folders of runs",
+    "choice of iidm.select": "choices of iidm.select",
     "prepared folder": "prepared folders",
     "link to what is listed already": "links to what is listed already",
     "file that is none (a pipe, a device)": "files that are none (pipes, devices)",

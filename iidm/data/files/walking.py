@@ -134,6 +134,8 @@ def _own_folder(names: set[str]) -> str:
     """What folder of ours holds files of such names, whose pictures are no images of a camera; empty for none."""
     if {"config.json", "splits", "metrics.jsonl"} <= names:
         return "folder of a run"
+    if {"labeled.txt", "scores.csv"} <= names:
+        return "choice of iidm.select"
     return "prepared folder" if "prepared.json" in names else ""
 
 

@@ -1,0 +1,1 @@
+"""Predicted labels become annotation files that labeling tools import."""

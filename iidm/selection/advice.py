@@ -1,0 +1,63 @@
+"""What to do with the chosen images: where their labels go, and the command of the next round."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from ..config import Config, DatasetConfig, streams_of
+from ..data.datasets.places import has_validation, split_folders
+from ..data.specs.described import find_spec
+
+_FORMS = {
+    "coco": "as COCO annotations (polygons or RLE)",
+    "cvat": "as CVAT for images .xml",
+    "labelme": "as one LabelMe .json file an image, named like it",
+    "cityscapes-polygons": "as one polygons .json file an image, named like it",
+    "colors": "as one PNG of class colours an image, named like it",
+    "auto": "as one PNG of ids or of class colours an image, named like it",
+}
+_IDS = "as one PNG of ids an image, named like it"
+
+
+def form_of_labels(config: Config) -> str:
+    """The kind of the target's training labels, a key of `_FORMS` or a kind of ids."""
+    spec = find_spec(config.data.target)
+    labels = split_folders(spec, config.data.target, "train").labels or ""
+    return {".json": "coco", ".xml": "cvat"}.get(Path(labels).suffix, spec.encoding.kind)
+
+
+def where_labels_go(config: Config, root: Path | None, *, is_prepared: bool) -> str:
+    """A sentence: the place of the target's training labels, and their form."""
+    spec = find_spec(config.data.target)
+    labels = split_folders(spec, config.data.target, "train").labels
+    if is_prepared:
+        return (
+            f"Put them beside the labels that {root} was prepared from, prepare it anew (iidm prepare), and give the"
+            " new folder with --target-root."
+        )
+    if not labels:
+        return (
+            "The run has no place for labels of its target: put them into a folder as PNGs of ids, or export COCO,"
+            " CVAT or LabelMe, and add --data.target.labels PLACE."
+        )
+    folder = root or spec.root
+    place = Path(labels) if folder is None else folder / labels
+    kind = form_of_labels(config)
+    form = _FORMS.get(kind, _IDS)
+    if spec.label_suffix and kind not in ("coco", "cvat"):
+        form += f" with {spec.label_suffix} at its end"
+    return f"{'Add them to' if place.suffix else 'Put them into'} {place} {form}."
+
+
+def next_round(config: Config, run_dir: Path, labeled_list: Path) -> str:
+    """The command that trains on from the run with the longer list."""
+    words = ["iidm", "train", "--config", str(run_dir / "config.json")]
+    if not streams_of(config).labeled:
+        words += ["--method", "target_intra" if config.data.source == DatasetConfig() else "iidm"]
+    words += ["--data.labeled-list", str(labeled_list)]
+    if config.data.val_count is not None and not has_validation(config.data.target):
+        # Another draw would validate with other images than the run. A list is of the validation split, where there is
+        # one, and cannot name these.
+        words += ["--data.val-count", "None", "--data.val-list", str(run_dir / "splits" / "val.txt")]
+    return shlex.join([*words, "--model.weights", str(run_dir)])

@@ -1,0 +1,67 @@
+"""What a choice leaves in its folder: lists, scores and copies of the images."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.datasets.splits import write_list
+from ..types import Sample, UserError
+from .pool import Pool
+
+NEW, LABELED, SCORES, SHEET, IMAGES = "new.txt", "labeled.txt", "scores.csv", "sheet.png", "images"
+
+
+def create(out: Path) -> None:
+    """Make the folder. Raises UserError where it holds a choice already."""
+    if (out / NEW).exists():
+        raise UserError(f"{out} holds a choice already ({NEW}). Give another folder with --out.")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def write_labeled(out: Path, pool: Pool, order: Sequence[int]) -> None:
+    """labeled.txt: the labeled images of before and the new ones, sorted by name."""
+    together = [*np.flatnonzero(pool.labeled).tolist(), *order]
+    write_list(out / LABELED, sorted(pool.names[place] for place in together))
+
+
+def write_new(out: Path, pool: Pool, order: Sequence[int]) -> None:
+    """new.txt, the first one first. Written last: it says that the choice is whole."""
+    write_list(out / NEW, (pool.names[place] for place in order))
+
+
+def write_scores(out: Path, pool: Pool, order: Sequence[int], columns: Mapping[str, NDArray[np.floating]]) -> None:
+    """scores.csv, a line an image: name, rank of the chosen ones, whether it counts as labeled and has a label, and
+    `columns` (float [N], NaN is left empty)."""
+    rank = {place: number for number, place in enumerate(order, start=1)}
+    with (out / SCORES).open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["name", "rank", "labeled", "has_label", *columns])
+        for place, name in enumerate(pool.names):
+            facts = [int(pool.labeled[place]), int(pool.has_label[place])]
+            values = ["" if np.isnan(own[place]) else f"{own[place]:.5g}" for own in columns.values()]
+            writer.writerow([name, rank.get(place, ""), *facts, *values])
+
+
+def copy_images(out: Path, pool: Pool, order: Sequence[int]) -> Path | None:
+    """Copy the chosen images to OUT/images, for a labeling tool; None for those of a prepared folder, which are not as
+    the camera took them."""
+    if any(pool.parts[0].prepared is not None and not pool.is_outside(place) for place in order):
+        return None
+    folder = out / IMAGES
+    for place in order:
+        sample = pool.sample(place)
+        name = copied_name(sample)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample.image, folder / name)
+    return folder
+
+
+def copied_name(sample: Sample) -> str:
+    """The path of an image's copy below OUT/images: its name with its ending, which the name may hold already."""
+    return sample.name.removesuffix(sample.image.suffix) + sample.image.suffix
