@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "iidm.train",
     "predict": "iidm.predict",
     "evaluate": "iidm.evaluate",
+    "export": "iidm.export",
     "prepare": "iidm.prepare",
     "study": "iidm.study",
 }

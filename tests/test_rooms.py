@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect")
+COMMANDS = ("train", "evaluate", "predict", "export", "prepare", "study", "inspect")
 SHARED = ("evaluation", "previews", "runs", "sharing", "training", "warm_start")
 ENTRY_POINTS = (*COMMANDS, *SHARED, "command", "__main__", "cli")
 ALLOWED = {
@@ -22,6 +22,7 @@ ALLOWED = {
     "data": {"types", "text", "config", "processes", "data"},
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},
+    "exporting": {"types", "config", "data", "models", "engine", "exporting"},
     "studies": {"types", "text", "processes", "config", "data", "engine", "cli", "runs", "train", "predict", "studies"},
 }
 EXTRA = {"engine/metrics.py": {"kernels"}}
