@@ -19,10 +19,8 @@ if __name__ == "__main__":  # first: it reads the command line before anything t
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,6 +41,7 @@ from iidm.exporting.images import Images, images_to_calibrate, images_to_check
 from iidm.exporting.opened import open_file
 from iidm.exporting.quantized import write_int8
 from iidm.exporting.report import remarks, require_equal, table
+from iidm.exporting.unfinished import unfinished
 from iidm.models import Network
 from iidm.predict import predict
 from iidm.runs import description_notes, load_network, open_run
@@ -94,7 +93,9 @@ def refuse_what_cannot_be(arguments: ExportArguments) -> None:
         raise UserError("--format torch writes fp32 and fp16; int8 is onnxruntime's: give --format onnx.")
     suffix = SUFFIX[arguments.format]
     if arguments.out is not None and arguments.out.suffix != suffix:
-        raise UserError(f"--out names a file that ends with {suffix} for --format {arguments.format}, not {arguments.out}.")
+        raise UserError(
+            f"--out names a file that ends with {suffix} for --format {arguments.format}, not {arguments.out}."
+        )
     if arguments.size is not None and min(arguments.size) < 1:
         raise UserError(f"--size is H W in pixels, 1 or more, not {arguments.size[0]} {arguments.size[1]}.")
     if arguments.labels is not None and not arguments.images:
@@ -131,26 +132,13 @@ def path_of(arguments: ExportArguments, precision: str) -> Path:
     return out if precision == "fp32" or alone else out.with_name(f"{out.stem}-{precision}{suffix}")
 
 
-@contextmanager
-def unfinished(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Names beside the files' own to write them under; what is left of them at the end is removed."""
-    parts = {p: path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for p, path in paths.items()}
-    for path in paths.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield parts
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-
-
 def find_checks(config: Config, arguments: ExportArguments) -> tuple[Images | None, str]:
     """The images to check on; None, and why, where the run's own are gone. Raises UserError for those given."""
     wishes = (arguments.images, arguments.labels, arguments.target_root, arguments.count, arguments.size)
     try:
         return images_to_check(config, *wishes), ""
     except UserError as error:
-        if arguments.images:
+        if arguments.images or arguments.target_root:
             raise
         return None, str(error).rstrip(".")
 
@@ -166,6 +154,7 @@ def write_files(
     """Write a file of each precision under its unfinished name."""
 
     def write(module: Deployed, path: Path, own: Mapping[str, str]) -> None:
+        print(f"writing {own['precision']} ...", flush=True)
         graph = trace(module)
         if arguments.format == "torch":
             write_torch(graph, path, own)

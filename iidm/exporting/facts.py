@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+
 import iidm
 from iidm.config import Config
 from iidm.data.labels.encodings import LabelEncoding

@@ -65,7 +65,6 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, str], f
 
     Raises: UserError where the weights have more bytes than such a file can hold.
     """
-    import onnx
 
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     if size > MOST_BYTES:

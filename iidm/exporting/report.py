@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 
@@ -24,7 +24,8 @@ def table(paths: Mapping[str, Path], own: Measured, found: Mapping[str, Measured
         rows.append((path.name, size, _ms(measured), measured.share, _miou(measured, classes)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        row[0].ljust(widths[0]) + "".join(cell.rjust(width + 3) for cell, width in zip(row[1:], widths[1:], strict=True))
+        row[0].ljust(widths[0])
+        + "".join(cell.rjust(width + 3) for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
@@ -67,6 +68,10 @@ def require_equal(path: Path, measured: Measured) -> None:
         " a fault of iidm or of the libraries that write and run the file: try another version of torch, onnxscript or"
         " onnxruntime, or the other --format."
     )
+
+
+def _right(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(cell.rjust(width + 3) for cell, width in zip(cells, widths, strict=True))
 
 
 def _ms(measured: Measured) -> str:

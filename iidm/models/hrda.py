@@ -173,9 +173,10 @@ class HRDANetwork(Network):
             return [level[:count] for level in levels], iter(detail.split(count))
         # A graph that is exported has the network in it once for each call.
         at_once = len(windows) if self.training or torch.compiler.is_exporting() else WINDOWS_AT_ONCE
-        batches = (windows[i : i + at_once] for i in range(0, len(windows), at_once))
-        logits = (self.head(self.head.fuse(self.backbone(torch.cat(batch)))).unflatten(0, (-1, count)) for batch in batches)
-        return self.backbone(context), (part for batch in logits for part in batch.unbind(0))
+        batches = (torch.cat(windows[i : i + at_once]) for i in range(0, len(windows), at_once))
+        logits = (self.head(self.head.fuse(self.backbone(batch))) for batch in batches)
+        # Not split(count): a graph of any batch does not know how many parts that makes.
+        return self.backbone(context), (part for batch in logits for part in batch.unflatten(0, (-1, count)).unbind(0))
 
 
 def window(x: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
