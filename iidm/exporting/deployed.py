@@ -50,7 +50,7 @@ class Deployed(nn.Module):
     the upsampling of its logits to the image and argmax. Full-size logits are in memory: 4 bytes x classes x pixels.
 
     Args:
-        network: becomes a part of this module; its weights are made half where `half` says so.
+        network: becomes a part of this module, in evaluation mode and without gradients; half where `half` says so.
         half: the network computes in float16, what stands around it in float32.
 
     Raises:
@@ -76,6 +76,7 @@ class Deployed(nn.Module):
         for name, values in (("mean", MEAN_RGB), ("std", STD_RGB)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.register_buffer("ids", None if form.ids is None else torch.tensor(form.ids, dtype=torch.uint8))
+        self.requires_grad_(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """uint8 [B,H,W,3] -> (label uint8 [B,H,W],), or with float32 [B,H,W] confidence."""
