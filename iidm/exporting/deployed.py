@@ -57,6 +57,10 @@ class Deployed(nn.Module):
         UserError: HRDA or windows for images of any size, as their number would depend on the image.
     """
 
+    mean: Tensor
+    std: Tensor
+    ids: Tensor | None
+
     def __init__(self, network: Network, form: Form, *, half: bool = False) -> None:
         super().__init__()
         if form.size is None and (form.windows is not None or isinstance(network, HRDANetwork)):

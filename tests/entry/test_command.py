@@ -37,6 +37,7 @@ QUICK = [
     ("train", "--max-steps", "0"),
     ("predict", "--help"),
     ("evaluate", "--networks", "teacher"),
+    ("export", "--precision", "int4"),
     ("prepare", "--help-all"),
     ("study", "--jbos", "2"),
 ]
@@ -157,7 +158,7 @@ def test_hints_name_the_command_as_it_was_called(
 
 def test_every_command_reads_its_words_early() -> None:
     assert set(PARSERS) <= set(COMMANDS)
-    for name in ("train", "predict", "evaluate", "prepare", "study"):
+    for name in ("train", "predict", "evaluate", "export", "prepare", "study"):
         assert name in PARSERS
 
 
