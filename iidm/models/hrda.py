@@ -171,12 +171,14 @@ class HRDANetwork(Network):
             levels = self.backbone(torch.cat([context, *windows]))
             detail = self.head(self.head.fuse([level[count:] for level in levels]))
             return [level[:count] for level in levels], iter(detail.split(count))
-        # A graph that is exported has the network in it once for each call.
-        at_once = len(windows) if self.training or torch.compiler.is_exporting() else WINDOWS_AT_ONCE
+        # A graph that is exported has the network in it once for each call, and of any batch does not know how many
+        # parts split(count) makes.
+        exporting = torch.compiler.is_exporting()
+        at_once = len(windows) if self.training or exporting else WINDOWS_AT_ONCE
         batches = (torch.cat(windows[i : i + at_once]) for i in range(0, len(windows), at_once))
         logits = (self.head(self.head.fuse(self.backbone(batch))) for batch in batches)
-        # Not split(count): a graph of any batch does not know how many parts that makes.
-        return self.backbone(context), (part for batch in logits for part in batch.unflatten(0, (-1, count)).unbind(0))
+        parts = (batch.unflatten(0, (-1, count)).unbind(0) if exporting else batch.split(count) for batch in logits)
+        return self.backbone(context), (part for batch in parts for part in batch)
 
 
 def window(x: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
