@@ -37,7 +37,7 @@ QUICK = [
     ("train", "--max-steps", "0"),
     ("predict", "--help"),
     ("evaluate", "--networks", "teacher"),
-    ("export", "--precision", "int4"),
+    ("export", "--help"),
     ("prepare", "--help-all"),
     ("study", "--jbos", "2"),
 ]
