@@ -89,6 +89,8 @@ def refuse_what_cannot_be(arguments: ExportArguments) -> None:
             f"--format onnx needs {', '.join(missing)}. Install what is missing with: pip install 'iidm[export]', or"
             " write --format torch, which needs nothing more."
         )
+    if not arguments.precision:
+        raise UserError("--precision needs one of fp32, fp16, int8 or several; give them after the run.")
     if arguments.format == "torch" and "int8" in arguments.precision:
         raise UserError("--format torch writes fp32 and fp16; int8 is onnxruntime's: give --format onnx.")
     suffix = SUFFIX[arguments.format]
