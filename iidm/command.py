@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "iidm.evaluate",
     "report": "iidm.report",
     "select": "iidm.select",
+    "export": "iidm.export",
     "prepare": "iidm.prepare",
     "study": "iidm.study",
 }

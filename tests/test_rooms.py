@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect", "report", "select")
+COMMANDS = ("train", "evaluate", "predict", "prepare", "study", "inspect", "report", "select", "export")
 SHARED = ("evaluation", "previews", "runs", "sharing", "training", "warm_start")
 ENTRY_POINTS = (*COMMANDS, *SHARED, "command", "__main__", "cli")
 ALLOWED = {
@@ -23,6 +23,7 @@ ALLOWED = {
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "config", "engine"},
     "selection": {"types", "config", "data", "engine", "models", "kernels", "selection"},
+    "exporting": {"types", "config", "data", "models", "engine", "exporting"},
     "studies": {"types", "text", "processes", "config", "data", "engine", "cli", "runs", "train", "predict", "studies"},
     "reports": {
         "types",

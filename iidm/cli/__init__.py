@@ -6,6 +6,7 @@ Nothing here imports torch or DALI: help and mistakes are answered before anythi
 from .arguments import (
     PARSERS,
     EvaluateArguments,
+    ExportArguments,
     InspectArguments,
     PredictArguments,
     PrepareArguments,
@@ -23,6 +24,7 @@ __all__ = [
     "CHANGEABLE_ON_RESUME",
     "PARSERS",
     "EvaluateArguments",
+    "ExportArguments",
     "InspectArguments",
     "PredictArguments",
     "PrepareArguments",

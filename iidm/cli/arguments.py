@@ -137,6 +137,44 @@ class SelectArguments:
 
 
 @dataclass(frozen=True)
+class ExportArguments:
+    """Write a trained network as one file that needs no iidm."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    format: Literal["onnx", "torch"] = "onnx"
+    """`onnx`: for onnxruntime, TensorRT, OpenVINO and others (needs `pip install 'iidm[export]'`); `torch`: a .pt2 file
+    for torch.export.load."""
+    out: Path | None = None
+    """File to write. Empty: RUN/exports/NETWORK.onnx or .pt2. Of several precisions the others get their name before
+    the ending: camera-int8.onnx."""
+    size: tuple[int, int] | None = None
+    """Size (H, W) of the images. Empty: any; an HRDA network and windows need one. One size is written faster."""
+    precision: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32",)
+    """One file for each. `fp16`: half the size, for GPUs; `int8`: a quarter, calibrated on target images of the run."""
+    network: Literal["student", "teacher"] = "teacher"
+    """Which network."""
+    ids: Literal["train", "dataset"] = "train"
+    """Ids that come out: `train`: the classes' places, 0, 1, ...; `dataset`: those of the data set's label files."""
+    confidence: bool = False
+    """A second output: the largest class probability of each pixel."""
+    mode: Literal["whole", "slide"] | None = None
+    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says."""
+    window: tuple[int, int] | None = None
+    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
+    stride: tuple[int, int] | None = None
+    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
+    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")] = ()
+    """Images, or folders of images, to check the files on. Empty: the run's validation images."""
+    labels: Path | None = None
+    """Their labels, as for iidm.evaluate; --images then names one folder."""
+    count: int = 20
+    """Most images to check on, evenly spaced."""
+    target_root: Path | None = None
+    """Where the target data set lies now, if it moved since the run."""
+
+
+@dataclass(frozen=True)
 class PrepareArguments:
     """Decode and resize a data set once, so that training reads it at full speed."""
 
@@ -225,6 +263,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "evaluate": partial(parse_arguments, EvaluateArguments, "evaluate"),
     "report": partial(parse_arguments, ReportArguments, "report"),
     "select": partial(parse_arguments, SelectArguments, "select"),
+    "export": partial(parse_arguments, ExportArguments, "export"),
     "prepare": partial(parse_arguments, PrepareArguments, "prepare"),
     "study": parse_study,
 }

@@ -144,7 +144,7 @@ class HRDANetwork(Network):
         features = self.head.fuse(context)
         logits, share = self.head(features), torch.sigmoid(self._attention(context).float())
         stride = self.head.stride
-        total = torch.zeros(len(image), logits.shape[1], height // stride, width // stride, device=image.device)
+        total = torch.zeros(image.shape[0], logits.shape[1], height // stride, width // stride, device=image.device)
         count = torch.zeros(height // stride, width // stride, device=image.device)
         for part, (top, left) in zip(details, corners, strict=True):
             y, x = top // stride, left // stride
@@ -166,15 +166,19 @@ class HRDANetwork(Network):
         the context where images of a batch do not change each other. In evaluation a few at a time, so that an image
         of any size needs no more memory than that.
         """
-        count = len(windows[0])
+        count = windows[0].shape[0]  # not len(), which makes a constant of it in a graph
         if self.training and not self._mixes_images and context.shape[2:] == windows[0].shape[2:]:
             levels = self.backbone(torch.cat([context, *windows]))
             detail = self.head(self.head.fuse([level[count:] for level in levels]))
             return [level[:count] for level in levels], iter(detail.split(count))
-        at_once = len(windows) if self.training else WINDOWS_AT_ONCE
+        # A graph that is exported has the network in it once for each call, and of any batch does not know how many
+        # parts split(count) makes.
+        exporting = torch.compiler.is_exporting()
+        at_once = len(windows) if self.training or exporting else WINDOWS_AT_ONCE
         batches = (torch.cat(windows[i : i + at_once]) for i in range(0, len(windows), at_once))
         logits = (self.head(self.head.fuse(self.backbone(batch))) for batch in batches)
-        return self.backbone(context), (part for batch in logits for part in batch.split(count))
+        parts = (batch.unflatten(0, (-1, count)).unbind(0) if exporting else batch.split(count) for batch in logits)
+        return self.backbone(context), (part for batch in parts for part in batch)
 
 
 def window(x: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:

@@ -213,7 +213,7 @@ class MixTransformer(nn.Module):
                 f"A Mix Transformer needs images of {MIN_SIZE_PX} px or more on each side, not {x.shape[2]} x"
                 f" {x.shape[3]}; give it larger images or crops."
             )
-        factors = iter(self.drop_path(len(x), x.device))
+        factors = iter(self.drop_path(x.shape[0], x.device))  # not len(), which makes a constant of it in a graph
         found = []
         for i in range(1, len(STRIDES) + 1):
             tokens, stage = self.get_submodule(f"patch_embed{i}")(x), cast(Stage, self.get_submodule(f"block{i}"))

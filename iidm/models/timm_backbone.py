@@ -104,7 +104,8 @@ class TimmBackbone(nn.Module):
         are then as many, and as many pixels of the image stand behind each but for a rest.
         """
         fitting = self.fitting((image.shape[2], image.shape[3]))
-        if fitting != image.shape[2:]:
+        # A graph that is exported for images of any size cannot ask; to the size that it has an image is resized as is.
+        if torch.compiler.is_exporting() or fitting != image.shape[2:]:
             image = F.interpolate(image, size=fitting, mode="bilinear", align_corners=False)
         if self.scale is not None:
             image = torch.addcmul(self.shift, image, self.scale)  # type: ignore[arg-type]
@@ -119,7 +120,9 @@ class TimmBackbone(nn.Module):
 
     def fitting(self, size: tuple[int, int]) -> tuple[int, int]:
         """The nearest (H, W) that the model can divide into cells."""
-        height, width = (max(int(side / self.multiple + 0.5), 1) * self.multiple for side in size)
+        # In whole numbers, which may be symbols of a graph.
+        counts = ((2 * side + self.multiple) // (2 * self.multiple) for side in size)
+        height, width = (torch.sym_max(count, 1) * self.multiple for count in counts)
         return height, width
 
     def set_recompute(self, recompute: bool) -> None:

@@ -40,6 +40,7 @@ QUICK = [
     ("report", "--help"),
     ("report", "--pictrues", "3"),
     ("select", "--help"),
+    ("export", "--help"),
     ("prepare", "--help-all"),
     ("study", "--jbos", "2"),
 ]
@@ -160,7 +161,7 @@ def test_hints_name_the_command_as_it_was_called(
 
 def test_every_command_reads_its_words_early() -> None:
     assert set(PARSERS) <= set(COMMANDS)
-    for name in ("train", "predict", "evaluate", "report", "select", "prepare", "study"):
+    for name in ("train", "predict", "evaluate", "report", "select", "export", "prepare", "study"):
         assert name in PARSERS
 
 
