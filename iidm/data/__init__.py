@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .annotating.writing import PredictedLabel, write_annotations
 from .datasets.check import check_data, slow_reading_notes
 from .datasets.dataset import Dataset
 from .datasets.domains import (
