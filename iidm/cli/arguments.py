@@ -30,16 +30,35 @@ class InspectArguments:
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Label images with a trained run."""
+    """Label images and videos with a trained run."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Images, or folders of images."""
+    """Images, videos, or folders of them."""
     out: Path
     """Folder for the results."""
     network: Literal["student", "teacher"] = "teacher"
     """Which network."""
+    write: tuple[Literal["ids", "color", "overlay", "confidence", "probabilities"], ...] = ("ids", "color", "overlay")
+    """What to write of each image. `ids`: a PNG whose values are the classes' numbers; `color`: their colours;
+    `overlay`: these over the image; `confidence`: a gray PNG, 255 times the probability of the class;
+    `probabilities`: a .npz with those of all classes, float16 [K,H,W]."""
+    ids: Literal["train", "dataset"] = "train"
+    """The numbers in `ids`: those of the network's outputs, with the classes' colours as palette; or the data set's
+    own, e.g. Cityscapes' for its server, as gray."""
+    annotations: tuple[Literal["coco", "labelme", "cvat"], ...] = ()
+    """Annotation files of the images for labeling tools, in the folder `annotations` of the results."""
+    tolerance_px: float = 1.0
+    """Of annotations: how far the border of a polygon may be from that of the pixels."""
+    least_region_px: int = 32
+    """Of annotations: regions of fewer pixels go to a neighbour."""
+    every: int = 1
+    """Of a video only every N-th frame."""
+    frames: bool = False
+    """Of a video also what --write names, for each frame, in a folder of its name."""
+    jobs: int | None = None
+    """Images at work at once. Empty: one a core, 8 at most."""
     mode: Literal["whole", "slide"] | None = None
     """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says, but in
     windows where it would see more than 8 megapixels at once."""

@@ -11,6 +11,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .annotating.regions import Regions
+from .annotating.writers import AnnotatedImage, Writer
+from .annotating.writing import WRITERS, AnnotationFormat, PredictedLabel, find_regions, write_annotations
 from .datasets.check import check_data, slow_reading_notes
 from .datasets.dataset import Dataset
 from .datasets.domains import (
@@ -21,20 +24,22 @@ from .datasets.domains import (
     open_plain_target,
     open_training_target,
     target_classes,
+    target_ids,
     training_size_for,
     write_splits,
 )
 from .datasets.statistics import class_pixel_counts
 from .datasets.summary import refuse
 from .datasets.validation import require_validation
-from .files.inputs import find_images
+from .files.inputs import Input, find_images, find_inputs
+from .files.walking import FRAMES
 from .scenes.builtin import builtin_root
 
 if TYPE_CHECKING:
     from .annotating.writing import PredictedLabel, write_annotations
     from .loading.eval_loader import EvalLoader
     from .loading.loader import TrainLoader, plain_crops
-    from .loading.pipeline import decoding_threads, read_image
+    from .loading.pipeline import decoding_threads, read_image, read_image_size
     from .preparation.check import check_prepared
     from .preparation.plan import make_plan, megabytes, prepare
     from .preparation.shards import Shard, unfinished
@@ -47,6 +52,7 @@ _LATER = {
     "plain_crops": ".loading.loader",
     "decoding_threads": ".loading.pipeline",
     "read_image": ".loading.pipeline",
+    "read_image_size": ".loading.pipeline",
     "check_prepared": ".preparation.check",
     "make_plan": ".preparation.plan",
     "megabytes": ".preparation.plan",
@@ -58,12 +64,19 @@ _LATER = {
 loader have no use for."""
 
 __all__ = [
+    "WRITERS",
+    "AnnotatedImage",
+    "AnnotationFormat",
     "Dataset",
+    "FRAMES",
     "Domains",
     "EvalLoader",
+    "Input",
     "PredictedLabel",
+    "Regions",
     "Shard",
     "TrainLoader",
+    "Writer",
     "builtin_root",
     "changes_since",
     "check_data",
@@ -71,6 +84,8 @@ __all__ = [
     "class_pixel_counts",
     "decoding_threads",
     "find_images",
+    "find_inputs",
+    "find_regions",
     "make_plan",
     "megabytes",
     "open_domains",
@@ -80,10 +95,12 @@ __all__ = [
     "plain_crops",
     "prepare",
     "read_image",
+    "read_image_size",
     "refuse",
     "require_validation",
     "slow_reading_notes",
     "target_classes",
+    "target_ids",
     "training_size_for",
     "unfinished",
     "write_annotations",

@@ -15,7 +15,7 @@ from PIL import Image
 from iidm.config import Config, sliding_window
 from iidm.data import Dataset, EvalLoader, require_validation
 from iidm.engine.runtime import pick_device
-from iidm.predict import predict
+from iidm.prediction.looking import predict
 from iidm.runs import load_network, run_precision
 from iidm.types import IGNORE_INDEX, UserError
 

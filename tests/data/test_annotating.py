@@ -116,6 +116,16 @@ def test_thin_things_do_not_vanish() -> None:
     }
 
 
+def test_small_regions_at_a_border_do_not_keep_it_rough() -> None:
+    label = np.zeros((60, 200), np.uint8)
+    label[np.arange(60)[:, None] > 20 + np.arange(200) // 10] = 1
+    smooth = trace_regions(label, 1.5, 8).regions
+    for x in range(20, 190, 30):
+        label[22 + x // 10, x] = 2  # a pixel below the border, and beside it
+    rough = trace_regions(label, 1.5, 8).regions
+    assert [len(region.outer) for region in smooth] == [len(region.outer) for region in rough] == [5, 5]
+
+
 def test_neighbours_share_their_border() -> None:
     regions = trace_regions(blobs(3, (120, 160), 25), 2, 32).regions
     assert sum(region.area_px for region in regions) == pytest.approx(120 * 160, abs=4)

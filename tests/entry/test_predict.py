@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import iidm.predict
+import iidm.prediction.plans
 from iidm.cli import run_main
 from iidm.config import SlidingWindow
 from iidm.data.specs.described import generated_color
@@ -207,7 +208,7 @@ def test_windows_say_what_evaluate_scores_in_windows(finished: Finished, data: P
 def test_a_large_image_is_seen_in_windows_unless_the_whole_is_insisted_on(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iidm.predict, "MOST_WHOLE_PX", 100 * 120 - 1)
+    monkeypatch.setattr(iidm.prediction.plans, "MOST_WHOLE_PX", 100 * 120 - 1)
     for name, size in (("large", (100, 120)), ("small", (100, 119))):
         Image.fromarray(small_runs.draw(5, size)[0]).save(tmp_path / f"{name}.png")
     images = [tmp_path / "large.png", tmp_path / "small.png"]

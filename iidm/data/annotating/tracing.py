@@ -40,7 +40,7 @@ def trace_regions(label: NDArray[np.uint8], tolerance_px: float = 1.0, least_px:
     classes = own[owner]
     between = np.append(classes, _OUTSIDE)[sides]
     is_border = between[:, 0] != between[:, 1]
-    lines = _simplified(arcs[is_border], faces, sides[is_border], tolerance_px)
+    lines = _simplified(arcs[is_border], tolerance_px)
     polygons, beside = _faces(lines)
     found, face = STRtree(faces).query(shapely.points(_points_within(polygons)), predicate="intersects")
     class_of = np.zeros(len(polygons), np.int64)
@@ -116,16 +116,13 @@ def _merged(
     return owner
 
 
-def _simplified(arcs: NDArray[Any], faces: NDArray[Any], sides: NDArray[np.int64], tolerance_px: float) -> NDArray[Any]:
+def _simplified(arcs: NDArray[Any], tolerance_px: float) -> NDArray[Any]:
     """The lines with fewer points. They are simplified from one meeting place to the next, of the lines that are left
     where small regions went."""
-    thickness = np.append(2 * shapely.area(faces) / shapely.length(faces), np.inf)
-    bound = np.minimum(tolerance_px, _SHARE_OF_THICKNESS * thickness[sides].min(1))
     lines = shapely.get_parts(shapely.line_merge(shapely.multilinestrings(arcs)))
-    middles = shapely.line_interpolate_point(arcs, 0.5)
-    place, line = STRtree(lines).query(middles, predicate="intersects")
-    limit = np.full(len(lines), tolerance_px, np.float64)
-    np.minimum.at(limit, line, bound[place])
+    faces, sides = _faces(lines)
+    thickness = np.append(2 * shapely.area(faces) / shapely.length(faces), np.inf)
+    limit = np.minimum(tolerance_px, _SHARE_OF_THICKNESS * thickness[sides].min(1))
     simple = shapely.simplify(lines, limit, preserve_topology=False)
     return shapely.get_parts(shapely.line_merge(shapely.node(shapely.multilinestrings(simple))))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...config import Config, DataConfig, DatasetConfig, streams_of
 from ...types import ClassSet, UserError
@@ -14,6 +15,7 @@ from ..files.common import Progress, first_few
 from ..files.walking import walk
 from ..scenes.builtin import builtin_root
 from ..specs.described import find_spec
+from ..specs.own_ids import own_ids
 from ..specs.spec import SplitSpec
 from .dataset import Dataset, Domains, fit_into, open_dataset, open_split
 from .places import Need
@@ -144,6 +146,11 @@ def open_folder(config: Config, images: Path, labels: Path) -> Dataset:
 def target_classes(config: Config) -> ClassSet:
     """The classes of the target, without opening any folder."""
     return find_spec(config.data.target).classes
+
+
+def target_ids(config: Config) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], list[str]]:
+    """The target's own id of each train id, and notes, as `own_ids` of it."""
+    return own_ids(find_spec(config.data.target))
 
 
 def training_size_for(config: Config, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .walking import SHEET
+from .walking import FRAMES_FOLDER, SHEET
 
 RESULTS = "result of iidm.predict"
 """Kind of what `iidm.predict` wrote."""
@@ -20,6 +20,7 @@ _KINDS = {
     SHEET: "contact sheets of iidm.inspect",
     "folder of a run": "folders of runs",
     "choice of iidm.select": "choices of iidm.select",
+    FRAMES_FOLDER: "folders of frames of iidm.predict",
     "prepared folder": "prepared folders",
     "link to what is listed already": "links to what is listed already",
     "file that is none (a pipe, a device)": "files that are none (pipes, devices)",

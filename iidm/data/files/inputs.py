@@ -1,4 +1,4 @@
-"""The images that a user names one by one or by their folders, each with a name for its results."""
+"""The images and videos that a user names one by one or by their folders, each with a name for its results."""
 
 from __future__ import annotations
 
@@ -9,48 +9,78 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...types import UserError
-from .listing import list_images
+from .listing import VIDEO_ENDINGS, list_images, list_videos
+
+
+class Input(NamedTuple):
+    """An image or a video to be labeled."""
+
+    path: Path
+    name: str
+    """That no other has: the path of its results below the output folder, without ending."""
+    file_name: str
+    """Its path below the folder that was named, `/` between parts; of one that was named itself its file's name."""
+
+    @property
+    def is_video(self) -> bool:
+        """By its ending."""
+        return self.path.suffix.lower() in VIDEO_ENDINGS
 
 
 class Inputs(NamedTuple):
     """Images to be labeled."""
 
     images: list[tuple[Path, str]]
-    """Each with a name that no other has: the path of its results below the output folder, without ending."""
+    """Each with its name as an `Input`."""
     notes: tuple[str, ...]
     """Lines on what was left aside."""
 
 
 def find_images(paths: Iterable[Path]) -> Inputs:
-    """Every image named or below a named folder; one that is named twice counts once.
+    """The images that `find_inputs` finds, videos being none.
+
+    Raises:
+        UserError: as there.
+    """
+    found, notes = find_inputs(paths, with_videos=False)
+    return Inputs([(one.path, one.name) for one in found], notes)
+
+
+def find_inputs(paths: Iterable[Path], *, with_videos: bool = True) -> tuple[list[Input], tuple[str, ...]]:
+    """Every image and video named or below a named folder, and lines on what was left aside; one that is named twice
+    counts once.
 
     Its name is its path below the folder, the parts joined by `_`. Where two would have one name, `a/b.jpg` and
     `a_b.jpg`, those in folders keep them: results go to `a/b.*`.
 
     Raises:
-        UserError: a path that does not exist, a folder without images, or two images of one name from different paths.
+        UserError: a path that does not exist, a folder without images and videos, or two of one name from different
+            paths.
     """
-    found: dict[str, tuple[Path, str]] = {}
+    found: dict[str, Input] = {}
     notes: list[str] = []
     for path in paths:
         if path.is_dir():
-            listing = list_images(path, what=str(path))
+            videos = list_videos(path) if with_videos else {}
+            others = VIDEO_ENDINGS if with_videos else ()
+            listing = list_images(path, what=str(path), others=others, may_be_empty=bool(videos))
             notes += listing.notes
-            for name, file in listing.paths.items():
-                found.setdefault(os.path.realpath(file), (file, name))
+            for name, file in {**listing.paths, **videos}.items():
+                below = Path(os.path.relpath(file, path)).as_posix()
+                found.setdefault(os.path.realpath(file), Input(file, name, below))
         elif path.is_file():
-            found.setdefault(os.path.realpath(path), (path, path.stem))
+            found.setdefault(os.path.realpath(path), Input(path, path.stem, path.name))
         else:
             raise UserError(f"There is no image {path}.")
-    often = Counter(name.replace("/", "_") for _, name in found.values())
-    images = [
-        (path, name if often[joined] > 1 else joined)
-        for path, name in found.values()
-        for joined in (name.replace("/", "_"),)
+    often = Counter(one.name.replace("/", "_") for one in found.values())
+    named = [
+        one if often[joined] > 1 else one._replace(name=joined)
+        for one in found.values()
+        for joined in (one.name.replace("/", "_"),)
     ]
-    twice = sorted(name for name, count in Counter(name for _, name in images).items() if count > 1)
+    twice = sorted(name for name, count in Counter(one.name for one in named).items() if count > 1)
     if twice:
         raise UserError(
             f"Several images would write the same result {twice[0]!r}; label them into folders of their own."
         )
-    return Inputs(images, tuple(notes))
+    return named, tuple(notes)

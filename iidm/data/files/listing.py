@@ -29,8 +29,12 @@ LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".mpo", ".webp")
 IMAGE_ENDINGS = (".png", *LOSSY_ENDINGS, *LABEL_ENDINGS[1:])
 """Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
-RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png")
-"""What `iidm.predict` writes of an image."""
+VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+"""Of files that `iidm.predict` reads as videos, in any case."""
+RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png", ".confidence.png")
+"""What `iidm.predict` writes of an image as pictures."""
+VIDEO_RESULT = ".overlay.mp4"
+"""End of the name of what it writes of a video."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,24 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | None = None) -> Listing:
+def list_images(
+    folder: Path,
+    suffix: str = "",
+    *,
+    what: str,
+    labels: Beside | None = None,
+    others: tuple[str, ...] = (),
+    may_be_empty: bool = False,
+) -> Listing:
     """All images below `folder` (nested ones too) whose name ends with `suffix` before its ending.
 
     Args:
         what: what the images are, for errors.
         labels: where their labels lie: what is one is no image.
+        others: endings of files that the caller reads itself.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, and it may not be empty.
     """
     suffix, labels = composed(suffix), _composed(labels)
     found, counts = walk(folder, without=_real(labels))
@@ -95,8 +108,10 @@ def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | N
     chosen = {file.below for file in candidates}
     named = {file.name_without(suffix) for file in candidates}
     for file in sorted(found, key=lambda f: f.is_link):
-        if file.below in results:
+        if file.below in results or file.below.endswith(VIDEO_RESULT):
             counts[RESULTS] += 1
+        elif file.ending in others:
+            continue
         elif file.below in own_labels or (shares and labels and _is_only_label(file, suffix, labels.suffix)):
             counts[LABEL] += 1
         elif labels and _is_annotation(file, labels, named if shares else set()):
@@ -110,9 +125,19 @@ def list_images(folder: Path, suffix: str = "", *, what: str, labels: Beside | N
             images.append(file)
     paths, stems = _named(images, suffix, counts)
     aside = Aside(folder, counts)
-    if not paths:
+    if not paths and not may_be_empty:
         raise UserError(_nothing(what, folder, IMAGE_ENDINGS, suffix, aside))
     return Listing(folder, dict(sorted(paths.items())), aside, stems)
+
+
+def list_videos(folder: Path) -> dict[str, Path]:
+    """All videos below a folder that `iidm.predict` did not write: name -> file, as of images."""
+    found, _ = walk(folder)
+    videos = [file for file in found if file.ending in VIDEO_ENDINGS and not file.below.endswith(VIDEO_RESULT)]
+    first: dict[str, Found] = {}
+    for file in sorted(videos, key=lambda file: file.is_link):
+        first.setdefault(file.real, file)
+    return _named(list(first.values()), "", Counter())[0]
 
 
 def list_labels(folder: Path, suffix: str = "", *, what: str, images: Beside | None = None) -> Listing:

@@ -16,6 +16,9 @@ JUNK_FOLDERS = {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found", 
 """What network disks, archives and Windows leave, in lower case."""
 
 SHEET = "contact sheet of iidm.inspect"
+FRAMES = "iidm-frames.json"
+"""What `iidm.predict` writes into a folder of a video's frames."""
+FRAMES_FOLDER = "folder of frames of iidm.predict"
 
 
 class Found(NamedTuple):
@@ -136,6 +139,8 @@ def _own_folder(names: set[str]) -> str:
         return "folder of a run"
     if {"labeled.txt", "scores.csv"} <= names:
         return "choice of iidm.select"
+    if FRAMES in names:
+        return FRAMES_FOLDER
     return "prepared folder" if "prepared.json" in names else ""
 
 

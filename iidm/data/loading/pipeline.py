@@ -202,6 +202,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return decode_single(path, decodable_bytes(path))
 
 
+def read_image_size(path: Path) -> tuple[int, int]:
+    """(H, W) of what `read_image` returns, by the file's header.
+
+    Raises:
+        UserError: as there, unless the damage lies behind the header.
+    """
+    return image_header(path, most_px=MOST_PX).size
+
+
 def decode_single(path: Path, encoded: Encoded, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """uint8 [H,W,3] of the bytes of one image, resized to `size` (H, W). Raises UserError where DALI cannot."""
     with _SINGLE_LOCK:

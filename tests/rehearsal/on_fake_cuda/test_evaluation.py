@@ -15,7 +15,7 @@ from iidm.config import SlidingWindow
 from iidm.engine.metrics import evaluate
 from iidm.engine.norm_statistics import NormStatistics
 from iidm.evaluation import normalize_image
-from iidm.predict import predict
+from iidm.prediction.looking import predict
 from iidm.types import ClassSet, EvalBatch
 
 CUDA = torch.device("cuda:0")
@@ -68,7 +68,7 @@ def test_prediction_copies_the_image_there_and_the_label_back(
     with DeviceWatch(torch.bfloat16, classes=K) as watch:
         label = predict(network, image, size, torch.bfloat16, windows=windows)  # type: ignore[arg-type]
     assert label.shape == (64, 96)
-    copied = {("copy", "iidm/engine/rows.py"), ("copy", "iidm/predict.py")}
+    copied = {("copy", "iidm/engine/rows.py"), ("copy", "iidm/prediction/looking.py")}
     counted = {("copy", "iidm/engine/windows.py"), ("cpu", "iidm/engine/windows.py")} if windows else set()
     # Rows of a picture are cut from a numpy array, and three channels are put together in any layout.
     rows = {("cpu", "iidm/engine/rows.py"), ("layout", "iidm/engine/rows.py")}
