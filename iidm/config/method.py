@@ -34,9 +34,9 @@ class LossConfig:
     mixed_normalizer: Normalizer = "sum"
     """Divisor of L_inter and L_intra: `sum` (paper eqs. 7-8), `pixels` (DAFormer, DACS)."""
     class_balance: float = 0.0
-    """Strength of the logit adjustment (balance.py): 0 none, 1 as if all classes were equally common; the mixes have
-    half of it. The paper, DACS and DAFormer have none. Take this first where rare classes are missed: it follows the
-    labels of each branch, and no pixel counts for more than another."""
+    """Strength of the logit adjustment (balance.py): 0 none, 1 as if all classes were equally common. Where one class
+    has nearly all pixels, pseudo-labels are drawn without it. The paper, DACS and DAFormer have none. Take this first
+    where rare classes are missed: it follows the labels of each branch, and no pixel counts for more than another."""
     class_weights: tuple[str, ...] = ("none",)
     """What a pixel's cross-entropy weighs by the class of its label. `none`; `auto`: by how rare each class is in the
     labels, from 0.1 to 10 (method/class_weights.py); or your numbers, by name (crack=5 "traffic light=2", the others 1)

@@ -7,9 +7,12 @@ the mixes teach that on. With strength * log(share of the class) added to the lo
 in what is added, and the network's own logits, which label images, are free of it. Each branch has shares of its own,
 so that a source with other shares than the target, or a class that is sampled often, leaves no trace either.
 
-In a mix the pasted half has true labels, to which all of this holds. The other half was labeled by logits that are
-adjusted already: a student that learned them with the whole bias would be adjusted twice, and more with every
-round. A mix has one bias for all of its pixels, so it has half of it.
+Pseudo-labels are drawn with a part of the rarity put back (`prior`), the more the less evenly the classes divide the
+pixels: all of it where nearly all are of one class, none where all classes are equally common. That part is the chance
+that two pixels are of one class. Without it a student that learns labels from adjusted logits is adjusted again, and
+more with every round: where cracks are 1.5 % of the pixels, ever more was called a crack. With all of it riders in a
+street, which few labels show, are missed again (benchmarks/NOTES.md). A mix has one bias for all of its pixels: the
+mean of the whole one, for the true labels of the half that is pasted, and of that part, for the others.
 """
 
 from __future__ import annotations
@@ -21,10 +24,9 @@ from iidm.types import IGNORE_INDEX
 
 from .losses import Branch
 
-BRANCHES = ("source", "target", "inter", "intra")
-STRENGTHS = (1.0, 1.0, 0.5, 0.5)
-"""Of the branches: a mix is adjusted by half, see above. On StreetScenes with 5 labels IIDM has 63.7 so, 61.3 with the
-whole bias in the mixes and 62.4 with none (benchmarks/NOTES.md)."""
+BRANCHES = ("source", "target", "inter", "intra", "mask")
+SHARE_OF_TRUE_LABELS = (1.0, 1.0, 0.5, 0.5, 0.0)
+"""Of the branches; the other labels are the teacher's."""
 DECAY = 0.99
 """Of the counts, a step: shares are those of about the last hundred steps."""
 LEAST_SHARE = 1e-4
@@ -48,14 +50,15 @@ class ClassBalance(nn.Module):
 
     counts: Tensor
     """float32 [len(BRANCHES), 256]: weighted pixels of each label value."""
-    strengths: Tensor
+    true_labels: Tensor
     """float32 [len(BRANCHES), 1]."""
 
     def __init__(self, strength: float, device: torch.device) -> None:
         super().__init__()
+        self.strength = strength
         self.register_buffer("counts", torch.zeros(len(BRANCHES), 256, device=device))
-        strengths = strength * torch.tensor(STRENGTHS, device=device)[:, None]
-        self.register_buffer("strengths", strengths, persistent=False)
+        true_labels = torch.tensor(SHARE_OF_TRUE_LABELS, device=device)[:, None]
+        self.register_buffer("true_labels", true_labels, persistent=False)
         self._seen: list[Tensor] = []
 
     @torch.no_grad()
@@ -66,11 +69,33 @@ class ClassBalance(nn.Module):
         for branch in ours:
             seen[BRANCHES.index(branch.name)] += self._count(branch)
         self._seen.append(seen)
-        counts = self.counts * DECAY + seen
-        shares = counts / counts.sum(1, keepdim=True).clamp(min=1e-12)
-        biases = self.strengths * shares.clamp(min=LEAST_SHARE).log()
+        part = self._put_back(self._labeled_shares())
+        strengths = self.true_labels + (1.0 - self.true_labels) * part
+        biases = strengths * self._bias(_shares(self.counts * DECAY + seen))
         known = {id(b) for b in ours}
         return [b._replace(logit_bias=biases[BRANCHES.index(b.name)]) if id(b) in known else b for b in branches]
+
+    @torch.no_grad()
+    def prior(self, logits: Tensor) -> Tensor:
+        """Logits [B,K,h,w] of a network that was trained so, with that part of the rarity put back with which
+        pseudo-labels are drawn."""
+        shares = self._labeled_shares()
+        bias = self._put_back(shares) * self._bias(shares)
+        return logits + bias[: logits.shape[1], None, None].to(logits.dtype)
+
+    def _labeled_shares(self) -> Tensor:
+        """float32 [256]: of the true labels in the steps before, source and target counting alike."""
+        shares = _shares(self.counts[:2])
+        known = (shares.sum(1, keepdim=True) > 0).float()
+        return (shares * known).sum(0) / known.sum().clamp(min=1.0)
+
+    @staticmethod
+    def _put_back(shares: Tensor) -> Tensor:
+        """float32 []: the part of the rarity that pseudo-labels have, the chance that two pixels are of one class."""
+        return shares.square().sum()
+
+    def _bias(self, shares: Tensor) -> Tensor:
+        return self.strength * shares.clamp(min=LEAST_SHARE).log()
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -94,3 +119,8 @@ class ClassBalance(nn.Module):
         counts = torch.zeros(256, dtype=torch.int64, device=label.device).scatter_add_(0, label, parts)
         counts[IGNORE_INDEX].fill_(0)
         return counts / _WEIGHT_UNITS
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """Of each row; a row of zeros stays one."""
+    return counts / counts.sum(1, keepdim=True).clamp(min=1e-12)

@@ -95,8 +95,13 @@ class Method(nn.Module):
 
     def pseudo_label(self, teacher: Teacher, unlabeled: Tensor) -> PseudoLabel:
         """What the teacher says of unlabeled images uint8 [B,H,W,3], plain (eq. 6)."""
+        logits = self.with_prior(teacher.look(normalized(unlabeled)).logits)
         size = (unlabeled.shape[1], unlabeled.shape[2])
-        return teacher.pseudo_label(normalized(unlabeled), size, align_corners=self.config.model.align_corners)
+        return teacher.read(logits, size, align_corners=self.config.model.align_corners)
+
+    def with_prior(self, logits: Tensor) -> Tensor:
+        """Logits [B,K,h,w] of which labels are drawn: with the rarity of classes that `balance` keeps out of them."""
+        return logits if self.balance is None else self.balance.prior(logits)
 
     def mixes(self, batch: TrainBatch, pseudo: PseudoLabel | None, generator: torch.Generator) -> Mixes:
         """Both mixes of the step (eqs. 1-4)."""

@@ -91,10 +91,6 @@ class Teacher:
             weight = (confidence >= tau if inclusive else confidence > tau).float()
         return PseudoLabel(label, quality, weight)
 
-    def pseudo_label(self, image: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> PseudoLabel:
-        """Look at normalized images, then read: see there."""
-        return self.read(self.look(image).logits, size, align_corners=align_corners)
-
     @torch.no_grad()
     def follow(self, student: nn.Module, alpha: float) -> None:
         """phi <- alpha phi + (1 - alpha) theta, after a step of the optimiser."""

@@ -62,13 +62,49 @@ def test_the_batches_of_a_step_see_what_was_before_it_and_not_each_other() -> No
     assert torch.equal(several.counts, one.counts)
 
 
-def test_a_mix_has_half_of_the_strength_as_half_of_its_labels_are_adjusted_already() -> None:
-    label = columns(0, 0, 0, 1)
-    found = ClassBalance(0.8, CPU)([branch(name, label) for name in BRANCHES])
-    logs = torch.tensor([0.75, 0.25]).log()
-    for one, strength in zip(found, (0.8, 0.8, 0.4, 0.4), strict=True):
-        assert one.logit_bias is not None
-        assert one.logit_bias[:2].tolist() == pytest.approx((strength * logs).tolist())
+def bias_of(balance: ClassBalance, *branches: Branch) -> list[list[float]]:
+    """Of two classes, of each branch."""
+    found = balance(list(branches))
+    return [one.logit_bias[:2].tolist() for one in found if one.logit_bias is not None]
+
+
+def test_a_mix_has_the_mean_of_the_bias_of_its_true_and_of_its_pseudo_labels() -> None:
+    """The labels of three quarters and one quarter: two pixels are of one class with 0.75**2 + 0.25**2."""
+    label, balance = columns(0, 0, 0, 1), ClassBalance(0.8, CPU)
+    logs = [0.8 * math.log(0.75), 0.8 * math.log(0.25)]
+    branches = [branch(name, label) for name in BRANCHES]
+    for part in (0.0, 0.625):  # nothing is known of the labels before the first step
+        expected = [[factor * log for log in logs] for factor in (1.0, 1.0, (1 + part) / 2, (1 + part) / 2, part)]
+        for found, one in zip(bias_of(balance, *branches), expected, strict=True):
+            assert found == pytest.approx(one)
+        balance.settle()
+    assert BRANCHES == ("source", "target", "inter", "intra", "mask")
+
+
+def put_back(strength: float, *branches: Branch) -> list[float]:
+    """What the prior adds to the logits of three classes after a step with these branches; the largest is 0."""
+    balance = ClassBalance(strength, CPU)
+    balance(list(branches))
+    balance.settle()
+    added = balance.prior(torch.zeros(1, 3, 2, 2))
+    assert bool((added == added[:, :, :1, :1]).all())
+    return (added[0, :, 0, 0] - added.max()).tolist()
+
+
+def test_the_prior_is_the_part_of_the_rarity_that_pseudo_labels_have() -> None:
+    source, target = branch("source", columns(0, 1, 2, 2)), branch("target", columns(0, 0, 0, 1))
+    mixed = branch("inter", columns(1, 1, 1, 1))
+    half = 0.5**2 + 0.25**2 + 0.25**2  # source and target together
+    assert put_back(1.0, source, target, mixed) == pytest.approx([0.0, half * math.log(0.5), half * math.log(0.5)])
+    assert put_back(0.5, source, target)[1] == pytest.approx(0.5 * half * math.log(0.5))
+    assert put_back(1.0, target)[1] == pytest.approx(0.625 * math.log(1 / 3))
+    assert put_back(1.0, source)[0] == pytest.approx(0.375 * math.log(0.5))
+    assert put_back(1.0, mixed) == [0.0, 0.0, 0.0], "nothing is known yet"
+
+
+def test_where_nearly_all_pixels_are_of_one_class_labels_have_nearly_its_odds() -> None:
+    label = columns(*[0] * 99, 1)
+    assert put_back(1.0, branch("target", label))[1] == pytest.approx(0.98 * math.log(1 / 99), rel=1e-3)
 
 
 def test_ignored_pixels_count_for_nothing_and_weights_count() -> None:
@@ -117,7 +153,8 @@ def test_what_a_network_learns_of_an_image_that_shows_nothing(strength: float, o
         optimizer.zero_grad()
         terms.cross_entropy.backward()
         optimizer.step()
-    difference = float(logits[0, 0, 0, 0] - logits[0, 1, 0, 0])
+        balance.settle()
+    difference = float(logits.detach()[0, :, 0, 0].diff().neg())
     assert difference == pytest.approx(odds, abs=1e-2)
 
 

@@ -9,6 +9,11 @@ from torch import nn
 
 from iidm.config import TeacherConfig
 from iidm.method.teacher import Teacher, ema_decay_at
+from iidm.types import PseudoLabel
+
+
+def labels_of(teacher: Teacher, image: torch.Tensor) -> PseudoLabel:
+    return teacher.read(teacher.look(image).logits, (image.shape[2], image.shape[3]))
 
 
 def network() -> nn.Module:
@@ -39,7 +44,7 @@ def test_parameters_follow_the_student_by_the_decay() -> None:
 
 def test_the_teacher_never_gets_a_gradient() -> None:
     teacher = Teacher(network(), TeacherConfig(), labels_images=True)
-    teacher.pseudo_label(torch.randn(2, 3, 8, 8), (8, 8))
+    teacher.look(torch.randn(2, 3, 8, 8))
     assert all(not p.requires_grad and p.grad is None for p in teacher.network.parameters())
 
 
@@ -50,7 +55,7 @@ def test_batch_statistics_make_the_label_independent_of_the_running_ones() -> No
         net = network()
         net[1].running_mean.fill_(shift)
         teacher = Teacher(net, TeacherConfig(batchnorm="batch"), labels_images=True)
-        labels.append(teacher.pseudo_label(image, (8, 8)).label)
+        labels.append(labels_of(teacher, image).label)
     assert torch.equal(*labels)
 
 
@@ -59,7 +64,7 @@ def test_running_statistics_are_used_and_averaged_when_asked_for() -> None:
     student[1].running_mean.fill_(2.0)
     teacher = Teacher(network(), TeacherConfig(batchnorm="running", ema_decay=0.5), labels_images=True)
     before = teacher.network[1].running_mean.clone()
-    teacher.pseudo_label(torch.randn(2, 3, 8, 8) + 5, (8, 8))
+    teacher.look(torch.randn(2, 3, 8, 8) + 5)
     assert torch.equal(teacher.network[1].running_mean, before)
     teacher.follow(student, teacher.config.ema_decay)
     assert torch.equal(teacher.network[1].running_mean, torch.full((4,), 1.0))
@@ -68,7 +73,7 @@ def test_running_statistics_are_used_and_averaged_when_asked_for() -> None:
 def test_batch_statistics_keep_running_ones_of_their_own() -> None:
     student, teacher = network(), Teacher(network(), TeacherConfig(batchnorm="batch"), labels_images=True)
     student[1].running_mean.fill_(50.0)
-    teacher.pseudo_label(torch.randn(2, 3, 8, 8) + 5, (8, 8))
+    teacher.look(torch.randn(2, 3, 8, 8) + 5)
     own = teacher.network[1].running_mean.clone()
     teacher.follow(student, teacher.config.ema_decay)
     assert own.abs().sum() > 0
@@ -85,7 +90,7 @@ def test_a_teacher_that_labels_nothing_takes_the_students_statistics() -> None:
 def test_dropout_is_off_in_the_teacher() -> None:
     teacher = Teacher(network(), TeacherConfig(), labels_images=True)
     image = torch.randn(2, 3, 8, 8)
-    first, second = (teacher.pseudo_label(image, (8, 8)) for _ in range(2))
+    first, second = (labels_of(teacher, image) for _ in range(2))
     assert torch.equal(first.label, second.label)
     assert torch.equal(first.quality, second.quality)
 
@@ -115,14 +120,14 @@ def test_quality_counts_confident_pixels_per_image(comparison: str, expected: li
     logits = torch.stack([torch.zeros_like(logits), logits], dim=1)[:, :, None, :]
     tau = float(torch.softmax(torch.tensor([0.0, 2.0]), 0)[1])
     config = TeacherConfig(confidence_threshold=tau, comparison=comparison)  # type: ignore[arg-type]
-    pseudo = Teacher(Constant(logits), config, labels_images=True).pseudo_label(torch.zeros(2, 3, 1, 4), (1, 4))
+    pseudo = labels_of(Teacher(Constant(logits), config, labels_images=True), torch.zeros(2, 3, 1, 4))
     assert pseudo.quality.tolist() == expected
 
 
 def test_quality_per_batch_is_one_value_for_all_images() -> None:
     logits = logits_with_confidence([[0.99, 0.99, 0.6, 0.6], [0.99, 0.6, 0.6, 0.6]])
     config = TeacherConfig(quality_per="batch")
-    pseudo = Teacher(Constant(logits), config, labels_images=True).pseudo_label(torch.zeros(2, 3, 1, 4), (1, 4))
+    pseudo = labels_of(Teacher(Constant(logits), config, labels_images=True), torch.zeros(2, 3, 1, 4))
     assert pseudo.quality.tolist() == [3 / 8, 3 / 8]
 
 

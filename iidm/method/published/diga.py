@@ -67,7 +67,7 @@ class DiGA(Method):
             cells = on_the_grid_of(out.features, out.logits).argmax(1)
             trusted = (cells == nearness.argmax(1)) & adapts
             self.centroids.update(out.features, torch.where(trusted, cells, IGNORE_INDEX))
-        label = teacher.read(out.logits, size, align_corners=corners).label
+        label = teacher.read(self.with_prior(out.logits), size, align_corners=corners).label
         agrees = (label == teacher.read(nearness, size, align_corners=corners).label).float()
         return PseudoLabel(label, agrees.mean((1, 2)), agrees * adapts)
 

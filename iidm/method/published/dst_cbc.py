@@ -70,7 +70,8 @@ class DynamicSelfTraining(Method):
 
     def pseudo_label(self, teacher: Teacher, unlabeled: Tensor) -> PseudoLabel:
         """The surest pixels of each class; the others are ignored. The quality is the share of pixels that are kept."""
-        logits, size = teacher.look(normalized(unlabeled)).logits, (unlabeled.shape[1], unlabeled.shape[2])
+        logits = self.with_prior(teacher.look(normalized(unlabeled)).logits)
+        size = (unlabeled.shape[1], unlabeled.shape[2])
         corners = self.config.model.align_corners
         label, _, confidence = pseudo_label(logits, size, 0.0, align_corners=corners, with_confidence=True)
         assert confidence is not None

@@ -87,7 +87,7 @@ class ProDA(Method):
         denoised = logits + log_omega  # log(omega p), but for a number that all classes share
         self._plain = Plain(denoised.argmax(1), log_omega, unit)
         size = (unlabeled.shape[1], unlabeled.shape[2])
-        found = teacher.read(denoised, size, align_corners=self.config.model.align_corners)
+        found = teacher.read(self.with_prior(denoised), size, align_corners=self.config.model.align_corners)
         return found._replace(quality=found.quality * self._adapts())
 
     def _adapts(self) -> Tensor:
