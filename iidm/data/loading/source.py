@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import multiprocessing
 import threading
@@ -16,6 +15,7 @@ from ...processes import leave_signals_to_the_main_process
 from ...types import IGNORE_INDEX, UserError
 from ..prepared.arrays import map_rows, read_crop
 from .sampling import Draw, Sampler
+from .shared_arrays import SharedArrays
 
 
 class SampleSource:
@@ -38,12 +38,11 @@ class SampleSource:
         self.is_raw = streams[0][0].dataset.is_raw
         self.is_scaled = any(sampler.rules.is_scaled for sampler, _ in streams)
         assert all(sampler.dataset.is_raw == self.is_raw for sampler, _ in streams)
+        self._for_workers: SharedArrays | None = None
 
     def starting_at(self, step: int) -> SampleSource:
         """The same source from another step on; the samplers are shared."""
-        source = copy.copy(self)
-        source.start_step = step
-        return source
+        return SampleSource(self.streams, step, rank=self.rank, world_size=self.world_size)
 
     def sampler(self, step: int, place: int) -> tuple[Sampler, int]:
         """Who draws the crop at `place` of the batch of `step`, and its sample number."""
@@ -102,11 +101,19 @@ class SampleSource:
         start = first.astype(np.float32)
         return np.ascontiguousarray(region), is_resized, roi_start - start, roi_end - start, window_size
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickling happens in a worker process."""
-        self.__dict__.update(state)
-        if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
-            leave_signals_to_the_main_process()
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._for_workers is None:
+            self._for_workers = SharedArrays({**self.__dict__, "_for_workers": None})
+        return _in_a_worker, (self._for_workers,)
+
+
+def _in_a_worker(state: dict[str, Any]) -> SampleSource:
+    """The source in a process that it is sent to."""
+    source = SampleSource.__new__(SampleSource)
+    source.__dict__.update(state)
+    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+        leave_signals_to_the_main_process()
+    return source
 
 
 def _window(draw: Draw, crop_size: tuple[int, int]) -> tuple[NDArray[Any], ...]:
