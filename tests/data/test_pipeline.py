@@ -184,7 +184,8 @@ def test_a_missing_image_or_a_folder_is_named(tmp_path: Path) -> None:
 def test_places_of_a_batch_belong_to_their_streams(tmp_path: Path) -> None:
     dataset = make.write_dataset(tmp_path)
     streams = [(Sampler(dataset, CropRules(CROP), seed=0, stream=number), count) for number, count in enumerate((2, 3))]
-    source = pickle.loads(pickle.dumps(SampleSource(streams, 0)))
+    sent = SampleSource(streams, 0)
+    source = pickle.loads(pickle.dumps(sent))
     for step in (0, 5):
         for place in range(5):
             stream, number = divmod(place, 2) if place < 2 else (1, place - 2)

@@ -267,4 +267,4 @@ def test_mistakes_are_told_in_one_line(
 
 def test_the_studies_are_listed() -> None:
     said = study(["--list"]).out
-    assert [line.split()[0] for line in said.splitlines()] == [f"table{n}" for n in range(1, 8)]
+    assert [line.split()[0] for line in said.splitlines()] == [*(f"table{n}" for n in range(1, 8)), "budget"]

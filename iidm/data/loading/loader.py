@@ -169,8 +169,10 @@ class _Group:
                 self._pipeline = self._build(step)  # a DALI pipeline is of no use after an error
 
     def _build(self, step: int) -> Any:
+        # DALI keeps the bytes that it sends to its workers alone, and their arrays lie here until they are mapped.
+        self._sent = self.source.starting_at(step)
         return train_pipeline(
-            self.source.starting_at(step),
+            self._sent,
             device=self.device,
             threads=self.threads,
             workers=self.workers,
