@@ -85,7 +85,7 @@ def test_quiet_prints_the_table_and_nothing_else(data: Path, tmp_path: Path) -> 
     assert said.err == ""
     table = (tmp_path / "run" / "results.txt").read_text()
     assert said.out.startswith(table)
-    assert len(said.out.removeprefix(table).splitlines()) == 2  # the time taken and the folder
+    assert len(said.out.removeprefix(table).splitlines()) == 3  # the time taken, the folder, and what makes a report
 
 
 def test_the_config_of_a_run_runs_again_to_the_same_losses_and_weights(finished: Finished, tmp_path: Path) -> None:
