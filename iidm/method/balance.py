@@ -24,9 +24,12 @@ from iidm.types import IGNORE_INDEX
 
 from .losses import Branch
 
-BRANCHES = ("source", "target", "inter", "intra", "mask")
-SHARE_OF_TRUE_LABELS = (1.0, 1.0, 0.5, 0.5, 0.0)
-"""Of the branches; the other labels are the teacher's."""
+BRANCHES = ("source", "target", "inter", "intra")
+"""Those with shares of their own."""
+TRUE_LABELS = (1.0, 1.0, 0.5, 0.5)
+"""Which share of their labels is not the teacher's."""
+PSEUDO_LABELED = "mask"
+"""The branch all of whose labels are the teacher's: its bias is what they were drawn with."""
 DECAY = 0.99
 """Of the counts, a step: shares are those of about the last hundred steps."""
 LEAST_SHARE = 1e-4
@@ -57,31 +60,36 @@ class ClassBalance(nn.Module):
         super().__init__()
         self.strength = strength
         self.register_buffer("counts", torch.zeros(len(BRANCHES), 256, device=device))
-        true_labels = torch.tensor(SHARE_OF_TRUE_LABELS, device=device)[:, None]
+        true_labels = torch.tensor(TRUE_LABELS, device=device)[:, None]
         self.register_buffer("true_labels", true_labels, persistent=False)
         self._seen: list[Tensor] = []
 
     @torch.no_grad()
     def forward(self, branches: list[Branch]) -> list[Branch]:
         """The branches with their `logit_bias`; those without a label or with another network stay as they are."""
-        ours = [b for b in branches if b.label is not None and b.name in BRANCHES and b.network is None]
+        ours = [b for b in branches if b.label is not None and b.network is None]
         seen = torch.zeros_like(self.counts)
         for branch in ours:
-            seen[BRANCHES.index(branch.name)] += self._count(branch)
+            if branch.name in BRANCHES:
+                seen[BRANCHES.index(branch.name)] += self._count(branch)
         self._seen.append(seen)
         part = self._put_back(self._labeled_shares())
         strengths = self.true_labels + (1.0 - self.true_labels) * part
-        biases = strengths * self._bias(_shares(self.counts * DECAY + seen))
+        biases = dict(zip(BRANCHES, strengths * self._bias(_shares(self.counts * DECAY + seen)), strict=True))
+        biases[PSEUDO_LABELED] = self._bias_of_pseudo_labels()
         known = {id(b) for b in ours}
-        return [b._replace(logit_bias=biases[BRANCHES.index(b.name)]) if id(b) in known else b for b in branches]
+        return [b._replace(logit_bias=biases.get(b.name)) if id(b) in known else b for b in branches]
 
     @torch.no_grad()
     def prior(self, logits: Tensor) -> Tensor:
         """Logits [B,K,h,w] of a network that was trained so, with that part of the rarity put back with which
         pseudo-labels are drawn."""
+        return logits + self._bias_of_pseudo_labels()[: logits.shape[1], None, None].to(logits.dtype)
+
+    def _bias_of_pseudo_labels(self) -> Tensor:
+        """float32 [256]."""
         shares = self._labeled_shares()
-        bias = self._put_back(shares) * self._bias(shares)
-        return logits + bias[: logits.shape[1], None, None].to(logits.dtype)
+        return self._put_back(shares) * self._bias(shares)
 
     def _labeled_shares(self) -> Tensor:
         """float32 [256]: of the true labels in the steps before, source and target counting alike."""

@@ -72,13 +72,13 @@ def test_a_mix_has_the_mean_of_the_bias_of_its_true_and_of_its_pseudo_labels() -
     """The labels of three quarters and one quarter: two pixels are of one class with 0.75**2 + 0.25**2."""
     label, balance = columns(0, 0, 0, 1), ClassBalance(0.8, CPU)
     logs = [0.8 * math.log(0.75), 0.8 * math.log(0.25)]
-    branches = [branch(name, label) for name in BRANCHES]
+    branches = [branch(name, label) for name in (*BRANCHES, "mask")]
     for part in (0.0, 0.625):  # nothing is known of the labels before the first step
         expected = [[factor * log for log in logs] for factor in (1.0, 1.0, (1 + part) / 2, (1 + part) / 2, part)]
         for found, one in zip(bias_of(balance, *branches), expected, strict=True):
             assert found == pytest.approx(one)
         balance.settle()
-    assert BRANCHES == ("source", "target", "inter", "intra", "mask")
+    assert BRANCHES == ("source", "target", "inter", "intra")
 
 
 def put_back(strength: float, *branches: Branch) -> list[float]:
