@@ -120,6 +120,8 @@ def report(arguments: SelectArguments, config: Config, pool: Pool, chosen: Chose
         f"  {first_few(names, 8)}",
         f"look at them: {out / files.SHEET}",
     ]
+    if copies is None:
+        lines.append("no copies and no annotations: a prepared folder's images are not those that a labeling tool has")
     steps = []
     if outside:
         steps.append(f"{counted(outside, 'image')} of them lie outside of the run's image folder: copy them there.")

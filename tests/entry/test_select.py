@@ -19,6 +19,7 @@ from small_runs import Finished, Said
 import iidm.select
 from iidm.cli import parse_config, read_config, write_config
 from iidm.config import Config
+from iidm.data.preparation.plan import make_plan, prepare
 from iidm.selection.advice import next_round, where_labels_go
 from iidm.types import UserError
 
@@ -156,6 +157,14 @@ def test_images_of_another_folder_can_be_chosen(own: Path, tmp_path: Path) -> No
     Image.fromarray(small_runs.draw(400)[0]).save(tmp_path / "new" / "t0.png")
     with pytest.raises(UserError, match="Rename it"):
         select(own, "--count", "1", "--images", tmp_path / "new", "--out", tmp_path / "again")
+
+
+def test_images_of_a_prepared_folder_have_no_copies_and_that_is_told(own: Path, data: Path, tmp_path: Path) -> None:
+    plan = make_plan(read_config(own / "config.json").data.target, data / "target", tmp_path / "prepared")
+    prepare(plan, jobs=1)
+    said = select(own, "--count", "2", "--strategy", "even", "--target-root", tmp_path / "prepared")
+    assert "no copies and no annotations: a prepared folder's images" in said.out
+    assert not (own / "label-next" / "images").exists() and len(lines(own / "label-next" / "new.txt")) == 2
 
 
 def test_a_choice_among_the_images_is_none_of_them(own: Path, tmp_path: Path) -> None:
