@@ -140,15 +140,17 @@ class RayCluster:
 
     def _hear_of_looks(self) -> None:
         for ref in self._ready(self._looks):
-            node = self._looks.pop(ref)
+            node, is_lost = self._looks.pop(ref), False
             try:
                 error = self._ray.get(ref)
             except self._ray.exceptions.RayError as lost:
+                # It has died, perhaps before the study began: Ray notices late, and lists it as alive meanwhile.
                 error = f"it could not be asked ({_first_line(lost)})"
+                is_lost = not isinstance(lost, self._ray.exceptions.RayTaskError)
             if error is None:
                 self._fit[node["NodeID"]] = node
                 say(f"{node['NodeManagerHostname']}: {counted(self._share.room_on(node), 'run')} at once")
-            elif self._started:
+            elif self._started or is_lost:
                 say(f"{node['NodeManagerHostname']} is left aside: {error}")
             else:
                 raise UserError(f"{node['NodeManagerHostname']}: {error}")
