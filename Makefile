@@ -14,8 +14,9 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*)
 train: $(INSTALLED)
 	$(BIN)/python -m iidm.train --amp $(ARGS)
 
+# A process for each core, one thread each: nearly all tests compute with one. What a file's tests share stays in one process.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest benchmarks $(ARGS)
