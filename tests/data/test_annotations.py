@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iidm.config import Config, DataConfig, DatasetConfig
+from iidm.data.datasets.check import check_sample
 from iidm.data.datasets.dataset import Dataset, open_dataset
 from iidm.data.datasets.domains import open_folder
 from iidm.data.preparation.plan import make_plan, prepare
@@ -269,3 +270,16 @@ def test_the_error_where_no_label_has_an_area_says_so(tmp_path: Path) -> None:
     box_alone = {"category_id": 1, "segmentation": [], "bbox": [1, 1, 4, 4]}
     with pytest.raises(UserError, match=r"2 of 2 images .* not in it: b; .*Annotations without an area.*1 boxes"):
         opened(tmp_path, write_coco(tmp_path, coco(box_alone)), background=False)
+
+
+def test_an_annotated_image_that_is_damaged_is_left_to_the_check(tmp_path: Path) -> None:
+    name = write_coco(tmp_path, coco({"category_id": 2, "segmentation": [flat(SQUARE)]}))
+    image = tmp_path / "images" / "a.jpg"
+    image.write_bytes(image.read_bytes()[:40])
+    drawn = opened(tmp_path, name)
+    np.testing.assert_array_equal(label_of(drawn), box(1, 4, 1, 4, 1))
+    assert check_sample(drawn.samples[0], drawn).problems
+    table = coco({"category_id": 2, "segmentation": [flat(SQUARE)]}, height=None, width=None)
+    (tmp_path / name).write_text(json.dumps(table))
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        opened(tmp_path, name)

@@ -116,7 +116,12 @@ def _remove_halves(cache: Path) -> None:
 def _draw(job: Job, folder: Path, encoding: LabelEncoding, image_size: Callable[[Path], Size]) -> _Result:
     """Draw one label, unless a name is unknown."""
     annotated = job.read()
-    size = image_size(job.image)
+    try:
+        size = image_size(job.image)
+    except UserError:
+        if annotated.size is None:
+            raise
+        size = annotated.size  # the check of all images names a damaged one, or leaves it out where that is allowed
     if annotated.size is not None and annotated.size != size:
         raise UserError(
             f"{job.where} is {hw(annotated.size)} there, but {job.image} is {hw(size)}. Annotations belong to the"
