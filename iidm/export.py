@@ -43,7 +43,7 @@ from iidm.exporting.quantized import write_int8
 from iidm.exporting.report import remarks, require_equal, table
 from iidm.exporting.unfinished import unfinished
 from iidm.models import Network
-from iidm.predict import predict
+from iidm.prediction.looking import predict
 from iidm.runs import description_notes, load_network, open_run
 from iidm.types import ClassSet, UserError
 

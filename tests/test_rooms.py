@@ -49,7 +49,7 @@ ALLOWED = {
         "cli",
         "runs",
         "evaluation",
-        "predict",
+        "prediction",
         "studies",
         "reports",
     },

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from iidm.config import Config, sliding_window
-from iidm.data import Dataset, EvalLoader
+from iidm.config import Config
+from iidm.data import Dataset
 from iidm.data.files.common import evenly
 from iidm.engine.preview import ROWS, colorize
 from iidm.models import Network
-from iidm.predict import predict
+from iidm.prediction.labeled import compare
 from iidm.types import IGNORE_INDEX, ClassSet
 
 from .folder import list_previews
@@ -79,28 +79,18 @@ def panels_of(
     """
     found = []
     samples = [dataset.samples[place] for place in places]
-    with EvalLoader(dataset.with_samples(samples), device=torch.device("cpu")) as batches:
-        for sample, score, batch in zip(samples, scores, batches, strict=True):
-            image = batch.image[0].numpy()
-            size = (image.shape[0], image.shape[1])
-            label = predict(
-                network,
-                image,
-                size,
-                amp_dtype,
-                align_corners=config.model.align_corners,
-                windows=sliding_window(config),
-            )
-            small = _fitted(size)
-            picture = np.asarray(Image.fromarray(image).resize(small[::-1], Image.Resampling.BILINEAR))
-            truth, predicted = (_nearest(array, small) for array in (batch.label[0].numpy(), label))
-            pictures = {
-                "image": as_jpeg(picture),
-                "truth": as_png(truth, dataset.classes),
-                "prediction": as_png(predicted, dataset.classes),
-                "difference": as_jpeg(difference(picture, truth, predicted)),
-            }
-            found.append(ImagePanels(sample.name, score, pictures))
+    seen = compare(network, dataset.with_samples(samples), config, amp_dtype)
+    for (sample, image, label, answer), score in zip(seen, scores, strict=True):
+        small = _fitted((image.shape[0], image.shape[1]))
+        picture = np.asarray(Image.fromarray(image).resize(small[::-1], Image.Resampling.BILINEAR))
+        truth, predicted = _nearest(label, small), _nearest(answer, small)
+        pictures = {
+            "image": as_jpeg(picture),
+            "truth": as_png(truth, dataset.classes),
+            "prediction": as_png(predicted, dataset.classes),
+            "difference": as_jpeg(difference(picture, truth, predicted)),
+        }
+        found.append(ImagePanels(sample.name, score, pictures))
     return found
 
 

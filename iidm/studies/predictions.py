@@ -8,14 +8,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from iidm.config import Config, sliding_window
-from iidm.data import Dataset, EvalLoader, require_validation
+from iidm.config import Config
+from iidm.data import Dataset, require_validation
 from iidm.engine.runtime import pick_device
-from iidm.prediction.looking import predict
+from iidm.prediction.labeled import compare
 from iidm.runs import load_network, run_precision
 from iidm.types import IGNORE_INDEX, UserError
 
@@ -52,21 +51,10 @@ def save_predictions(config: Config, checkpoint: Path, labels: Path, pictures: P
     dataset = choose_images(require_validation(config), names)
     network = load_network(config, checkpoint, NETWORK, len(dataset.classes), device)
     amp_dtype = run_precision(config, "run", device)
-    with EvalLoader(dataset, device=torch.device("cpu")) as batches:
-        for sample, batch in zip(dataset.samples, batches, strict=True):
-            image = batch.image[0].numpy()
-            size = (image.shape[0], image.shape[1])
-            label = predict(
-                network,
-                image,
-                size,
-                amp_dtype,
-                align_corners=config.model.align_corners,
-                windows=sliding_window(config),
-            )
-            _save(image, pictures / f"{sample.name}.jpg")
-            _save(_resized(batch.label[0].numpy(), size), label_file(pictures, sample.name))
-            _save(label, label_file(labels, sample.name))
+    for sample, image, truth, predicted in compare(network, dataset, config, amp_dtype):
+        _save(image, pictures / f"{sample.name}.jpg")
+        _save(_resized(truth, (image.shape[0], image.shape[1])), label_file(pictures, sample.name))
+        _save(predicted, label_file(labels, sample.name))
 
 
 def label_file(folder: Path, name: str) -> Path:

@@ -28,7 +28,7 @@ from iidm.models.head import Head, Level
 from iidm.models.hrda import HRDANetwork
 from iidm.models.network import Network
 from iidm.models.norm import BatchNorm2d
-from iidm.predict import predict
+from iidm.prediction.looking import predict
 from iidm.types import ClassSet, UserError
 
 CLASSES = 5
