@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("no_file_stays_mapped")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 def test_memory_and_open_files_stay_level_over_ten_thousand_batches(folders: Folders) -> None:
     """A page kept of each mapped file would be 39 MiB and more."""
     data = replace(RARE, crop_size=(16, 16), source_batch=1, unlabeled_batch=1)

@@ -89,7 +89,7 @@ def test_two_machines_at_once(raw: Path, whole: dict[str, bytes], tmp_path: Path
         )
         for shard in ("1/2", "2/2")
     ]
-    said = [process.communicate(timeout=120) for process in both]
+    said = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert any(f"{out} is complete" in line for line, _ in said)
     assert _content(out) == whole

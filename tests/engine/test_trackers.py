@@ -184,7 +184,7 @@ def run_truly(name: str, run_dir: Path, **environment: str) -> str:
         pytest.skip(f"{name} is not installed: pip install 'iidm[{name}]'")
     run_dir.mkdir()
     words = [sys.executable, "-c", TRUE_RUN, name, str(run_dir)]
-    done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "failed" not in (run_dir / "notes.txt").read_text()
     return done.stderr

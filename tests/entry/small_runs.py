@@ -163,7 +163,7 @@ def metrics(run_dir: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def wait_for_steps(process: subprocess.Popen[str], run_dir: Path, steps: int, timeout_s: float = 120) -> None:
+def wait_for_steps(process: subprocess.Popen[str], run_dir: Path, steps: int, timeout_s: float = 600) -> None:
     """Wait until a run has logged `steps` steps; fails if it ends before that."""
     end = time.monotonic() + timeout_s
     while metrics(run_dir).count("\n") < steps:

@@ -65,7 +65,7 @@ def records(root: Path) -> Records:
 
 def wait_for_steps(process: Any, root: Path, steps: int) -> None:
     """Until any run has logged so many steps."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not any(f.read_text().count("\n") >= steps for f in root.glob("out/runs/*/metrics.jsonl")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
@@ -85,7 +85,7 @@ def training(root: Path) -> list[int]:
 
 def wait_for_training(process: Any, root: Path) -> int:
     """The process of the study's run, as soon as there is one."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not (found := training(root)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end

@@ -192,7 +192,7 @@ def test_a_config_file_with_an_unknown_field(finished: Finished, tmp_path: Path)
 
 def test_a_mistake_is_one_line_for_a_process_too(data: Path, tmp_path: Path) -> None:
     process = start("train", options(data, tmp_path / "run", "--source-root", str(tmp_path / "nowhere")))
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 2
     assert out == ""
     assert str(tmp_path / "nowhere") in one_line(err)

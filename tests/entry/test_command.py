@@ -64,7 +64,7 @@ for module, words in json.loads(sys.stdin.read()):
 
 def run(words: Sequence[str], **more: object) -> tuple[int, Said]:
     """`python -m iidm` in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "iidm", *words], capture_output=True, text=True, timeout=120, **more)  # type: ignore[call-overload]
+    done = subprocess.run([sys.executable, "-m", "iidm", *words], capture_output=True, text=True, timeout=600, **more)  # type: ignore[call-overload]
     return done.returncode, Said(done.stdout, done.stderr)
 
 

@@ -70,7 +70,7 @@ def run(command: str, folder: Path) -> str:
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=600,
     )
     assert process.returncode == 0, (command, process.stderr)
     assert "Traceback" not in process.stderr

@@ -65,7 +65,7 @@ def kill_after(steps: int, words: list[str], run_dir: Path) -> list[int]:
         os.kill(process.pid, signal.SIGKILL)
         process.wait(30)
         assert process.returncode == -signal.SIGKILL
-        end = time.monotonic() + 5
+        end = time.monotonic() + 600
         while any(map(is_running, workers)) and time.monotonic() < end:
             time.sleep(0.1)
         left = [pid for pid in workers if is_running(pid)]
@@ -115,7 +115,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_like_one_without(
     try:
         small_runs.wait_for_steps(process, run_dir, 4)
         os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
     finally:
         kill_group(process)
     assert process.returncode == 2, err

@@ -169,7 +169,7 @@ def test_killed_and_stopped_it_ends_like_one_that_was_not(done: tuple[Path, Said
         assert len(workers) == 1
         os.kill(process.pid, signal.SIGKILL)
         process.wait(30)
-        end = time.monotonic() + 5
+        end = time.monotonic() + 600
         while any(map(is_running, workers)) and time.monotonic() < end:
             time.sleep(0.05)
         assert not any(map(is_running, workers))
@@ -180,7 +180,7 @@ def test_killed_and_stopped_it_ends_like_one_that_was_not(done: tuple[Path, Said
         os.kill(wait_for_training(process, tmp_path), signal.SIGKILL)  # the run alone: the study goes on with it
         wait_for_steps(process, tmp_path, 4)
         os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=600)
     finally:
         kill_group(process)
     assert "killed by SIGKILL (was memory short?); it goes on from its last checkpoint" in err

@@ -55,7 +55,7 @@ def test_a_run_outlives_its_process_and_its_machine(
         wait_for_steps(process, tmp_path, 4)
         cluster.add_node(num_cpus=1)
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=600)
     finally:
         kill_group(process)
     assert process.returncode == 0, err
@@ -82,7 +82,7 @@ def test_a_stop_saves_on_the_machines_and_a_killed_study_leaves_no_run(
     try:
         wait_for_steps(process, tmp_path, 1)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=600)
     finally:
         kill_group(process)
     assert process.returncode == 2, err
@@ -94,7 +94,7 @@ def test_a_stop_saves_on_the_machines_and_a_killed_study_leaves_no_run(
         wait_for_training(process, tmp_path)
     finally:
         kill_group(process)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 600
     while training(tmp_path) and time.monotonic() < end:
         time.sleep(0.05)
     assert training(tmp_path) == []

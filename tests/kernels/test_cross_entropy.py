@@ -51,15 +51,14 @@ def random_label(batch: int, size: tuple[int, int], classes: int) -> torch.Tenso
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize(
-    ("classes", "low", "size", "weighting"),
+    ("classes", "low", "size", "weighting", "normalizer"),
     [
-        (2, (1, 1), (1, 1), "none"),
-        (19, (3, 4), (20, 31), "pixel"),
-        (1, (2, 3), (9, 5), "image"),
-        (255, (2, 2), (7, 9), "class"),
-        (5, (9, 8), (4, 3), "all"),
+        *((2, (1, 1), (1, 1), "none", normalizer) for normalizer in NORMALIZERS),
+        *((1, (2, 3), (9, 5), "image", normalizer) for normalizer in NORMALIZERS),
+        *((5, (9, 8), (4, 3), "all", normalizer) for normalizer in NORMALIZERS),
+        (19, (3, 4), (20, 31), "pixel", "valid"),  # once each: they take Triton's interpreter seconds
+        (255, (2, 2), (4, 5), "class", "sum"),
     ],
 )
 def test_loss_is_the_definition(
@@ -116,7 +115,7 @@ def test_gradient_is_the_slope_of_the_definition(upsample64: Upsample, align_cor
     align_corners=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_loss_and_gradient_equal_float64_autograd(
     batch: int,
     classes: int,
