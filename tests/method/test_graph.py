@@ -68,9 +68,7 @@ def ten_steps(step: TrainStep) -> list[list[float]]:
 @pytest.mark.skipif(not build_info()["extension"], reason="the references read values")
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
 @pytest.mark.parametrize("branches", ["merged", "sequential"])
-@pytest.mark.parametrize(
-    ("backbone", "recipe"), [("tiny", "paper"), ("mobilenet_v2", "daformer"), ("tiny", "adapt")]
-)
+@pytest.mark.parametrize(("backbone", "recipe"), [("tiny", "paper"), ("mobilenet_v2", "daformer"), ("tiny", "adapt")])
 def test_nothing_that_changes_with_a_step_is_on_the_host(
     backbone: str, recipe: str, branches: str, amp: torch.dtype | None, tapes: list[Tape]
 ) -> None:
