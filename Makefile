@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.*
 # CI adds what a study on several machines and the site of the documentation need: `make EXTRAS=dev,cluster,docs`.
 EXTRAS ?= dev
+# Another Python beside it: `make test PYTHON=python3.12 VENV=.venv-3.12 ARGS="-m 'not slow'"`.
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
