@@ -120,9 +120,22 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
         facts = {"seconds": round(seconds, 1), "steps": config.max_steps, "machine": machine_info()}
         facts |= {} if ranks.is_alone else {"processes": ranks.size}
         print(write_results(run_dir, scores, len(domains.val.samples) if domains.val else 0, facts))
-        print(f"time taken: {seconds / 60:.1f} min\neverything lies in: {run_dir}")
-        print(f"a report for people: {program('report')} {shlex.quote(str(run_dir))}")
+        print(f"time taken: {seconds / 60:.1f} min\neverything lies in: {run_dir}\n{what_next(run_dir, config)}")
     return run_dir
+
+
+def what_next(run_dir: Path, config: Config) -> str:
+    """What to look at after a run: its newest picture of predictions, its curves, and the commands that go on."""
+    run = shlex.quote(str(run_dir))
+    pictures = sorted(p for p in (run_dir / "previews").glob("*.png") if not p.stem.endswith("-batch"))
+    found = [(str(pictures[-1]), "images and what the networks say to them")] if pictures else []
+    found += [(str(path), "losses and scores over the steps") for path in [run_dir / "curves.png"] if path.exists()]
+    found += [(f"{program('report')} {run}", "one HTML page: what is weak, where, and why")]
+    found += [(f"{program('predict')} {run} IMAGES --out results", "labels images and videos of yours")]
+    if config.preset == "scenes":
+        found += [(f"{program('inspect')} IMAGES LABELS", "begins with data of your own")]
+    width = max(len(what) for what, _ in found)
+    return "\n".join(["to look at next:", *(f"  {what:{width}}  {tells}" for what, tells in found)])
 
 
 def open_log(config: Config, run_dir: Path, start_step: int, ranks: Ranks, trackers: Sequence[str]) -> NoLog:

@@ -15,11 +15,13 @@ T = TypeVar("T")
 
 def program(command: str) -> str:
     """How a command of this package is called, as the user called this one: `iidm train` or `python -m iidm.train`."""
-    called = Path(sys.argv[0])
+    called, python = Path(sys.argv[0]), sys.orig_argv[0]
+    if Path(python).is_absolute():  # another program started it
+        python = "python"
     if called.parent.name == "iidm" and called.name == "__main__.py":
-        return f"python -m iidm {command}"
+        return f"{python} -m iidm {command}"
     if called.parent.name == "iidm" and called.suffix == ".py":
-        return f"python -m iidm.{command}"
+        return f"{python} -m iidm.{command}"
     return f"iidm {command}"
 
 

@@ -143,16 +143,19 @@ def test_all_options_are_in_the_long_help(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("called", "said"),
     [
-        ("/usr/bin/iidm", "iidm train"),
-        ("/home/me/iidm/iidm/__main__.py", "python -m iidm train"),
-        ("/home/me/iidm/iidm/train.py", "python -m iidm.train"),
-        ("/home/me/iidm/iidm/study.py", "python -m iidm.train"),
+        ("python /usr/bin/iidm", "iidm train"),
+        ("python /home/me/iidm/iidm/__main__.py", "python -m iidm train"),
+        ("python3 /home/me/iidm/iidm/train.py", "python3 -m iidm.train"),
+        (".venv/bin/python /home/me/iidm/iidm/train.py", ".venv/bin/python -m iidm.train"),  # as `make train` does
+        ("/home/me/.venv/bin/python /home/me/iidm/iidm/study.py", "python -m iidm.train"),
     ],
 )
 def test_hints_name_the_command_as_it_was_called(
     called: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [called])
+    python, script = called.split()
+    monkeypatch.setattr(sys, "orig_argv", [python])
+    monkeypatch.setattr(sys, "argv", [script])
     assert program("train") == said
     with pytest.raises(SystemExit):
         parse_config(["--max-stpes", "3"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import small_runs
 from PIL import Image
 from small_runs import CLASSES, STEPS, TRAIN_IMAGES, VAL_IMAGES, Finished, metrics, options, train, weights
 
+from iidm.cli import PARSERS
 from iidm.data.scenes import draw_scene
+from iidm.presets import preset_config
+from iidm.train import what_next
 
 LOSSES = ("loss_total", "loss_source", "loss_target", "loss_inter", "loss_intra")
 
@@ -63,8 +67,25 @@ def test_the_end_shows_every_class_the_miou_the_time_and_the_folder(finished: Fi
         assert rows[name] == [f"{100 * results[who]['iou'][name]:.1f}" for who in ("student", "teacher")]
     assert rows["mIoU"] == [f"{100 * results[who]['miou']:.1f}" for who in ("student", "teacher")]
     assert "time taken" in finished.said.out
-    assert str(finished.run_dir) in finished.said.out.splitlines()[-1]
+    assert f"\neverything lies in: {finished.run_dir}\n" in finished.said.out
     assert (finished.run_dir / "results.txt").read_text().strip() in finished.said.out
+
+
+def test_the_last_lines_tell_what_to_look_at_next(finished: Finished) -> None:
+    end = finished.said.out.splitlines()
+    first, *commands = (line.split("  ")[1] for line in end[end.index("to look at next:") + 1 :])
+    assert Path(first).is_file() and Path(first).name == f"step-{STEPS:06d}-validation.png"
+    assert Path(commands.pop(0)) == finished.run_dir / "curves.png" and (finished.run_dir / "curves.png").is_file()
+    for line in commands:
+        _, name, *words = shlex.split(line)
+        assert words[0] == str(finished.run_dir) and PARSERS[name](words)
+    assert [line.split()[1] for line in commands] == ["report", "predict"]
+
+
+def test_a_run_on_the_built_in_scenes_tells_how_data_of_ones_own_begin(tmp_path: Path) -> None:
+    said = what_next(tmp_path, preset_config("scenes")).splitlines()
+    assert said[0] == "to look at next:" and "iidm inspect IMAGES LABELS" in said[-1]
+    assert ".png" not in "".join(said)  # there are none
 
 
 def test_a_run_says_what_it_trains_on_and_how_far_it_is(finished: Finished) -> None:
@@ -85,7 +106,8 @@ def test_quiet_prints_the_table_and_nothing_else(data: Path, tmp_path: Path) -> 
     assert said.err == ""
     table = (tmp_path / "run" / "results.txt").read_text()
     assert said.out.startswith(table)
-    assert len(said.out.removeprefix(table).splitlines()) == 3  # the time taken, the folder, and what makes a report
+    head, next_ = said.out.removeprefix(table).split("to look at next:\n")
+    assert len(head.splitlines()) == 2 and all(line.startswith("  ") for line in next_.splitlines())
 
 
 def test_the_config_of_a_run_runs_again_to_the_same_losses_and_weights(finished: Finished, tmp_path: Path) -> None:
