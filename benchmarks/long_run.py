@@ -1,130 +1,187 @@
-"""A long run on generated data in the layout of GTA5 and Cityscapes: does it hold its pace and its memory?
+"""A long run: does it hold its pace and its memory?
 
-    python -m benchmarks.long_run FOLDER [--preset gta5-cityscapes-100] [--steps 2000] [--any-pace]
+    python -m benchmarks.long_run FOLDER [--preset gta5-cityscapes-100] [--steps 2000] [--work DIR] [--any-pace]
         [OPTION of iidm.train...]
+    python -m benchmarks.long_run FOLDER --small --steps 10000          the main job, small enough for one CPU core
 
-Trains the preset from prepared data with `iidm.train`, watches it from outside, and writes FOLDER/long-run.json. Exit
-status 1 unless, after the first tenth, the pace of every tenth is within 3 % of their mean, memory grows by less than
-3 %, and steps wait for data for less than 1 % of their time; with --any-pace it is 0 if the run ends.
+Trains with `iidm.train`, watches it from outside, and writes FOLDER/long-run.json and FOLDER/long-run.png; the run and
+what it said lie in DIR. The data are prepared data in the layout of GTA5 and Cityscapes; with --small they are the
+built-in scenes, and all that happens in the main job happens: of 10,000 steps it evaluates every 250, and saves a
+checkpoint and draws previews every 1000. What fills until each image was seen (decoded labels, 256 MiB a stream at
+most) is to be full after the first tenth: of the source 100 images are taken.
+
+Exit status 1 unless in every tenth after the first the median step time is within 3 % of their mean, and the memory of
+the process, of its workers and of the GPU within 1 %; without --small steps must also wait for data for less than 1 %
+of their time. With --any-pace it is 0 if the run ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import shutil
-import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean, median
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from iidm.engine.runtime import machine_info
 
 from . import street_data
 from .conftest import commit
+from .watching import Point, watch
 
-LINE = re.compile(r"^step (\d+)/\d+ .*wait_ms ([\d.]+)")
 TENTHS = 10
-ALLOWED_SPREAD, ALLOWED_GROWTH, ALLOWED_WAIT = 0.03, 0.03, 0.01
+BINS = 100
+"""So many points has a curve of the figure."""
+ALLOWED_SPREAD, ALLOWED_GROWTH, ALLOWED_WAIT = 0.03, 0.01, 0.01
+MEMORY = ("rss_mb", "workers_mb", "gpu_mb")
+SMALL = [
+    *"--preset scenes --model.backbone mobilenet_v2 --model.output-stride 16 --data.crop-size 64 128".split(),
+    *"--data.source-batch 1 --data.target-batch 1 --data.unlabeled-batch 1".split(),
+    *"--data.source-subset 0.2 --data.workers 1".split(),
+]
+"""The main job with a smaller network, smaller crops and one image a stream."""
 
 
-class Point(NamedTuple):
-    """What was seen at a log point."""
-
-    seconds: float
-    step: int
-    wait_ms: float
-    """Mean time that a step waited for its batch since the point before."""
-    rss_mb: float
-    gpu_mb: float
-
-
-def summary(points: list[Point], steps: int) -> dict[str, Any]:
-    """Pace of each tenth in steps a second, its spread around the mean, growth of memory, share of waiting.
-
-    The first tenth, in which kernels compile and graphs are captured, is in none of the last three.
-    """
-    ends = [
-        max((p for p in points if p.step <= steps * i / TENTHS), key=lambda p: p.step) for i in range(1, TENTHS + 1)
-    ]
-    paces = [(b.step - a.step) / (b.seconds - a.seconds) for a, b in zip(ends, ends[1:], strict=False)]
-    mean = (ends[-1].step - ends[0].step) / (ends[-1].seconds - ends[0].seconds)
-    later = [p for p in points if p.step > ends[0].step]
-    waits = sum(p.wait_ms for p in later) / len(later)
-    spread = max(abs(pace / mean - 1) for pace in paces)
-    rss, gpu = (getattr(ends[-1], name) / max(getattr(ends[0], name), 1) - 1 for name in ("rss_mb", "gpu_mb"))
-    wait_share = waits * 1e-3 * mean
+def series(points: Sequence[Point]) -> dict[str, list[float]]:
+    """At each log point but the first: time of a step since the point before, by the clock and of the processors, and
+    memory."""
+    pairs = list(zip(points, points[1:], strict=False))
     return {
-        "steps_per_s": mean,
-        "paces": paces,
-        "spread": spread,
-        "rss_mb": [p.rss_mb for p in ends],
-        "gpu_mb": [p.gpu_mb for p in ends],
-        "memory_growth": max(rss, gpu if ends[0].gpu_mb else 0.0),
-        "wait_share": wait_share,
-        "holds": spread <= ALLOWED_SPREAD and max(rss, gpu) <= ALLOWED_GROWTH and wait_share < ALLOWED_WAIT,
+        "step": [b.step for _, b in pairs],
+        "step_ms": [1e3 * (b.seconds - a.seconds) / (b.step - a.step) for a, b in pairs],
+        "cpu_ms": [1e3 * (b.cpu_s - a.cpu_s) / (b.step - a.step) for a, b in pairs],
+        **{name: [getattr(b, name) for _, b in pairs] for name in MEMORY},
     }
 
 
-def rss_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+)", status)
-    return int(found.group(1)) / 1024 if found else 0.0
+def medians(found: dict[str, list[float]], steps: int, parts: int) -> dict[str, list[float]]:
+    """The median of each value in each of so many equal parts of the run."""
+    rooms: list[list[int]] = [[] for _ in range(parts)]
+    for place, step in enumerate(found["step"]):
+        rooms[min(int((step - 1) * parts / steps), parts - 1)].append(place)
+    return {name: [median(values[i] for i in room) for room in rooms if room] for name, values in found.items()}
 
 
-def gpu_mb() -> float:
-    """Memory in use on the first GPU; 0 without one."""
-    if shutil.which("nvidia-smi") is None:
-        return 0.0
-    words = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    run = subprocess.run(words, capture_output=True, text=True)
-    return float(run.stdout.strip()) if run.returncode == 0 else 0.0
+def spread(values: list[float]) -> float:
+    """How far the farthest of values lies from their mean, as a share of it; 0 where all are 0."""
+    mean = fmean(values)
+    return max(abs(value / mean - 1) for value in values) if mean else 0.0
 
 
-def watch(words: list[str], log: Path) -> list[Point]:
-    """Run a training in a process of its own; its output goes to `log`. Raises RuntimeError if it fails."""
-    points = []
-    start = time.perf_counter()
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        with log.open("w") as file:
-            for line in process.stdout:
-                file.write(line)
-                if found := LINE.match(line):
-                    seen = (time.perf_counter() - start, int(found.group(1)), float(found.group(2)))
-                    points.append(Point(*seen, rss_mb(process.pid), gpu_mb()))
-    if process.returncode != 0:
-        raise RuntimeError(f"The run failed with status {process.returncode}; what it said is in {log}.")
-    return points
+def summary(points: list[Point], steps: int, eval_every: int = 0, *, judge_waiting: bool = True) -> dict[str, Any]:
+    """Medians of each tenth, their spread without the first tenth, in which kernels compile, graphs are captured and
+    caches fill, and whether that is little enough."""
+    found = series(points)
+    tenths = medians(found, steps, TENTHS)
+    spreads = {name: spread(tenths[name][1:]) for name in ("step_ms", "cpu_ms", *MEMORY)}
+    later = [p for p in points if p.step > steps / TENTHS]
+    waiting = fmean(p.wait_ms for p in later) / fmean(tenths["step_ms"][1:])
+    usual = median(found["step_ms"])
+    every = points[1].step - points[0].step
+    evaluations = [
+        round((ms - usual) * every / 1e3, 3)
+        for step, ms in zip(found["step"], found["step_ms"], strict=True)
+        if eval_every and (step - every) % eval_every == 0 and step > every
+    ]
+    flat = spreads["step_ms"] <= ALLOWED_SPREAD and all(spreads[name] <= ALLOWED_GROWTH for name in MEMORY)
+    return {
+        "steps": steps,
+        "steps_per_s": (points[-1].step - points[0].step) / (points[-1].seconds - points[0].seconds),
+        "tenths": tenths,
+        "spread": spreads,
+        "evaluation_s": evaluations,
+        "wait_share": waiting,
+        "holds": flat and (waiting < ALLOWED_WAIT or not judge_waiting),
+    }
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The result in a few lines."""
+    tenths, far = result["tenths"], {name: f"{100 * value:.2f} %" for name, value in result["spread"].items()}
+    step, cpu, rss, workers = (tenths[name][-1] for name in ("step_ms", "cpu_ms", "rss_mb", "workers_mb"))
+    lines = [
+        f"{result['steps']} steps, {result['steps_per_s']:.2f} a second; medians of tenths, without the first:",
+        f"step        {step:8.1f} ms, within {far['step_ms']} of their mean ({100 * ALLOWED_SPREAD:.0f} % are allowed)",
+        f"processors  {cpu:8.1f} ms a step, within {far['cpu_ms']}",
+        f"memory      {rss:8.1f} MB, within {far['rss_mb']} ({100 * ALLOWED_GROWTH:.0f} % is allowed)",
+        f"its workers {workers:8.1f} MB, within {far['workers_mb']}",
+        f"waiting for data {100 * result['wait_share']:.2f} % of the time",
+    ]
+    if result["evaluation_s"]:
+        times = result["evaluation_s"]
+        lines.append(f"{len(times)} evaluations, {median(times):.2f} s each ({min(times):.2f} to {max(times):.2f})")
+    return "\n".join([*lines, "flat" if result["holds"] else "NOT flat"])
+
+
+def draw(points: Sequence[Point], steps: int, path: Path) -> None:
+    """Step time and memory over the steps, as a PNG."""
+    curve = medians(series(points), steps, BINS)
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    time_axes, memory_axes = figure.subplots(1, 2)
+    time_axes.plot(curve["step"], curve["step_ms"], label="by the clock")
+    time_axes.plot(curve["step"], curve["cpu_ms"], label="of the processors")
+    time_axes.set_title("time of a step (ms)")
+    memory_axes.plot(curve["step"], curve["rss_mb"], label="process")
+    for name, label in (("workers_mb", "workers"), ("gpu_mb", "GPU")):
+        if any(curve[name]):
+            memory_axes.plot(curve["step"], curve[name], label=label)
+    memory_axes.set_title("memory (MB)")
+    for axes in (time_axes, memory_axes):
+        axes.axvspan(0, steps / TENTHS, color="0.9", label="warm-up")
+        axes.set_xlabel("step")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=100)
+
+
+def eval_every(steps: int) -> int:
+    """Steps between two evaluations of a run of the main job; a short one is not made of them alone."""
+    return max(steps // 40, 5)
+
+
+def training_words(arguments: argparse.Namespace, options: list[str]) -> list[str]:
+    """The command of the run."""
+    words = [sys.executable, "-m", "iidm.train", "--amp", "--model.weights", "none"]
+    if arguments.small:
+        every, words = max(arguments.steps // 1000, 1), [*words, *SMALL]
+        words += ["--log.eval-every", str(eval_every(arguments.steps))]
+        for name in ("preview", "checkpoint"):
+            words += [f"--log.{name}-every", str(max(arguments.steps // TENTHS, 1))]
+    else:
+        every, roots = max(arguments.steps // 100, 1), street_data.prepared("raw")
+        words += ["--preset", arguments.preset, "--data.labeled-count", "6"]
+        words += ["--source-root", str(roots.gta5), "--target-root", str(roots.cityscapes)]
+        words += ["--log.preview-every", "0", "--log.checkpoint-every", "0"]
+    words += ["--max-steps", str(arguments.steps), "--log.every", str(every)]
+    return [*words, "--run-dir", str(arguments.work or arguments.folder) + "/run", *options]
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--small", action="store_true", help="the main job at a size for one CPU core")
     parser.add_argument("--preset", default="gta5-cityscapes-100")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where the run and what it said lie [FOLDER]")
     parser.add_argument("--any-pace", action="store_true", help="exit status 0 if the run ends, whatever its pace")
     arguments, options = parser.parse_known_args()
-    folder: Path = arguments.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    roots = street_data.prepared("raw")
-    words = [sys.executable, "-m", "iidm.train", "--preset", arguments.preset, "--amp", "--model.weights", "none"]
-    words += ["--source-root", str(roots.gta5), "--target-root", str(roots.cityscapes), "--data.labeled-count", "6"]
-    words += ["--max-steps", str(arguments.steps), "--run-dir", str(folder / "run")]
-    words += ["--log.every", str(max(arguments.steps // 100, 1)), "--log.preview-every", "0"]
-    words += ["--log.checkpoint-every", "0", *options]
-    points = watch(words, folder / "long-run.txt")
-    result = summary(points, arguments.steps)
+    folder, work = arguments.folder, arguments.work or arguments.folder
+    for place in (folder, work):
+        place.mkdir(parents=True, exist_ok=True)
+    words = training_words(arguments, options)
+    points = watch(words, work / "long-run.txt")
+    evaluated = eval_every(arguments.steps) if arguments.small else 0
+    result = summary(points, arguments.steps, evaluated, judge_waiting=not arguments.small)
     facts = {"command": " ".join(words[1:]), "machine": machine_info(), "commit": commit()}
-    (folder / "long-run.json").write_text(json.dumps({**facts, **result}, indent=2) + "\n")
-    print(
-        f"{result['steps_per_s']:.2f} steps/s, each tenth within {100 * result['spread']:.1f} %; memory grew by"
-        f" {100 * result['memory_growth']:.1f} %; waiting for data {100 * result['wait_share']:.2f} % of the time"
-    )
+    (folder / "long-run.json").write_text(json.dumps({**facts, **result}, indent=1) + "\n")
+    draw(points, arguments.steps, folder / "long-run.png")
+    print(describe(result))
     sys.exit(0 if result["holds"] or arguments.any_pace else 1)
 
 
