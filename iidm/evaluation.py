@@ -19,6 +19,7 @@ from iidm.engine.norm_statistics import NormStatistics, running_statistics
 from iidm.kernels.jitter import normalize
 from iidm.ranks import ALONE, Ranks
 from iidm.recipes import with_values
+from iidm.text import write_text
 from iidm.types import MEAN_RGB, STD_RGB, UserError
 
 normalize_image = partial(normalize, mean=MEAN_RGB, std=STD_RGB)
@@ -111,6 +112,6 @@ def results_json(scores: Mapping[str, Scores], images: int) -> dict[str, Any]:
 def write_results(run_dir: Path, scores: Mapping[str, Scores], images: int, facts: Mapping[str, Any]) -> str:
     """Write RUN/results.json (scores and `facts`) and RUN/results.txt (the table); returns the table."""
     table = score_table(dict(scores)) if scores else "not scored: there are no validation images"
-    (run_dir / "results.json").write_text(json.dumps({**results_json(scores, images), **facts}, indent=2) + "\n")
-    (run_dir / "results.txt").write_text(table + "\n")
+    write_text(run_dir / "results.json", json.dumps({**results_json(scores, images), **facts}, indent=2) + "\n")
+    write_text(run_dir / "results.txt", table + "\n")
     return table

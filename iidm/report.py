@@ -26,7 +26,7 @@ from iidm.cli import ReportArguments, parse_arguments, program
 from iidm.reports.folder import open_folders
 from iidm.reports.gather import gather
 from iidm.reports.page import GENERATOR, render
-from iidm.studies.folder import write_text
+from iidm.text import write_text
 from iidm.types import UserError
 
 

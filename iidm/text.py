@@ -1,8 +1,9 @@
-"""Text files as editors write them."""
+"""Text files: read as editors write them, written whole or not at all."""
 
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -31,3 +32,28 @@ def read_text(path: Path, what: str, *, undecodable: Literal["strict", "surrogat
     except UnicodeDecodeError:
         pass
     raise UserError(f"{what} {path} is no UTF-8 text. Save it as UTF-8.") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: after a kill or a power cut there is the one of before, or the new one.
+
+    What a kill leaves beside it has the same name each time, and becomes the file when that is written again.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, body: bytes) -> None:
+    """As `write_text`, of bytes."""
+    half = path.with_name(f".{path.name}")
+    half.write_bytes(body)
+    sync(half)
+    os.replace(half, path)
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -49,6 +49,7 @@ def train(
             except UserError as error:
                 problem = str(error)
             if any(ranks.any(bool(problem))):
+                log.sync()
                 with statistics.applied(step.networks) as own:
                     save_state(step, number, run_dir, domains, time.time() - started, own)
                 problem = next(filter(None, ranks.gather(problem)))
@@ -77,6 +78,7 @@ def train(
                         scores = evaluate_networks(networks, domains.val, config, step.amp_dtype, ranks)
                         log.log(number, {"miou": scores["teacher"].miou})
                     if save:
+                        log.sync()
                         save_state(step, done, run_dir, domains, time.time() - started, own)
                         interrupted.save, saved_at = False, time.monotonic()
             if hurry and not stop:

@@ -21,7 +21,7 @@ ALLOWED = {
     "method": {"types", "config", "recipes", "catalog", "kernels", "ranks", "method"},
     "data": {"types", "text", "config", "processes", "data"},
     "models": {"types", "config", "kernels", "models"},
-    "engine": {"types", "config", "engine"},
+    "engine": {"types", "text", "config", "engine"},
     "prediction": {"types", "config", "data", "models", "engine", "kernels", "evaluation", "prediction"},
     "selection": {"types", "config", "data", "engine", "models", "kernels", "selection"},
     "exporting": {"types", "config", "data", "models", "engine", "exporting"},

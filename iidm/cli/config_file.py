@@ -11,7 +11,7 @@ import cattrs
 from cattrs.preconf.json import make_converter
 
 from ..config import Config, unknown_name
-from ..text import read_text
+from ..text import read_text, write_text
 from ..types import UserError
 
 _converter = make_converter(forbid_extra_keys=True)
@@ -52,7 +52,7 @@ def _with_kept_descriptions(config: Config, run_dir: Path) -> Config:
 
 def write_config(config: Config, path: Path) -> None:
     """Write every resolved field as indented JSON; `--config FILE` runs it again."""
-    path.write_text(json.dumps(_converter.unstructure(config), indent=2) + "\n")
+    write_text(path, json.dumps(_converter.unstructure(config), indent=2) + "\n")
 
 
 def config_as_dict(config: Config) -> dict[str, Any]:

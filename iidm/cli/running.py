@@ -90,7 +90,7 @@ def _disk_line(error: OSError) -> str | None:
     """What to say of a file that cannot be read or written; None where the error is not about a file."""
     if error.errno == errno.ENOMEM:
         return memory_line(MemoryError(str(error)))
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # the last: a limit of the disk, or of ulimit
         return f"{error}. Free some space or choose another folder."
     if error.errno is None or error.filename is None:
         return None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from ..text import write_text
 from ..types import UserError
 from .trackers import Trackers
 
@@ -34,6 +35,9 @@ class NoLog:
         """Nothing."""
 
     def picture(self, tag: str, picture: Path | NDArray[np.uint8], step: int) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
         """Nothing."""
 
     def results(self, scores: Mapping[str, Any]) -> None:
@@ -78,9 +82,7 @@ class RunLog(NoLog):
         self.quiet = quiet
         path = run_dir / METRICS
         kept = [line for line in read_metrics(run_dir) if line["step"] < start_step]
-        half = path.with_name(f".{METRICS}")
-        half.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(half, path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
         self._notes = (run_dir / NOTES).open("a", encoding="utf-8", errors="backslashreplace")
         self._lines = not quiet and not sys.stderr.isatty()
@@ -158,6 +160,10 @@ class RunLog(NoLog):
             with Image.open(picture) as image:
                 picture = np.asarray(image.convert("RGB"))
         self._board.add_image(tag, picture, step, dataformats="HWC")
+
+    def sync(self) -> None:
+        """Have metrics.jsonl on the disk: a checkpoint goes on behind its lines, also after a power cut."""
+        os.fsync(self._file.fileno())
 
     def results(self, scores: Mapping[str, Any]) -> None:
         """Final scores in groups of plain values, for the trackers; the run's folder has them in results.json."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from ..text import sync
 from ..types import ClassSet
 
 PANEL_WIDTH = 384
@@ -85,6 +86,7 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, t
     told = PngInfo()
     told.add_text(ROWS, json.dumps(places))
     sheet.save(half, format="PNG", pnginfo=told)
+    sync(half)
     os.replace(half, path)
 
 

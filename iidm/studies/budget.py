@@ -14,10 +14,10 @@ from iidm.config import Config, DatasetConfig
 from iidm.data import open_training_target, require_validation
 from iidm.data.datasets.places import has_validation
 from iidm.data.datasets.splits import list_text
+from iidm.text import write_text
 from iidm.types import UserError
 
 from .extrapolation import Curve, Expected, fit
-from .folder import write_text
 from .grid import BUDGET, Row, Study
 from .plan import LABELED_LIST, Wishes
 from .results import Result

@@ -19,6 +19,7 @@ from typing import Any
 
 from iidm.cli import config_as_dict
 from iidm.config import Config
+from iidm.text import write_text
 from iidm.types import UserError
 
 from .plan import config_from_dict, run_key
@@ -106,13 +107,6 @@ class StudyFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{self.records_file} cannot be read: {error}.") from None
         return [(line, line.endswith("\n")) for line in text.splitlines(keepends=True) if line.strip()]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(text, encoding="utf-8")
-    os.replace(half, path)
 
 
 def _is_json(line: str) -> bool:

@@ -13,11 +13,12 @@ from typing import Any
 from iidm.config import DatasetConfig
 from iidm.data import target_classes
 from iidm.engine.preview import save_sheet
+from iidm.text import write_text
 from iidm.types import UserError
 
 from .budget import draw, sentences
 from .figures import draw_class_heatmap, draw_curves, strip_rows
-from .folder import Record, StudyFolder, write_text
+from .folder import Record, StudyFolder
 from .plan import Plan
 from .progress import counted, duration
 from .results import NETWORKS, Result, collect, compare

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def test_lines_are_on_the_disk_as_soon_as_they_are_logged(tmp_path: Path) -> Non
     with run_log(tmp_path) as log:
         log.log(0, {"lr": 0.5})
         assert (tmp_path / METRICS).read_text() == '{"step": 0, "lr": 0.5}\n'
+
+
+def test_what_is_logged_can_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_log(tmp_path) as log:
+        log.log(0, {"lr": 0.5})
+        synced: list[int] = []
+        monkeypatch.setattr("iidm.engine.log.os.fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+        log.sync()
+    assert synced == [(tmp_path / METRICS).stat().st_ino]
 
 
 def test_opening_the_log_keeps_the_lines_when_it_is_killed_at_once(

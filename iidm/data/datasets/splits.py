@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...text import read_text
+from ...text import read_text, write_text
 from ...types import UserError
 from ..files.common import first_few
 from ..files.listing import IMAGE_ENDINGS, composed
@@ -107,7 +107,7 @@ def read_list(path: Path, names: Sequence[str] | Mapping[str, object] | None = N
 
 def write_list(path: Path, names: Iterable[str]) -> None:
     """Write names, one a line; `read_list` reads them again."""
-    path.write_text(list_text(names), encoding="utf-8")
+    write_text(path, list_text(names))
 
 
 def list_text(names: Iterable[str]) -> str:

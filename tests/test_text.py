@@ -1,0 +1,54 @@
+"""Text files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from iidm.text import write_text
+
+
+def test_a_text_is_written_and_nothing_else_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for text in ("one\n", "zwei é\n"):
+        write_text(path, text)
+        assert path.read_text(encoding="utf-8") == text and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("place", ["fsync", "replace"])
+def test_a_kill_leaves_the_file_of_before_and_the_next_write_clears_the_half(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.json"
+    write_text(path, "before")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, place, killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_text(path, "after")
+    assert path.read_text() == "before" and len(os.listdir(tmp_path)) == 2
+    write_text(path, "after")
+    assert path.read_text() == "after" and os.listdir(tmp_path) == [path.name]
+
+
+def test_what_is_written_is_synced_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    sync, replace = os.fsync, os.replace
+
+    def told(handle: int) -> None:
+        synced.append(os.fstat(handle).st_size)
+        sync(handle)
+
+    def after(old: Path, new: Path) -> None:
+        assert synced == [4]
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", told)
+    monkeypatch.setattr(os, "replace", after)
+    write_text(tmp_path / "x", "four")
+    assert (tmp_path / "x").read_text() == "four"
