@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import sys
 import time
 from collections.abc import Sequence
 from copy import deepcopy
@@ -19,10 +19,17 @@ import iidm
 from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config
 from iidm.data import Domains, changes_since, class_pixel_counts, refuse, write_splits
-from iidm.engine.checkpoint import find_checkpoint, load_checkpoint, load_weights, read_metadata, save_checkpoint
+from iidm.engine.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    read_metadata,
+    save_checkpoint,
+)
 from iidm.engine.norm_statistics import Buffers
 from iidm.engine.optim import build_optimizer, learning_rate_factor
 from iidm.engine.runtime import pick_amp_dtype
+from iidm.engine.whole_checkpoint import find_whole_checkpoint, set_aside
 from iidm.method import TrainStep
 from iidm.method.base import Method
 from iidm.method.class_weights import class_weights_note
@@ -31,6 +38,7 @@ from iidm.method.teacher import Teacher
 from iidm.models import Network, build_network, parameter_groups, set_recompute
 from iidm.ranks import ALONE, Ranks
 from iidm.sharing import BATCHES, batch_numbers, generator_name, seed_of_batch
+from iidm.text import write_bytes, write_text
 from iidm.types import UserError
 from iidm.warm_start import start_network
 
@@ -71,8 +79,8 @@ def keep_descriptions(config: Config, run_dir: Path) -> Config:
     for domain in DOMAINS:
         path = Path(getattr(config.data, domain).spec).expanduser()
         if path.suffix == ".toml":
-            (run_dir / domain).mkdir()
-            shutil.copyfile(path, run_dir / domain / path.name)
+            (run_dir / domain).mkdir(exist_ok=True)  # of a start that was killed
+            write_bytes(run_dir / domain / path.name, path.read_bytes())
             if getattr(config, f"{domain}_root") is None:
                 roots[f"{domain}_root"] = path.resolve().parent
     return replace(config, **roots)
@@ -119,9 +127,8 @@ def change_length(config: Config, run_dir: Path) -> list[str]:
         results = run_dir / f"results.{ending}"
         if results.exists():
             results.replace(run_dir / f"results-after-{saved.max_steps}-steps.{ending}")
-    half = path.with_name(".config.json")
-    half.write_text(json.dumps({**json.loads(path.read_text()), "max_steps": new}, indent=2) + "\n")
-    half.replace(path)  # all else as it is: `saved` names the run's copies of its TOML files, and not the originals
+    # All else as it is: `saved` names the run's copies of its TOML files, and not the originals.
+    write_text(path, json.dumps({**json.loads(path.read_text()), "max_steps": new}, indent=2) + "\n")
     rate = learning_rate_factor(done, config.optim, new)
     return [
         f"{new} steps in place of {saved.max_steps}: from step {done} on the learning rate is that of a run of {new}"
@@ -229,15 +236,31 @@ def load_state(checkpoint: Path, step: TrainStep) -> tuple[int, float]:
 
 
 def open_run(run_dir: Path) -> tuple[Config, Path]:
-    """The configuration and the newest checkpoint of a run folder. Raises UserError for a folder that is no run."""
+    """The configuration and the newest whole checkpoint of a run folder; a damaged one is told on stderr.
+
+    Raises: UserError for a folder that is no run, and where no checkpoint is whole.
+    """
     if not (run_dir / "config.json").is_file():
         raise UserError(
             f"{run_dir} is no run: it has no config.json. Give the folder that iidm.train printed at its end."
         )
-    checkpoint = find_checkpoint(run_dir)
-    if checkpoint is None:
+    found = find_whole_checkpoint(run_dir)
+    if found.checkpoint is None:
         raise UserError(f"{run_dir} has no checkpoint yet; train it first, or go on with --resume {run_dir}.")
-    return read_config(run_dir / "config.json"), checkpoint
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    return read_config(run_dir / "config.json"), found.checkpoint
+
+
+def checkpoint_to_resume(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a run, if it has any, and a line for each damaged one, which is set aside.
+
+    Raises: UserError where all are damaged.
+    """
+    found = find_whole_checkpoint(run_dir)
+    for damaged in found.damaged:
+        set_aside(damaged)
+    return found.checkpoint, found.notes
 
 
 def run_precision(config: Config, choice: str, device: torch.device) -> torch.dtype | None:

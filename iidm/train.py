@@ -30,7 +30,6 @@ import torch
 from iidm.cli import config_as_dict, parse_config, program
 from iidm.config import Config
 from iidm.data import Domains, TrainLoader, check_data, decoding_threads, open_domains, slow_reading_notes
-from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.curves import save_curves
 from iidm.engine.log import NoLog, Progress, RunLog
 from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
@@ -39,7 +38,14 @@ from iidm.evaluation import evaluate_networks, target_statistics, write_results
 from iidm.kernels import set_implementation
 from iidm.method import TrainStep
 from iidm.ranks import ALONE, Ranks
-from iidm.runs import build_step, describe_class_weights, load_state, prepare_run_dir, resume_notes
+from iidm.runs import (
+    build_step,
+    checkpoint_to_resume,
+    describe_class_weights,
+    load_state,
+    prepare_run_dir,
+    resume_notes,
+)
 from iidm.sharing import config_of_rank, device_of_rank
 from iidm.training import train
 from iidm.types import UserError
@@ -80,7 +86,9 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
         with Progress("reading the labels, once", config.quiet) as progress:
             checked = check_data(domains, config.data, progress)
     notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]
-    checkpoint = ranks.from_first(find_checkpoint(resume) if resume else None)
+    found = checkpoint_to_resume(resume) if resume and ranks.is_first else (None, [])
+    checkpoint, damages = ranks.from_first(found)
+    notes += damages
     whole, (config, shared) = config, config_of_rank(config, ranks, checkpoint)
     step, origin = build_step(config, domains, device, checkpoint, ranks)
     statistics, note = target_statistics(config, domains.plain_target, step.networks, step.amp_dtype, checked.damaged)

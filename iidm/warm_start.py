@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iidm.config import Config, ModelConfig
-from iidm.engine.checkpoint import METADATA, find_checkpoint, load_weights, read_metadata
+from iidm.engine.checkpoint import METADATA, load_weights, read_metadata
+from iidm.engine.whole_checkpoint import find_whole_checkpoint
 from iidm.models import Network, load_pretrained
 from iidm.types import UserError
 
@@ -21,6 +22,8 @@ class Trained(NamedTuple):
 
     checkpoint: Path
     network: str
+    note: str = ""
+    """What is to be said of newer checkpoints, which are damaged."""
 
 
 def start_network(network: Network, config: Config, classes: Sequence[str]) -> str:
@@ -46,7 +49,7 @@ def start_network(network: Network, config: Config, classes: Sequence[str]) -> s
     theirs: list[str] = metadata.get("classes", [])
     same = theirs == list(classes)
     _require_same_kind(found, _model_of(metadata), config.model, same)
-    title = f"start: the {found.network} of {found.checkpoint}"
+    title = f"{found.note and found.note + '; '}start: the {found.network} of {found.checkpoint}"
     if same:
         load_weights(found.checkpoint, found.network, network)
         return f"{title}, with its head for the same {len(classes)} classes"
@@ -62,14 +65,14 @@ def find_trained(path: Path) -> Trained | None:
     if path.is_dir():
         if (path / METADATA).is_file():
             return Trained(path, NETWORKS[0])
-        checkpoint = find_checkpoint(path)
+        checkpoint, _, notes = find_whole_checkpoint(path)
         if checkpoint is None:
             what = "has no checkpoint yet" if (path / "config.json").is_file() else "is neither a run nor a checkpoint"
             raise UserError(
                 f"--model.weights {path}: the folder {what}. Give the folder of a run of iidm.train, one of its"
                 " checkpoints, or a file of weights."
             )
-        return Trained(checkpoint, NETWORKS[0])
+        return Trained(checkpoint, NETWORKS[0], "; ".join(notes))
     if not path.is_file() or not (path.parent / METADATA).is_file():
         return None
     if path.suffix != ".safetensors" or path.stem not in NETWORKS:

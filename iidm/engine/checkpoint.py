@@ -4,9 +4,11 @@
     training.safetensors                        optimiser tensors, states of the random generators, BatchNorm
                                                 statistics of training where the saved networks have others
     metadata.json                               step, configuration, classes, versions, the optimiser's plain numbers
+    SHA256SUMS                                  of these files (checksums.py)
 
 Nothing in it can execute code when it is read. A checkpoint is written beside its place, synced to the disk and
-renamed: it is there whole or not at all.
+renamed: it is there whole or not at all. One that was damaged later is found by its checksums, and the one before it is
+used (whole_checkpoint.py).
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..text import sync
 from ..types import UserError
+from .checksums import write_sums
 
 FORMAT = 1
 TRAINING, METADATA = "training.safetensors", "metadata.json"
@@ -81,13 +85,14 @@ def save_checkpoint(
             save_file(_contiguous(module.state_dict()), half / f"{name}.safetensors")
         save_file(_contiguous(tensors), half / TRAINING)
         (half / METADATA).write_text(json.dumps(facts, indent=2) + "\n")
+        write_sums(half)
         for path in (*half.iterdir(), half):
-            _sync(path)
+            sync(path)
         if final.exists():  # the same step again: it goes when the new one has its place, not before
             os.replace(final, aside)
         os.replace(half, final)
         shutil.rmtree(aside, ignore_errors=True)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"The checkpoint of step {step} could not be written to {folder} ({error}). Free some space; earlier"
@@ -98,14 +103,14 @@ def save_checkpoint(
             os.replace(aside, final)
         for left in (half, aside):
             shutil.rmtree(left, ignore_errors=True)
-    for old in _checkpoints(run_dir)[:-keep]:
+    for old in list_checkpoints(run_dir)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def find_checkpoint(run_dir: Path) -> Path | None:
     """The newest checkpoint of a run, or None. Half-written ones have other names and are never found."""
-    return next(reversed(_checkpoints(run_dir)), None)
+    return next(reversed(list_checkpoints(run_dir)), None)
 
 
 def read_metadata(checkpoint: Path) -> dict[str, Any]:
@@ -184,7 +189,7 @@ def load_weights(checkpoint: Path, name: str, module: nn.Module, part: str = "")
     module.load_state_dict(given)
 
 
-def _checkpoints(run_dir: Path) -> list[Path]:
+def list_checkpoints(run_dir: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     return sorted(p for p in (run_dir / "checkpoints").glob("step-*") if (p / METADATA).is_file())
 
@@ -254,12 +259,3 @@ def _load_file(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} cannot be read ({error}). Remove {path.parent} to use the checkpoint before it."
         ) from None
-
-
-def _sync(path: Path) -> None:
-    """Make sure a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,8 +13,9 @@ from iidm.cli import read_config
 from iidm.config import Config
 from iidm.data.datasets.splits import read_list
 from iidm.data.datasets.summary import TITLES
-from iidm.engine.checkpoint import find_checkpoint, read_metadata
+from iidm.engine.checkpoint import read_metadata
 from iidm.engine.log import NOTES, read_metrics
+from iidm.engine.whole_checkpoint import find_whole_checkpoint
 from iidm.text import read_text
 from iidm.types import UserError
 
@@ -92,7 +93,12 @@ def _open(path: Path, name: str) -> RunFolder:
 
 
 def _checkpoint(path: Path, missing: list[str]) -> tuple[Path | None, dict[str, Any]]:
-    checkpoint = find_checkpoint(path)
+    try:
+        checkpoint, _, notes = find_whole_checkpoint(path)
+    except UserError as error:
+        missing.append(str(error))
+        return None, {}
+    missing += notes
     if checkpoint is None:
         missing.append("No checkpoint: none was written yet, or it was removed; nothing can be evaluated again.")
         return None, {}

@@ -177,8 +177,9 @@ def test_the_metadata_says_what_it_is(saved: Path) -> None:
 
 def test_nothing_in_a_checkpoint_is_a_pickle(saved: Path) -> None:
     files = contents(saved)
-    assert sorted(files) == ["metadata.json", "student.safetensors", "training.safetensors"]
+    assert sorted(files) == ["SHA256SUMS", "metadata.json", "student.safetensors", "training.safetensors"]
     json.loads(files.pop("metadata.json"))
+    files.pop("SHA256SUMS").decode("ascii")
     for name, content in files.items():
         # Eight bytes of length, then that many of JSON which describe all the rest.
         length = int.from_bytes(content[:8], "little")

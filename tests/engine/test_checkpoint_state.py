@@ -260,7 +260,7 @@ def test_a_generator_that_was_not_saved_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
-    """torch.load could execute code; only safetensors and JSON are written."""
+    """torch.load could execute code; only safetensors, JSON and checksums are written."""
     files = list(State(0).save(tmp_path, 1).iterdir())
-    assert {file.suffix for file in files} == {".safetensors", ".json"}
+    assert {file.suffix or file.name for file in files} == {".safetensors", ".json", "SHA256SUMS"}
     assert "torch.load" not in Path(room.__file__).read_text()
