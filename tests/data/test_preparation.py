@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import socket
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +27,7 @@ from iidm.data.loading.pipeline import ImageDecoder, read_image
 from iidm.data.preparation import plan as preparation
 from iidm.data.preparation.check import check_prepared
 from iidm.data.preparation.plan import make_plan, prepare
+from iidm.data.preparation.writing import JOURNAL
 from iidm.data.prepared.arrays import map_rows
 from iidm.data.prepared.entries import INDEX, Entry, FileFacts, ImageFormat, read_index
 from iidm.data.prepared.folder import MANIFEST, read_manifest
@@ -207,6 +212,23 @@ def test_a_second_run_does_nothing(tmp_path: Path) -> None:
     assert not make_plan(DatasetConfig(spec="gta5", resize=BOX), tmp_path / "downloaded", out).tasks
     _again(tmp_path)
     assert _times(out) == before and (out / INDEX).stat().st_mtime_ns == index
+
+
+def test_what_a_kill_left_goes_when_the_folder_is_complete(tmp_path: Path) -> None:
+    """Halves of files of a process that has ended; the journal where the kill came after the folder was complete."""
+    _, out = _prepare("gta5", tmp_path)
+    whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    dead = [out / f".index.npz.{host}-{ended.pid}.part", out / "splits" / f".train.txt.{host}-{ended.pid}.part"]
+    alive = [out / f".index.npz.{host}-{os.getpid()}.part", out / f".index.npz.other{host}-{ended.pid}.part"]
+    for path in (*dead, *alive, out / JOURNAL):
+        path.write_text("half")
+    _again(tmp_path)
+    left = {path for path in out.rglob("*") if path.is_file()}
+    assert left == {*whole, *alive}, "of a process that lives or another machine they may become whole"
+    assert all(path.read_bytes() == body for path, body in whole.items())
 
 
 @pytest.mark.parametrize("change", ["image", "label", "output", "truncated", "added", "removed"])

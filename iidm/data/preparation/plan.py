@@ -26,7 +26,7 @@ from . import shards
 from .pool import Folder, cores, run_tasks
 from .shards import Finished, Shard
 from .worker import Task, encode_sample
-from .writing import JOURNAL, SHARDS, finish, is_there, locked, require_prepared, write_manifest
+from .writing import JOURNAL, SHARDS, clear_up, finish, is_there, locked, require_prepared, write_manifest
 
 LOCK = ".lock"
 PROBES = 8
@@ -130,6 +130,7 @@ def prepare(
             together.
     """
     if not plan.tasks and _is_complete(plan):
+        clear_up(plan.out)  # of a process that was killed in its last moment
         return read_manifest(plan.out)
     if plan.need_bytes > plan.free_bytes:
         smaller = ", or --format jpeg, which takes a tenth of raw" if plan.manifest.format == "raw" else ""

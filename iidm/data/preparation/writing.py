@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..datasets.splits import list_text
 from ..files.common import first_few
 from ..prepared.columns import COLUMNS, columns_of, write_columns
 from ..prepared.entries import INDEX, Entry, ImageFormat, entry_paths
-from ..prepared.folder import MANIFEST, Manifest, write_text
+from ..prepared.folder import MANIFEST, PART, Manifest, is_abandoned, write_text
 
 if sys.platform != "win32":
     import fcntl
@@ -73,9 +73,18 @@ def finish(out: Path, manifest: Manifest, entries: Sequence[Entry], problems: Se
         path.unlink(missing_ok=True)
     manifest = replace(manifest, complete=True, images=len(entries), skipped=tuple(problems))
     write_manifest(out, manifest)
-    (out / JOURNAL).unlink(missing_ok=True)
-    shutil.rmtree(out / SHARDS, ignore_errors=True)
+    clear_up(out)
     return manifest
+
+
+def clear_up(out: Path) -> None:
+    """Remove what a complete folder needs no more, also what a kill has left: journals, and halves of files. Those of
+    processes that live, or of other machines, stay: they may still become whole."""
+    shutil.rmtree(out / SHARDS, ignore_errors=True)
+    halves = [half for folder in (out, out / "splits") for half in folder.glob(f".*{PART}") if is_abandoned(half)]
+    for path in (out / JOURNAL, *halves):
+        with suppress(OSError):  # what cannot be removed, as from a disk that is read only, does no harm
+            path.unlink()
 
 
 def strangers(out: Path, image_format: ImageFormat, entries: Iterable[Entry]) -> list[Path]:

@@ -103,6 +103,20 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PART}")
 
 
+def is_abandoned(half: Path) -> bool:
+    """Whether a file of `part_of` is of a process of this machine that has ended."""
+    host, _, number = half.name.removesuffix(PART).rpartition("-")
+    if not host.endswith(f".{socket.gethostname()}") or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it lives, and is another user's
+        return False
+    return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Write beside and rename, so that a reader or a killed process never meets half a file."""
     half = part_of(path)
