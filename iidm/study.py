@@ -115,6 +115,7 @@ def run(arguments: StudyArguments, report: Report, place: Place) -> None:
 
     listener = Listener(on_done, on_failure, progress.again)
     run_missing(missing, folder, place, arguments.retries, listener)
+    folder.remove_halves()
     finish(report, records, failures)
     if failures:
         say(f"iidm: {counted(len(failures), 'run')} failed; what was said is above. The same command tries again.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
+from ..text import sync
 from .log import read_metrics
 
 matplotlib.use("Agg")
@@ -43,7 +45,10 @@ def save_curves(run_dir: Path) -> Path | None:
             axes.set_ylim(bottom=0)
             axes.legend()
     path = run_dir / "curves.png"
-    figure.savefig(path, dpi=110)
+    half = path.with_name(f".{path.name}")
+    figure.savefig(half, dpi=110, format="png")
+    sync(half)
+    os.replace(half, path)
     return path
 
 

@@ -92,6 +92,12 @@ class StudyFolder:
             file.write(json.dumps(record).encode() + b"\n")
             os.fsync(file.fileno())
 
+    def remove_halves(self) -> None:
+        """Remove what runs that were killed have left among the predictions; none may be at work."""
+        for half in self.predictions.rglob(".*"):
+            if half.is_file():
+                half.unlink(missing_ok=True)
+
     def pictures_of(self, config: Config) -> Path:
         """Where the validation images of runs like this one and their truth are kept."""
         data = config_as_dict(config)["data"]

@@ -16,6 +16,7 @@ from iidm.data import Dataset, require_validation
 from iidm.engine.runtime import pick_device
 from iidm.prediction.labeled import compare
 from iidm.runs import load_network, run_precision
+from iidm.text import sync
 from iidm.types import IGNORE_INDEX, UserError
 
 COUNT = 4
@@ -81,8 +82,9 @@ def _resized(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 
 
 def _save(array: NDArray[np.uint8], path: Path) -> None:
-    """Whole or not at all: several runs may write the same image at once, or be killed."""
+    """Whole or not at all: several runs may write the same image at once, be killed, or lose their power."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{os.getpid()}{path.suffix}")
     Image.fromarray(array).save(half, quality=90)
+    sync(half)
     os.replace(half, path)

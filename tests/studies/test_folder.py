@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import made_up
+import numpy as np
 import pytest
 
+from iidm.studies import predictions
 from iidm.studies.folder import StudyFolder
 from iidm.studies.plan import run_key
 from iidm.types import UserError
@@ -120,3 +122,27 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out .*file.* cannot be written"):
         StudyFolder(tmp_path / "file").create()
+
+
+def test_what_killed_runs_left_among_the_predictions_goes_and_the_rest_stays(folder: StudyFolder) -> None:
+    folder.remove_halves()  # there is none yet
+    label = folder.predictions / "key" / "street" / "a.png"
+    predictions._save(np.zeros((2, 3), np.uint8), label)
+    label.with_name(".4242.png").write_bytes(b"half")
+    folder.remove_halves()
+    assert [path for path in folder.predictions.rglob("*") if path.is_file()] == [label]
+
+
+def test_a_prediction_is_on_the_disk_before_it_has_its_name(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after its run was recorded left an empty file, with which no study could be finished any more."""
+    label, synced = folder.predictions / "key" / "a.png", list[int]()
+
+    def note(path: Path) -> None:
+        assert not label.exists()
+        synced.append(path.stat().st_ino)
+
+    monkeypatch.setattr(predictions, "sync", note)
+    predictions._save(np.zeros((2, 3), np.uint8), label)
+    assert synced == [label.stat().st_ino]
