@@ -24,6 +24,8 @@ from iidm.engine.checkpoint import (
     load_checkpoint,
     load_weights,
     read_metadata,
+    remove_halves,
+    remove_old,
     save_checkpoint,
 )
 from iidm.engine.norm_statistics import Buffers
@@ -252,14 +254,16 @@ def open_run(run_dir: Path) -> tuple[Config, Path]:
     return read_config(run_dir / "config.json"), found.checkpoint
 
 
-def checkpoint_to_resume(run_dir: Path) -> tuple[Path | None, list[str]]:
+def checkpoint_to_resume(run_dir: Path, keep: int) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint of a run, if it has any, and a line for each damaged one, which is set aside.
 
-    Raises: UserError where all are damaged.
+    What a kill left is removed, and all but the `keep` newest checkpoints. Raises UserError where all are damaged.
     """
+    remove_halves(run_dir)
     found = find_whole_checkpoint(run_dir)
     for damaged in found.damaged:
         set_aside(damaged)
+    remove_old(run_dir, keep)
     return found.checkpoint, found.notes
 
 

@@ -86,7 +86,7 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
         with Progress("reading the labels, once", config.quiet) as progress:
             checked = check_data(domains, config.data, progress)
     notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]
-    found = checkpoint_to_resume(resume) if resume and ranks.is_first else (None, [])
+    found = checkpoint_to_resume(resume, config.log.keep_checkpoints) if resume and ranks.is_first else (None, [])
     checkpoint, damages = ranks.from_first(found)
     notes += damages
     whole, (config, shared) = config, config_of_rank(config, ranks, checkpoint)

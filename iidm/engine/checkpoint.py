@@ -18,6 +18,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,7 @@ def save_checkpoint(
         "scaler": scaler.state_dict() if scaler is not None else {},
     }
     try:
-        # Halves that a kill left behind; they would stay for good and take the disk's space.
-        for stale in folder.glob(".step-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+        remove_halves(run_dir)
         half.mkdir(parents=True)
         for name, module in modules.items():
             save_file(_contiguous(module.state_dict()), half / f"{name}.safetensors")
@@ -103,9 +102,23 @@ def save_checkpoint(
             os.replace(aside, final)
         for left in (half, aside):
             shutil.rmtree(left, ignore_errors=True)
-    for old in list_checkpoints(run_dir)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    remove_old(run_dir, keep)
     return final
+
+
+def remove_halves(run_dir: Path) -> None:
+    """Remove what a kill left of checkpoints; it would stay for good and take the disk's space."""
+    for stale in (run_dir / "checkpoints").glob(".step-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def remove_old(run_dir: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints. Each is renamed first: a kill leaves none that has lost files."""
+    for old in list_checkpoints(run_dir)[:-keep]:
+        leaving = old.with_name(f".{old.name}.old")
+        with suppress(OSError):  # as before, one that cannot be removed ends no run
+            os.replace(old, leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
 
 
 def find_checkpoint(run_dir: Path) -> Path | None:

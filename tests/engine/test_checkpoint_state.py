@@ -264,3 +264,24 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     files = list(State(0).save(tmp_path, 1).iterdir())
     assert {file.suffix or file.name for file in files} == {".safetensors", ".json", "SHA256SUMS"}
     assert "torch.load" not in Path(room.__file__).read_text()
+
+
+def test_a_kill_while_an_old_checkpoint_is_removed_leaves_none_that_has_lost_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(0)
+    for step in (1, 2):
+        state.save(tmp_path, step, keep=2)
+
+    def killed(folder: Path, **_: object) -> None:
+        if folder.exists() and "00000001" in folder.name:
+            (folder / "student.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            room.remove_old(tmp_path, keep=1)
+    assert [path.name for path in room.list_checkpoints(tmp_path)] == ["step-00000002"]
+    room.remove_halves(tmp_path)
+    assert names(tmp_path) == ["step-00000002"]
