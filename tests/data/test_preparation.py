@@ -214,6 +214,27 @@ def test_a_second_run_does_nothing(tmp_path: Path) -> None:
     assert _times(out) == before and (out / INDEX).stat().st_mtime_ns == index
 
 
+def test_what_tells_what_was_prepared_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut left an empty prepared.json, which the same command refused."""
+    synced: set[int] = set()
+    sync, replace = os.fsync, os.replace
+
+    def note(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        sync(handle)
+
+    def named(old: Path, new: Path) -> None:
+        assert Path(new).parent.name in ("train", "val") or os.stat(old).st_ino in synced, new
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", named)
+    _prepare("gta5", tmp_path)
+    assert len(synced) >= 4
+
+
 def test_what_a_kill_left_goes_when_the_folder_is_complete(tmp_path: Path) -> None:
     """Halves of files of a process that has ended; the journal where the kill came after the folder was complete."""
     _, out = _prepare("gta5", tmp_path)

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...text import sync
 from ...types import UserError
 from ..files.common import cache_folder
 from .entries import INDEX, Entry, iterate_index
@@ -188,6 +189,7 @@ def write_columns(path: Path, columns: Columns) -> None:
         with half.open("wb") as file:
             arrays: dict[str, Any] = columns._asdict()
             np.savez(file, **arrays)
+        sync(half)
         os.replace(half, path)
     finally:
         half.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...text import sync
 from ...types import UserError
 from ..specs.spec import SplitSpec
 from .entries import ImageFormat
@@ -118,7 +119,8 @@ def is_abandoned(half: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader or a killed process never meets half a file."""
+    """Write beside, sync and rename: nobody ever meets half a file, also after a kill or a power cut."""
     half = part_of(path)
     half.write_text(text, encoding="utf-8")
+    sync(half)
     os.replace(half, path)
