@@ -219,7 +219,7 @@ def fill(go_on: Callable[..., Life], start: Start, outcome: Outcome) -> None:
     life = go_on()
     if life.status != 0 and (problem := refusal_of(life)):
         outcome.loss(f"on a full disk {problem}")
-    elif life.status == 2 and "space" not in life.said and "too large" not in life.said:
+    elif life.status == 2 and not any(word in life.said for word in ("space", "too large", "are free")):
         outcome.loss(f"on a full disk it says {outputs_of(life)[-1:]}")
     if start.folder.parent.name == "disk":
         free_space(start.folder.parent)
