@@ -234,7 +234,7 @@ def load_state(checkpoint: Path, step: TrainStep) -> tuple[int, float]:
         generators={generator_name(number): own for number, own in known},
         device=step.device,
     )
-    return int(metadata["step"]), float(metadata["seconds"])
+    return int(metadata["step"]), float(metadata.get("seconds", 0))
 
 
 def open_run(run_dir: Path) -> tuple[Config, Path]:

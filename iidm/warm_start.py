@@ -46,9 +46,13 @@ def start_network(network: Network, config: Config, classes: Sequence[str]) -> s
     if found is None:
         return load_pretrained(network, weights, backbone=config.model.backbone)
     metadata = read_metadata(found.checkpoint)
-    theirs: list[str] = metadata.get("classes", [])
+    theirs: list[str] = list(map(str, metadata.get("classes", [])))
     same = theirs == list(classes)
-    _require_same_kind(found, _model_of(metadata), config.model, same)
+    try:
+        their_model = _model_of(metadata)
+    except (TypeError, ValueError, AttributeError, UserError) as error:
+        raise UserError(f"{found.checkpoint / METADATA} is damaged: its config makes no network ({error}).") from None
+    _require_same_kind(found, their_model, config.model, same)
     title = f"{found.note and found.note + '; '}start: the {found.network} of {found.checkpoint}"
     if same:
         load_weights(found.checkpoint, found.network, network)

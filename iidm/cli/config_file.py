@@ -27,7 +27,7 @@ def read_config(path: Path) -> Config:
         data = json.loads(read_text(path, "Config file"))
     except FileNotFoundError:
         raise UserError(f"There is no config file {path}. A run writes its own to RUN/config.json.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no readable JSON config: {error}") from None
     _refuse_unknown(data, Config(), path, "")
     try:

@@ -73,8 +73,13 @@ def _end(line: str, status: int) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(SECONDS_FOR_THE_FIRST)
         name = f"iidm, process {_rank()}"
-    print(f"{name}: {line}", file=sys.stderr)
+    print(f"{name}: {_visible(line)}", file=sys.stderr)
     sys.exit(status)
+
+
+def _visible(line: str) -> str:
+    """The line with escapes for what a terminal would act on (new lines, its own escapes): it may quote a file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _rank() -> int:

@@ -133,13 +133,31 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
         metadata: Any = json.loads(path.read_text())
         if not isinstance(metadata, dict):
             raise ValueError("it holds no JSON object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({error}). Remove {checkpoint} to use the checkpoint before it."
         ) from None
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} has format {metadata.get('format')}; this version of iidm reads format {FORMAT}.")
+    for key, kinds in _KINDS.items():
+        if type(metadata.get(key, kinds[0]())) not in kinds or (key == "step" and key not in metadata):
+            raise UserError(
+                f"{path} is damaged: {key} is {str(metadata.get(key))[:40]!r} there. Remove {checkpoint} to use the"
+                " checkpoint before it."
+            )
     return metadata
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "step": (int,),
+    "seconds": (int, float),
+    "batches_per_step": (int,),
+    "classes": (list,),
+    "config": (dict,),
+    "optimizer": (dict,),
+    "scaler": (dict,),
+}
+"""Of what metadata.json holds."""
 
 
 def load_checkpoint(
@@ -159,6 +177,31 @@ def load_checkpoint(
     for name, module in modules.items():
         load_weights(checkpoint, name, module)
     tensors = _load_file(checkpoint / TRAINING)
+    try:
+        _put_back(metadata, tensors, checkpoint, modules, optimizer, scaler, generators)
+        torch.set_rng_state(tensors["rng.global.cpu"])
+        if device.type == "cuda" and "rng.global.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.global.cuda"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        # What torch says where a tensor is missing, or has another form than the optimiser's or the generators'.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{checkpoint / TRAINING} and {METADATA} beside it do not fit together ({reason}). Remove {checkpoint} to"
+            " use the checkpoint before it."
+        ) from None
+    return metadata
+
+
+def _put_back(
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    checkpoint: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer | None,
+    scaler: torch.amp.GradScaler | None,
+    generators: Mapping[str, torch.Generator],
+) -> None:
+    """The training state of `load_checkpoint`, after the weights."""
     for name, module in modules.items():
         start = f"buffers.{name}."
         kept = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
@@ -175,10 +218,6 @@ def load_checkpoint(
         scaler.load_state_dict(metadata["scaler"])
     for name, generator in generators.items():
         _load_generator(name, generator, tensors, checkpoint)
-    torch.set_rng_state(tensors["rng.global.cpu"])
-    if device.type == "cuda" and "rng.global.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng.global.cuda"])
-    return metadata
 
 
 def load_weights(checkpoint: Path, name: str, module: nn.Module, part: str = "") -> None:

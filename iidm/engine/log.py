@@ -213,17 +213,26 @@ class Progress:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/metrics.jsonl; a last line that a kill cut off is left out."""
+    """The lines of RUN/metrics.jsonl; what is none is left out: a last line that a kill cut off, a damaged one."""
     path = run_dir / METRICS
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text().splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if _is_metrics(line):
+            lines.append(line)
     return lines
+
+
+def _is_metrics(line: object) -> bool:
+    """Whether a line of JSON is one that `RunLog.log` writes."""
+    if not isinstance(line, dict) or type(line.get("step")) is not int or not 0 <= line["step"] < 2**53:
+        return False
+    return all(value is None or type(value) in (int, float) for value in line.values())
 
 
 def check_finite(values: dict[str, float], step: int, run_dir: Path) -> None:

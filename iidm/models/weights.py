@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
@@ -158,7 +159,9 @@ def _read(path: Path) -> tuple[Mapping[str, Tensor], str]:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load_file(path)
         else:
-            with torch.serialization.safe_globals([Namespace]):  # many scripts save their arguments beside the weights
+            # Many scripts save their arguments beside the weights. What torch warns of (protocols) names no file.
+            with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A truncated or foreign file raises one of many kinds, whose texts advise unsafe loading.

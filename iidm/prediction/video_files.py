@@ -50,7 +50,8 @@ class VideoReader:
         self.path = path
         self.av = pyav()
         try:
-            self._container = self.av.open(str(path))
+            # titles and the like are not used, and old cameras write them in other encodings
+            self._container = self.av.open(str(path), metadata_errors="replace")
         except (self.av.FFmpegError, OSError) as error:
             raise UserError(
                 f"Video {path} cannot be read ({_reason(error)}): it is no video, damaged, or cut off (without its end"

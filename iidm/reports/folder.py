@@ -115,7 +115,7 @@ def _results(path: Path, missing: list[str]) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(read_text(file, "The results file"))
-    except (UserError, OSError, ValueError) as error:
+    except (UserError, OSError, ValueError, RecursionError) as error:
         missing.append(f"results.json cannot be read: {error}")
         return {}
     if isinstance(found, dict):

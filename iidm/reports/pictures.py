@@ -116,7 +116,7 @@ def preview_strips(run_dir: Path, kind: str, caption: str | None) -> list[tuple[
             with Image.open(path) as sheet:
                 told = json.loads(sheet.info.get(ROWS, "null"))
                 strip = _row(sheet, told, caption)
-        except (OSError, ValueError):
+        except Exception:  # Pillow's parsers and decoders raise whatever the bytes lead them to
             continue
         if strip is not None:
             strips.append((done, strip))

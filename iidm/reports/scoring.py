@@ -132,7 +132,7 @@ def read_kept(run_dir: Path) -> dict[str, Any]:
     """RUN/report.json; empty where there is none that can be read."""
     try:
         kept = json.loads((run_dir / KEPT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return kept if isinstance(kept, dict) else {}
 

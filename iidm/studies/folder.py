@@ -72,8 +72,8 @@ class StudyFolder:
         for number, (line, whole) in enumerate(self._lines(), start=1):
             try:
                 record = json.loads(line)
-                record["key"], record["student"]["miou"], record["config"]
-            except (ValueError, LookupError, TypeError):
+                _require_record(record)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 if not whole:
                     break
                 raise UserError(
@@ -115,10 +115,25 @@ class StudyFolder:
         return [(line, line.endswith("\n")) for line in text.splitlines(keepends=True) if line.strip()]
 
 
+def _require_record(record: Any) -> None:
+    """Raise ValueError, LookupError, TypeError or AttributeError for what is none that a report can show."""
+    record["student"]["miou"], record["config"].items()
+    numbers = [record[name] for name in ("images", "seconds", "steps")]
+    for network in ("student", "teacher"):
+        scores = record.get(network, {})
+        numbers += [scores.get("miou"), scores.get("pixel_accuracy"), *scores.get("iou", {}).values()]
+    machine = record["machine"]
+    texts = [record["key"], record["date"], record["iidm"], machine["cpu"], machine["python"], machine["torch"]]
+    numbers += [machine["cores"], machine["threads"]]
+    is_right = all(n is None or type(n) in (int, float) for n in numbers) and all(isinstance(t, str) for t in texts)
+    if not is_right:
+        raise ValueError("a number or a text is none")
+
+
 def _is_json(line: str) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -142,7 +142,7 @@ def parse_study(text: str, name: str, file: str) -> Study:
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is one; so is a number of too many digits
         raise UserError(f"Study file {file} cannot be read: {error}.") from None
     _check_keys(file, "", table, _KEYS)
     if not table.get("row"):

@@ -75,7 +75,7 @@ def read_results(run_dir: Path) -> dict[str, Any] | None:
     """RUN/results.json, or None where it is not there or not whole."""
     try:
         results: dict[str, Any] = json.loads((run_dir / "results.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return results
 

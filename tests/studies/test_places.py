@@ -21,7 +21,8 @@ from iidm.studies.preflight import Task, look_of, missing_here, task_of
 from iidm.studies.runner import Failure, Listener, run_missing
 from iidm.types import UserError
 
-RESULTS = {"student": {"miou": 0.5}, "seconds": 1.0}
+MACHINE = {"cpu": "Abacus", "cores": 2, "threads": 2, "python": "3.11.0", "torch": "2.10.0"}
+RESULTS = {"student": {"miou": 0.5}, "seconds": 1.0, "images": 1, "steps": 10, "machine": MACHINE}
 KILLED = Ended(None, "killed by SIGKILL", was_killed=True)
 DONE = Ended(RESULTS, commit="abc")
 

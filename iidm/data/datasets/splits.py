@@ -51,6 +51,8 @@ def labeled_places(total: int, count: int, choice: Literal["random", "even"], se
         raise UserError(
             f"--data.labeled-count is {count}, but there are {total} labeled training images. Give 0 to {total}."
         )
+    if seed < 0:
+        raise UserError(f"--data.split-seed must be 0 or more, not {seed}.")
     if choice == "random":
         return sorted(np.random.Generator(np.random.PCG64(seed)).permutation(total)[:count].tolist())
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]

@@ -7,6 +7,7 @@ APP1, a PNG's eXIf, a WebP's EXIF, a TIFF's own tag), and XMP does not: browsers
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 from pathlib import Path
@@ -30,6 +31,7 @@ READ_MODES = {
 
 # On odd tags of EXIF, TIFF or PNG, without the file's name. Not around the calls: filters are not a thread's own.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what Pillow logs of damaged TIFFs
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254

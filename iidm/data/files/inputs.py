@@ -69,7 +69,9 @@ def find_inputs(paths: Iterable[Path], *, with_videos: bool = True) -> tuple[lis
                 below = Path(os.path.relpath(file, path)).as_posix()
                 found.setdefault(os.path.realpath(file), Input(file, name, below))
         elif path.is_file():
-            found.setdefault(os.path.realpath(path), Input(path, path.stem, path.name))
+            # `..png` without its ending is a folder, and its results would lie above or beside theirs
+            name = path.stem if path.stem.strip(".") else path.name
+            found.setdefault(os.path.realpath(path), Input(path, name, path.name))
         else:
             raise UserError(f"There is no image {path}.")
     often = Counter(one.name.replace("/", "_") for one in found.values())

@@ -56,7 +56,10 @@ def read_colors(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     for line in _lines(path):
         if path.suffix.lower() == ".csv":
-            cells = [cell.strip() for cell in next(csv.reader([line]))]
+            try:
+                cells = [cell.strip() for cell in next(csv.reader([line]))]
+            except csv.Error:  # a cell of 131,072 letters and more is no class
+                continue
             name, rgb = cells[0], re.fullmatch(_RGB, ",".join(cells[1:4]))
         else:
             rgb = re.match(_RGB + r"\s+(?=\S)", line)

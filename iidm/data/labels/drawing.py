@@ -52,7 +52,7 @@ def read_card(root: Path) -> dict[str, Any] | None:
     try:
         card = json.loads((root / CARD).read_text(encoding="utf-8"))
         return card if all((root / f"{name}.png").is_file() for name in card["labels"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -81,9 +81,14 @@ def _form(shape: dict[str, Any]) -> Form:
 
 def _mask(text: str, points: Points) -> Bitmap:
     """A PNG in base64 that fills the box between two pixels, both among it."""
-    with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
-        mask = np.asarray(image.convert("L")) > 0
     (left, top), (right, bottom) = [(int(x), int(y)) for x, y in points[:2]]
-    if mask.shape != (bottom - top + 1, right - left + 1):
-        raise ValueError(f"its mask is {hw(mask.shape)}, which does not fill its box")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as image:
+            size = image.height, image.width
+            fills = size == (bottom - top + 1, right - left + 1)
+            mask = np.asarray(image.convert("L")) > 0 if fills else None  # a few bytes may hold a huge one
+    except Exception as error:  # Pillow's parsers and decoders raise whatever the bytes lead them to
+        raise ValueError(f"its mask is no PNG ({error})") from None
+    if mask is None:
+        raise ValueError(f"its mask is {hw(size)}, which does not fill its box")
     return Bitmap((left, top), mask)

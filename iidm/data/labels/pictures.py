@@ -79,7 +79,9 @@ def read_picture(path: Path, kind: PictureKind, *, has_colors: bool) -> Picture:
         raise UserError(f"Label {path} does not exist.") from None
     except Image.DecompressionBombError:
         raise too_large("Label", path) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's parsers and decoders raise whatever the bytes lead them to
         raise UserError(f"Label {path} cannot be read ({error}). Copy or download it again.") from None
 
 
@@ -88,7 +90,7 @@ def is_color_picture(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode in _COLOR_MODES
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # as above
         return False
 
 

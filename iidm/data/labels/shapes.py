@@ -185,8 +185,11 @@ def runs_mask(runs: Sequence[int], size: tuple[int, int], order: Literal["rows",
 
     Checked here as pycocotools returns memory that nobody has written where they do not fill the picture.
 
-    Raises: ValueError where they do not cover just H x W pixels.
+    Raises: ValueError where they do not cover just H x W pixels, and for more than a label may have.
     """
+    most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    if size[0] * size[1] > most > 0:  # a few numbers may stand for all memory
+        raise ValueError(f"its mask is {size[0]} x {size[1]} (HxW), more than the {most:,} pixels that are read")
     counts = np.array(runs, np.int64)
     if (counts < 0).any() or counts.sum() != size[0] * size[1]:
         raise ValueError(f"its run lengths cover {int(counts.sum())} pixels, not {size[0]} x {size[1]} (HxW)")

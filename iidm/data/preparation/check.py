@@ -59,7 +59,7 @@ def _check_lists(root: Path, manifest: Manifest, entries: list[Entry]) -> list[s
         problems.append(f"{root / INDEX} is damaged: {len(entries)} of its {manifest.images} lines can be read")
     else:
         size = (root / INDEX).stat().st_size
-        if is_wrong(root, columns_of(entries, len(manifest.classes), size)):
+        if is_wrong(root, columns_of(entries, len(manifest.classes), size, root / INDEX)):
             problems.append(f"{root / COLUMNS} is damaged: it is not that of {INDEX}. Remove it, a run makes it anew")
     for split in manifest.splits:
         path = root / "splits" / f"{split}.txt"

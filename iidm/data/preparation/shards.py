@@ -225,7 +225,7 @@ def _marker(out: Path, shard: Shard) -> Path:
 def _read(path: Path) -> Finished:
     try:
         return Finished(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{path} is damaged. Remove it and run its shard again.") from None
 
 

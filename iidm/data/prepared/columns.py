@@ -88,7 +88,7 @@ def open_columns(root: Path, images: int, classes: int) -> tuple[Columns, Path |
         found = _mapped(path, size, not_before)
         if found is not None and len(found.size) == images:
             return found, path
-    columns = columns_of(iterate_index(lines), classes, size)
+    columns = columns_of(iterate_index(lines), classes, size, lines)
     if len(columns.size) != images:
         raise UserError(
             f"{lines} is damaged: {len(columns.size)} of its {images} lines can be read. Remove it and run the"
@@ -107,18 +107,31 @@ def open_columns(root: Path, images: int, classes: int) -> tuple[Columns, Path |
     return columns, None
 
 
-def columns_of(entries: Iterable[Entry], classes: int, lines_bytes: int = 0) -> Columns:
-    """The columns of entries in any order. UserError for two of one name, or pixels of another number of classes."""
+def columns_of(
+    entries: Iterable[Entry], classes: int, lines_bytes: int = 0, where: Path | str = "The index"
+) -> Columns:
+    """The columns of entries in any order.
+
+    Args:
+        where: the entries are from, for errors.
+
+    Raises:
+        UserError: two of one name, pixels of another number of classes, numbers or names that are none.
+    """
+    try:
+        return _columns_of(entries, classes, lines_bytes)
+    except (UserError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise UserError(f"{where} is damaged: {str(error).removesuffix('.')}. Prepare the folder again.") from None
+
+
+def _columns_of(entries: Iterable[Entry], classes: int, lines_bytes: int) -> Columns:
     splits, text, starts = array("q"), bytearray(), array("q", [0])
     numbers, pixels, facts = array("i"), array("i"), array("q")
     titles: dict[str, int] = {}
     last, is_sorted = ("", b""), True
     for entry in entries:
         if len(entry.pixels) != (classes if entry.label_size else 0):
-            raise UserError(
-                f"The index is damaged: {entry.name} has pixels of {len(entry.pixels)} classes. Prepare the folder"
-                " again."
-            )
+            raise UserError(f"{entry.name} has pixels of {len(entry.pixels)} classes")
         name = name_bytes(entry.name)
         is_sorted, last = is_sorted and last < (entry.split, name), (entry.split, name)
         splits.append(titles.setdefault(entry.split, len(titles)))
@@ -152,7 +165,7 @@ def _sorted(columns: Columns, of_split: NDArray[np.int64], titles: list[str]) ->
     order = sorted(range(len(keys)), key=keys.__getitem__)
     for one, other in zip(order, order[1:], strict=False):
         if keys[one] == keys[other]:
-            raise UserError(f"The index is damaged: it names {name_text(names[one])} twice. Prepare the folder again.")
+            raise UserError(f"it names {name_text(names[one])} twice")
     return columns._replace(
         text=np.frombuffer(b"".join(names[row] for row in order), np.uint8),
         starts=np.cumsum([0, *(len(names[row]) for row in order)], dtype=np.int64),
@@ -177,7 +190,7 @@ def is_wrong(root: Path, columns: Columns) -> bool:
     try:
         with np.load(root / COLUMNS) as found:
             return not all(np.array_equal(found[name], column) for name, column in columns._asdict().items())
-    except (ValueError, zipfile.BadZipFile):  # its checksums
+    except Exception:  # its checksums, or what else the bytes lead NumPy to
         return True
 
 
@@ -223,9 +236,26 @@ def _mapped(path: Path, lines_bytes: int, not_before: int) -> Columns | None:
                 return None
             pages: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if stat.st_size > MAPPED_BYTES else None
             columns = _views(file, file.read() if pages is None else pages)
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile):
+    except Exception:  # the parsers of zip files and of NumPy's headers raise whatever the bytes lead them to
         return None
-    return columns if columns.lines_bytes[0] == lines_bytes else None
+    return columns if _is_whole(columns) and columns.lines_bytes[0] == lines_bytes else None
+
+
+def _is_whole(columns: Columns) -> bool:
+    """Whether arrays have the lengths of each other, as far as that is known without reading them."""
+    count, splits = len(columns.starts) - 1, len(columns.splits)
+    shapes = [columns.disk_size.shape, columns.size.shape, columns.label_size.shape, columns.bytes.shape]
+    return (
+        shapes == [(count, 2)] * 4
+        and columns.pixels.shape[:1] == (count,)
+        and columns.pixels.ndim == 2
+        and columns.split_ends.shape == (splits,)
+        and columns.lines_bytes.shape == (1,)
+        and splits > 0
+        and int(columns.split_ends[-1]) == count
+        and int(columns.starts[-1]) == len(columns.text)
+        and all(column.dtype.kind in "iu" for name, column in columns._asdict().items() if name != "splits")
+    )
 
 
 def mapped_columns(path: Path) -> Columns:

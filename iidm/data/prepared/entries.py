@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     def parse(line: str) -> Entry:
         """Read a line; ValueError, TypeError or KeyError for what is none."""
         fields = json.loads(line)
-        return Entry(
+        entry = Entry(
             split=fields["split"],
             name=fields["name"],
             disk_size=tuple(fields["disk_size"]),
@@ -60,6 +60,13 @@ class Entry(NamedTuple):
             label=None if fields["label"] is None else FileFacts(*fields["label"]),
             source=tuple(fields["source"]),
         )
+        sizes = (entry.disk_size, entry.size, entry.label_size or (0, 0))
+        numbers = (*sizes, entry.pixels, entry.image, entry.label or (), entry.source)
+        if type(entry.name) is not str or type(entry.split) is not str or any(len(size) != 2 for size in sizes):
+            raise ValueError("a name is no text, or a size no two numbers")
+        if any(type(number) is not int for some in numbers for number in some):
+            raise ValueError("a number is none")
+        return entry
 
 
 def entry_paths(root: Path, image_format: ImageFormat, entry: Entry) -> tuple[Path, Path | None]:
@@ -91,8 +98,8 @@ def iterate_index(path: Path) -> Iterator[Entry]:
             for line in file:
                 try:
                     entry = Entry.parse(line)
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     return
                 yield entry
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):  # lines are ASCII: the second is damage, and ends them as well
         return

@@ -95,7 +95,7 @@ def read_manifest(root: Path) -> Manifest:
                 f"{root} was prepared in format {version}, this iidm reads {FORMAT_VERSION}: prepare it again."
             )
         return Manifest.from_json(fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error!r}). Prepare the folder again.") from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...types import UserError
 from .columns import Columns, columns_of, mapped_columns, name_bytes, name_text
 from .entries import Entry
 
@@ -55,14 +56,14 @@ class Index:
 
     def name(self, row: int) -> str:
         """The name at a row."""
-        name = name_text(self._name(row))
+        name = self._inside(self._name(row))
         self._last = name, row  # whoever asked for it is likely to ask for its row
         return name
 
     def names(self) -> list[str]:
         """All names."""
         text, starts = memoryview(self._text.data), self._starts.tolist()
-        return [name_text(text[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+        return [self._inside(text[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
 
     def row(self, name: str) -> int:
         """The row of a name. KeyError where there is none."""
@@ -79,6 +80,17 @@ class Index:
         if low == len(self) or self._name(low) != sought:
             raise KeyError(name)
         return low
+
+    def _inside(self, name: bytes | memoryview) -> str:
+        """A name as text. UserError for one that would lead out of the folder: results are called like images."""
+        try:
+            text = name_text(name)
+            if text[:1] != "/" and (".." not in text or ".." not in text.split("/")):
+                return text
+        except UnicodeDecodeError:
+            text = repr(bytes(name))
+        where = self._from[0] or "The index of a prepared folder"
+        raise UserError(f"{where} is damaged: it names an image {text}, which lies outside of it. Prepare it again.")
 
     def _name(self, row: int) -> bytes:
         return self._text[self._starts[row] : self._starts[row + 1]].tobytes()

@@ -126,7 +126,7 @@ def _parse(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except FileNotFoundError:
         raise UserError(f"There is no data set file {path}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         hint = ". In texts write / for \\" if "\\" in text else ""
         raise UserError(f"Data set file {path} cannot be read: {error}{hint}.") from None
 

@@ -1,0 +1,147 @@
+"""The fuzzer (benchmarks/fuzz): a short form of it, and that it sees what it is made to see."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.fuzz.__main__ import table
+from benchmarks.fuzz.batches import run_inputs
+from benchmarks.fuzz.kinds import KINDS, Kind
+from benchmarks.fuzz.kinds.networks import Hostile
+from iidm.types import UserError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and fork")
+
+ROOT = Path(__file__).resolve().parents[1]
+WHOLE_AND_REFUSED = ("i16.png", "i16.tif", "moving.gif", "pages.tif", "two.png", "small", "hostile")
+"""16 bits, pages, an animation, an id that is no class's, weights of no network; what would do harm."""
+
+
+def fuzz(tmp_path: Path, *words: str) -> list[dict[str, str]]:
+    """Run the command: a process of its own, as threads that other tests have started do not survive its forks."""
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--out", str(tmp_path), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    (file,) = tmp_path.glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {line["kind"] for line in lines} == set(KINDS), done.stderr
+    return lines
+
+
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    lines = fuzz(tmp_path, "--count", "300")
+    faults = [line for line in lines if line["end"] not in ("read", "refused")]
+    assert len(lines) >= 300 and not faults, faults
+
+
+def test_what_is_damaged_is_read_where_it_is_whole(tmp_path: Path) -> None:
+    """Else the fuzzer would try refusals alone."""
+    lines = fuzz(tmp_path, "--seed", "-1", "--count", "150")
+    refused = [line for line in lines if line["end"] != "read"]
+    assert all(any(name in line["said"] for name in WHOLE_AND_REFUSED) or line["kind"] == "onnx" for line in refused)
+    # of weights the hostile ones come first
+    assert {line["kind"] for line in lines if line["end"] == "read"} == set(KINDS) - {"weights"}
+
+
+def plain(use: Callable[[Path, Path], None]) -> Kind:
+    def write(folder: Path) -> None:
+        (folder / "a.bin").write_bytes(b"x")
+
+    return Kind("plain", write, ("a.bin",), use)
+
+
+def end_of(use: Callable[[Path, Path], None], tmp_path: Path) -> str:
+    (found,) = run_inputs(plain(use), [0], 0, tmp_path)
+    return found.outcome.end
+
+
+def refuse(text: str) -> Callable[[Path, Path], None]:
+    def use(folder: Path, path: Path) -> None:
+        raise UserError(text.format(path))
+
+    return use
+
+
+def spin(folder: Path, path: Path) -> None:
+    while True:
+        pass
+
+
+def swallow_memory(folder: Path, path: Path) -> None:
+    np.ones(2**27, np.uint8)
+
+
+def crash(folder: Path, path: Path) -> None:
+    os.kill(os.getpid(), 11)
+
+
+def write_above(folder: Path, path: Path) -> None:
+    (folder.parent.parent / "escaped").write_text("")
+
+
+def call_system(folder: Path, path: Path) -> None:
+    os.system("true")
+
+
+def load_pickle(folder: Path, path: Path) -> None:
+    import pickle
+
+    pickle.loads(pickle.dumps(Hostile(print)))
+
+
+def connect(folder: Path, path: Path) -> None:
+    with socket.socket() as one:
+        one.connect_ex(("127.0.0.1", 9))
+
+
+def raise_key_error(folder: Path, path: Path) -> None:
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("use", "end"),
+    [
+        (lambda folder, path: None, "read"),
+        (refuse("{} is damaged"), "refused"),
+        (refuse("it is damaged"), "names no file"),
+        (raise_key_error, "traceback"),
+        (swallow_memory, "memory"),
+        (crash, "signal SIGSEGV"),
+        (write_above, "writes outside"),
+        (call_system, "runs code"),
+        (load_pickle, "runs code"),
+        (connect, "reaches out"),
+    ],
+)
+def test_the_fuzzer_sees_faults(
+    use: Callable[[Path, Path], None], end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.fuzz.watch.MOST_BYTES", 2**26)
+    assert end_of(use, tmp_path) == end
+
+
+def test_the_fuzzer_sees_what_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.fuzz.watch.MOST_CPU_S", 0.2)
+    start = time.process_time()
+    assert end_of(spin, tmp_path) == "hang"
+    assert time.process_time() - start < 5
+
+
+def test_an_input_is_the_same_each_time(tmp_path: Path) -> None:
+    first, again = (list(run_inputs(KINDS["description"], range(6), 5, tmp_path / name)) for name in "ab")
+    assert [one.outcome.end for one in first] == [one.outcome.end for one in again]
+
+
+def test_the_table_counts_every_input() -> None:
+    lines = [{"kind": "a", "end": "read"}, {"kind": "a", "end": "hang"}, {"kind": "b", "end": "refused"}]
+    assert "| a | 2 | 1 | 0 | 1 hang |" in table(lines) and "| all | 3 | 1 | 1 | 1 hang |" in table(lines)
