@@ -22,7 +22,7 @@ def config(batch: int = 2, accumulate: int = 1, **data: object) -> Config:
 
 
 def checkpoint(folder: Path, batches: int) -> Path:
-    (folder / METADATA).write_text(json.dumps({"format": FORMAT, BATCHES: batches}))
+    (folder / METADATA).write_text(json.dumps({"format": FORMAT, "step": 3, BATCHES: batches}))
     return folder
 
 

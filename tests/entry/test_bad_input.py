@@ -238,18 +238,6 @@ def test_weights_of_another_architecture_say_what_they_are(finished: Finished, d
     assert metrics(run_dir) == metrics(finished.run_dir)
 
 
-def test_a_damaged_checkpoint_says_how_to_use_the_one_before(finished: Finished, tmp_path: Path) -> None:
-    run_dir = Path(shutil.copytree(finished.run_dir, tmp_path / "run"))
-    newest = run_dir / "checkpoints" / f"step-{STEPS:08d}"
-    cut(newest / "student.safetensors")
-    message = refusal("train", ["--resume", run_dir, "--quiet"])
-    assert str(newest / "student.safetensors") in message
-    assert f"Remove {newest}" in message
-    shutil.rmtree(newest)
-    train(["--resume", run_dir, "--quiet"])
-    assert weights(run_dir, STEPS) == weights(finished.run_dir, STEPS)
-
-
 # In the middle of training
 
 

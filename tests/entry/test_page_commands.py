@@ -50,6 +50,7 @@ OF_OTHERS = {
     "labelme": ("--output",),
     "ray": ("--generate",),
     "docker": ("--shm-size",),
+    "pip": ("--upgrade",),
     "torchrun": ("--nproc-per-node", "--max-restarts", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),
 }
 """Options of other programs that the pages name in a sentence."""
@@ -127,7 +128,8 @@ def misunderstood(command: Command, pytestconfig: pytest.Config) -> str:
         if room == "iidm":
             return refusal(name, rest)
         if room == "benchmarks":
-            return missing([f"benchmarks/{name}.py", *rest])
+            is_package = (ROOT / "benchmarks" / name).is_dir()
+            return missing([f"benchmarks/{name}/__main__.py" if is_package else f"benchmarks/{name}.py", *rest])
         program = module
     if program == "iidm":
         return refusal(rest[0], rest[1:])
@@ -209,7 +211,7 @@ def test_every_option_that_a_sentence_names_exists() -> None:
     known = set(itertools.chain.from_iterable(map(options_of, PARSERS)))
     known |= {"--help", "--help-all", "--preset", "--config", "--resume", "--recipe", "--method"}
     known |= {"--list-presets", "--list-methods"}.union(*OF_OTHERS.values())
-    scripts = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "benchmarks").glob("*.py")))
+    scripts = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "benchmarks").rglob("*.py")))
     known |= set(re.findall(r'"(--[a-z][\w-]*)"', scripts + (ROOT / "conftest.py").read_text()))
     for page in PAGES:
         for code in inline_code(page):

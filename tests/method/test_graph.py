@@ -76,7 +76,7 @@ def test_nothing_that_changes_with_a_step_is_on_the_host(
     config = with_values(config_of(recipe=recipe, branches=branches), {"teacher": {"ema_ramp": False}})
     replayed, eager = (as_on_a_gpu(make_step(config, backbone, amp_dtype=amp), graph=graph) for graph in (True, False))
     assert ten_steps(replayed) == ten_steps(eager)
-    assert [tape.replays for tape in tapes] == [10 - StepGraph.WARMUP] and len(tapes[0].calls) > 250
+    assert [tape.replays for tape in tapes] == [10 - StepGraph.WARMUP] and len(tapes[0].calls) > 150
     for name, module in replayed.modules.items():
         for mine, other in zip(module.state_dict().items(), eager.modules[name].state_dict().items(), strict=True):
             assert torch.equal(mine[1], other[1]), mine[0]
