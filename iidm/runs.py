@@ -101,7 +101,7 @@ def description_notes(run_dir: Path) -> list[str]:
     data = json.loads((run_dir / "config.json").read_text())["data"]
     notes = []
     for domain in DOMAINS:
-        path = Path(data[domain]["spec"]).expanduser()
+        path = Path(str(data[domain]["spec"])).expanduser()
         kept = run_dir / domain / path.name
         if path.suffix == ".toml" and kept.is_file() and path.is_file() and path.read_bytes() != kept.read_bytes():
             notes.append(f"{path} was changed since this run began; the run reads its own copy, {kept}")

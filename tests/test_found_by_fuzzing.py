@@ -29,10 +29,12 @@ from iidm.data.datasets.splits import labeled_places
 from iidm.data.inspection.lists import read_colors
 from iidm.data.labels.pictures import read_picture
 from iidm.data.prepared.columns import open_columns
+from iidm.data.specs.described import folder_spec
 from iidm.engine.checkpoint import METADATA, TRAINING, load_checkpoint, read_metadata, save_checkpoint
 from iidm.engine.log import METRICS, RunLog, read_metrics
 from iidm.models import build_network, load_pretrained
 from iidm.prediction.video_files import VideoReader
+from iidm.runs import description_notes
 from iidm.studies.folder import StudyFolder
 from iidm.types import UserError
 
@@ -290,6 +292,16 @@ def test_weights_that_are_refused_are_refused_in_one_line(tmp_path: Path) -> Non
         load_pretrained(
             build_network("mobilenet_v2", 2, output_stride=16), str(tmp_path / "w.pth"), backbone="mobilenet_v2"
         )
+
+
+def test_a_description_called_by_a_number_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"source": {"spec": 7}, "target": {"spec": "camvid"}}}))
+    assert description_notes(tmp_path) == []
+
+
+def test_a_palette_of_another_length_names_its_option() -> None:
+    with pytest.raises(UserError, match=r"3 classes, 1 colours.*--data\.target\.palette"):
+        folder_spec(DatasetConfig(spec="folder", images="i", class_names=("a", "b", "c"), palette=("#000000",)))
 
 
 def test_a_configuration_is_read_back(tmp_path: Path) -> None:

@@ -205,7 +205,8 @@ def _called(kind: Kind, folder: Path, path: Path) -> Outcome:
         return Outcome("not one line", f"status {status}: {err.getvalue()[-300:]}")
     if "memory ran out" in said:
         return Outcome("memory", said)
-    if not kind.names_options and not any(name in said for name in (path.name, str(path.parent), str(folder))):
+    holds_options = path.name == "config.json"  # a message may name the option that it holds, and not the file
+    if not holds_options and not any(name in said for name in (path.name, str(path.parent), str(folder))):
         return Outcome("names no file", said[:300])
     return Outcome("refused", said[:300])
 

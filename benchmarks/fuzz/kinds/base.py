@@ -36,8 +36,6 @@ class Kind(NamedTuple):
     """The valid files are written in a process of its own: it starts threads, which forked ones would wait for."""
     share: float = 1
     """Of all inputs, beside the other kinds: some take longer."""
-    names_options: bool = False
-    """The values are those of options: an error may name these and not the file."""
 
 
 def every(*calls: Callable[[], Any]) -> None:

@@ -170,7 +170,7 @@ def use_records(folder: Path, path: Path) -> None:
 
 
 RUNS = (
-    Kind("config", write_config_file, ("config.json",), use_config_file, names_options=True),
+    Kind("config", write_config_file, ("config.json",), use_config_file),
     Kind("run", write_run, ("run/*.*", "run/splits/*", "run/checkpoints/*/*"), use_run, share=0.25),
     Kind("records", write_records, ("out/runs.jsonl",), use_records),
 )

@@ -54,7 +54,10 @@ def folder_spec(config: DatasetConfig) -> DatasetSpec:
         raise UserError("A folder data set needs an image folder: give --data.source.images and --data.target.images.")
     names, palette = config.class_names, config.palette or ("",) * len(config.class_names)
     if len(palette) != len(names):
-        raise UserError(f"A palette needs one colour per class: {len(names)} classes, {len(palette)} colours.")
+        raise UserError(
+            f"A palette needs one colour per class: {len(names)} classes, {len(palette)} colours. Give as many with"
+            " --data.source.palette and --data.target.palette, or none."
+        )
     if config.id_map:
         train_ids = parse_id_map(config.id_map, len(names))
     else:
