@@ -8,71 +8,37 @@ import os
 import socket
 import subprocess
 import sys
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import make_datasets as make
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from prepared_folders import (
+    BOX,
+    WRITERS,
+    image_of,
+    open_small,
+    prepare_again,
+    prepare_small,
+    times,
+    write_camvid,
+    write_dusk,
+)
 
 from iidm.config import DatasetConfig
-from iidm.data.datasets.dataset import Dataset, open_dataset, training_size
+from iidm.data.datasets.dataset import open_dataset, training_size
 from iidm.data.datasets.statistics import class_pixel_counts
 from iidm.data.files.reading import read_bytes
 from iidm.data.loading.crops import resize_label
-from iidm.data.loading.pipeline import ImageDecoder, read_image
+from iidm.data.loading.pipeline import ImageDecoder
 from iidm.data.preparation import plan as preparation
 from iidm.data.preparation.check import check_prepared
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.preparation.writing import JOURNAL
-from iidm.data.prepared.arrays import map_rows
-from iidm.data.prepared.entries import INDEX, Entry, FileFacts, ImageFormat, read_index
+from iidm.data.prepared.entries import INDEX, ImageFormat
 from iidm.data.prepared.folder import MANIFEST, read_manifest
 from iidm.types import UserError
-
-BOX = (22, 38)
-CAMVID_NAMES = ["0001TP_000", "0001TP_001", "0006R0_000", "0016E5_000"]
-
-
-def _write_camvid(root: Path) -> None:
-    make.write_camvid(root, CAMVID_NAMES)
-    make.write_camvid(root, ["0016E5_900", "0001TP_900"], "val")
-
-
-def _write_dusk(root: Path) -> None:
-    make.write_camvid(root, [f"0001TP_{i:03d}" for i in range(20)])
-
-
-WRITERS: dict[str, Callable[[Path], object]] = {
-    "gta5": make.write_gta5,
-    "synthia": make.write_synthia,
-    "cityscapes": make.write_cityscapes,
-    "cityscapes-16": make.write_cityscapes,
-    "camvid": _write_camvid,
-}
-
-
-def _prepare(name: str, tmp_path: Path, image_format: ImageFormat = "raw", **options: object) -> tuple[Path, Path]:
-    """Raw and prepared folder of a tiny data set; every image is shrunk to BOX."""
-    raw, out = tmp_path / "downloaded", tmp_path / "prepared"
-    WRITERS[name](raw)
-    prepare(make_plan(DatasetConfig(spec=name, resize=BOX), raw, out, image_format=image_format), jobs=1)
-    return raw, out
-
-
-def _open(name: str, root: Path, split: str = "train", box: tuple[int, int] | None = BOX) -> Dataset:
-    return open_dataset(DatasetConfig(spec=name, resize=box), root, split)  # type: ignore[arg-type]
-
-
-def _image(dataset: Dataset, place: int) -> np.ndarray:
-    sample = dataset.samples[place]
-    if dataset.is_raw:
-        return map_rows(sample.image, (*dataset.image_size(sample), 3))
-    return read_image(sample.image)
-
 
 # ---- the same data, exactly
 
@@ -80,10 +46,10 @@ def _image(dataset: Dataset, place: int) -> np.ndarray:
 @pytest.mark.parametrize("image_format", ["raw", "jpeg", "png"])
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_encoding_is_kept_exactly_in_every_format(tmp_path: Path, name: str, image_format: ImageFormat) -> None:
-    raw_root, out = _prepare(name, tmp_path, image_format)
+    raw_root, out = prepare_small(name, tmp_path, image_format)
     decoder = ImageDecoder(device=torch.device("cpu"), batch_size=1, threads=1)
     for split in read_manifest(out).splits:
-        raw, prepared = _open(name, raw_root, split), _open(name, out, split)
+        raw, prepared = open_small(name, raw_root, split), open_small(name, out, split)
         assert [s.name for s in raw.samples] == [s.name for s in prepared.samples]
         assert raw.classes == prepared.classes
         np.testing.assert_array_equal(class_pixel_counts(raw), class_pixel_counts(prepared))
@@ -94,7 +60,7 @@ def test_every_encoding_is_kept_exactly_in_every_format(tmp_path: Path, name: st
             expected = label if split == "val" else resize_label(label, size)
             np.testing.assert_array_equal(prepared.load_label(after), expected)
             (decoded,) = decoder([read_bytes(before.image)], [size])
-            error = np.abs(_image(prepared, place).astype(int) - decoded.numpy())
+            error = np.abs(image_of(prepared, place).astype(int) - decoded.numpy())
             assert error.mean() < 3 if image_format == "jpeg" else error.max() == 0
 
 
@@ -123,8 +89,8 @@ def test_one_prepared_folder_serves_data_sets_of_the_same_images(tmp_path: Path)
     for prepared_as, read_as, split, writer in (
         ("cityscapes", "cityscapes-16", "train", make.write_cityscapes),
         ("cityscapes", "cityscapes-16", "val", make.write_cityscapes),
-        ("camvid", "camvid-day", "train", _write_camvid),
-        ("camvid", "camvid-dusk", "train", _write_dusk),
+        ("camvid", "camvid-day", "train", write_camvid),
+        ("camvid", "camvid-dusk", "train", write_dusk),
         (
             "streetscenes-rendered",
             "streetscenes-rendered-camvid",
@@ -136,7 +102,7 @@ def test_one_prepared_folder_serves_data_sets_of_the_same_images(tmp_path: Path)
         writer(raw)
         splits = (split,)
         prepare(make_plan(DatasetConfig(spec=prepared_as, resize=BOX), raw, out, splits=splits), jobs=1)  # type: ignore[arg-type]
-        one, other = _open(read_as, raw, split), _open(read_as, out, split)
+        one, other = open_small(read_as, raw, split), open_small(read_as, out, split)
         assert [s.name for s in one.samples] == [s.name for s in other.samples]
         # Counts are rounded class by class before classes are merged.
         np.testing.assert_allclose(class_pixel_counts(one), class_pixel_counts(other), atol=3)
@@ -157,61 +123,51 @@ def test_one_prepared_folder_serves_data_sets_of_the_same_images(tmp_path: Path)
 def test_a_folder_that_does_not_fit_is_refused(
     tmp_path: Path, read_as: str, split: str, box: tuple[int, int] | None, message: str
 ) -> None:
-    _, out = _prepare("cityscapes" if read_as == "gta5" else "cityscapes-16", tmp_path)
+    _, out = prepare_small("cityscapes" if read_as == "gta5" else "cityscapes-16", tmp_path)
     with pytest.raises(UserError, match=message):
-        _open(read_as, out, split, box)
+        open_small(read_as, out, split, box)
 
 
 def test_validation_labels_at_training_resolution_are_refused(tmp_path: Path) -> None:
-    _write_dusk(tmp_path / "raw")
+    write_dusk(tmp_path / "raw")
     config = DatasetConfig(spec="camvid", resize=BOX)
     prepare(make_plan(config, tmp_path / "raw", tmp_path / "out", splits=("train",)), jobs=1)
     with pytest.raises(UserError, match="at training resolution only"):
-        _open("camvid-dusk", tmp_path / "out", "val")
+        open_small("camvid-dusk", tmp_path / "out", "val")
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"), [("complete", False, "is not finished"), ("format_version", 9, "in format 9")]
 )
 def test_an_unfinished_or_newer_folder_is_refused(tmp_path: Path, key: str, value: object, message: str) -> None:
-    _, out = _prepare("gta5", tmp_path)
+    _, out = prepare_small("gta5", tmp_path)
     manifest = json.loads((out / MANIFEST).read_text())
     (out / MANIFEST).write_text(json.dumps({**manifest, key: value}))
     with pytest.raises(UserError, match=message):
-        _open("gta5", out)
+        open_small("gta5", out)
 
 
 def test_a_cut_off_index_never_means_fewer_images(tmp_path: Path) -> None:
-    _, out = _prepare("gta5", tmp_path)
+    _, out = prepare_small("gta5", tmp_path)
     lines = (out / INDEX).read_text().splitlines(keepends=True)
     for text in ("".join(lines[:2]), "".join(lines)[:-30]):
         (out / INDEX).write_text(text)
         with pytest.raises(UserError, match="2 of its 3 lines can be read"):
-            _open("gta5", out)
+            open_small("gta5", out)
     (out / INDEX).unlink()
-    _again(tmp_path)
-    assert len(_open("gta5", out).samples) == 3
+    prepare_again(tmp_path)
+    assert len(open_small("gta5", out).samples) == 3
 
 
 # ---- running it again
 
 
-def _times(out: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in (out / "images").rglob("*.npy")}
-
-
-def _again(tmp_path: Path, name: str = "gta5") -> Path:
-    config = DatasetConfig(spec=name, resize=BOX)
-    prepare(make_plan(config, tmp_path / "downloaded", tmp_path / "prepared"), jobs=1)
-    return tmp_path / "prepared"
-
-
 def test_a_second_run_does_nothing(tmp_path: Path) -> None:
-    _, out = _prepare("gta5", tmp_path)
-    before, index = _times(out), (out / INDEX).stat().st_mtime_ns
+    _, out = prepare_small("gta5", tmp_path)
+    before, index = times(out), (out / INDEX).stat().st_mtime_ns
     assert not make_plan(DatasetConfig(spec="gta5", resize=BOX), tmp_path / "downloaded", out).tasks
-    _again(tmp_path)
-    assert _times(out) == before and (out / INDEX).stat().st_mtime_ns == index
+    prepare_again(tmp_path)
+    assert times(out) == before and (out / INDEX).stat().st_mtime_ns == index
 
 
 def test_what_tells_what_was_prepared_is_on_the_disk_before_it_has_its_name(
@@ -231,13 +187,13 @@ def test_what_tells_what_was_prepared_is_on_the_disk_before_it_has_its_name(
 
     monkeypatch.setattr(os, "fsync", note)
     monkeypatch.setattr(os, "replace", named)
-    _prepare("gta5", tmp_path)
+    prepare_small("gta5", tmp_path)
     assert len(synced) >= 4
 
 
 def test_what_a_kill_left_goes_when_the_folder_is_complete(tmp_path: Path) -> None:
     """Halves of files of a process that has ended; the journal where the kill came after the folder was complete."""
-    _, out = _prepare("gta5", tmp_path)
+    _, out = prepare_small("gta5", tmp_path)
     whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -246,7 +202,7 @@ def test_what_a_kill_left_goes_when_the_folder_is_complete(tmp_path: Path) -> No
     alive = [out / f".index.npz.{host}-{os.getpid()}.part", out / f".index.npz.other{host}-{ended.pid}.part"]
     for path in (*dead, *alive, out / JOURNAL):
         path.write_text("half")
-    _again(tmp_path)
+    prepare_again(tmp_path)
     left = {path for path in out.rglob("*") if path.is_file()}
     assert left == {*whole, *alive}, "of a process that lives or another machine they may become whole"
     assert all(path.read_bytes() == body for path, body in whole.items())
@@ -254,8 +210,8 @@ def test_what_a_kill_left_goes_when_the_folder_is_complete(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("change", ["image", "label", "output", "truncated", "added", "removed"])
 def test_only_what_changed_is_done_again(tmp_path: Path, change: str) -> None:
-    raw, out = _prepare("gta5", tmp_path)
-    before, changed = _times(out), {"00002.npy"}
+    raw, out = prepare_small("gta5", tmp_path)
+    before, changed = times(out), {"00002.npy"}
     if change == "image":
         make.save_image(raw / "images" / "00002.png", make.SIZE, 77)
     elif change == "label":
@@ -271,10 +227,10 @@ def test_only_what_changed_is_done_again(tmp_path: Path, change: str) -> None:
         changed = {"00009.npy"}
     else:
         (raw / "images" / "00002.png").unlink()
-    _again(tmp_path)
-    after = _times(out)
+    prepare_again(tmp_path)
+    after = times(out)
     assert {name for name in after.keys() | before.keys() if after.get(name) != before.get(name)} == changed
-    expected, got = _open("gta5", raw), _open("gta5", out)
+    expected, got = open_small("gta5", raw), open_small("gta5", out)
     assert [s.name for s in got.samples] == [s.name for s in expected.samples]
     for one, other in zip(expected.samples, got.samples, strict=True):
         label = expected.load_label(one)
@@ -302,7 +258,7 @@ def _tree(root: Path) -> dict[str, bytes]:
     ],
 )
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, what: str, message: str) -> None:
-    raw, out = _prepare("gta5", tmp_path)
+    raw, out = prepare_small("gta5", tmp_path)
     config, image_format = DatasetConfig(spec="gta5", resize=BOX), "raw"
     if what == "foreign":
         out = tmp_path / "photos"
@@ -359,119 +315,3 @@ def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="Another iidm.prepare is writing"):
             prepare(plan, jobs=1)
     prepare(plan, jobs=1)
-
-
-# ---- damaged files
-
-
-def _damage(raw: Path) -> None:
-    path = raw / "images" / "00001.png"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    make.save_palette(raw / "labels" / "00002.png", make.random_ids(range(20), (20, 20), 1))
-    make.save_palette(raw / "labels" / "00003.png", make.random_ids((0, 77), make.SIZE, 1))
-
-
-def test_damaged_files_are_all_named_and_the_others_stay(tmp_path: Path) -> None:
-    raw, out = tmp_path / "downloaded", tmp_path / "prepared"
-    make.write_gta5(raw, count=5)
-    _damage(raw)
-    with pytest.raises(UserError) as error:
-        _again(tmp_path)
-    for words in (
-        "3 of 5 images",
-        "00001.png",
-        "20x20",
-        "holds ids that its data set does not name: 77",
-        "--skip-damaged",
-    ):
-        assert words in str(error.value)
-    with pytest.raises(UserError, match="is not finished"):
-        _open("gta5", out)
-    kept = _times(out)
-    assert len(kept) == 2
-    make.write_gta5(raw, count=5)  # mended
-    _again(tmp_path)
-    after = _times(out)
-    assert len(after) == 5 and len(_open("gta5", out).samples) == 5
-
-
-def test_damaged_files_are_left_out_where_that_is_allowed(tmp_path: Path) -> None:
-    raw, out = tmp_path / "downloaded", tmp_path / "prepared"
-    make.write_gta5(raw, count=5)
-    _damage(raw)
-    plan = make_plan(DatasetConfig(spec="gta5", resize=BOX), raw, out)
-    manifest = prepare(plan, jobs=1, skip_damaged=True)
-    assert len(manifest.skipped) == 3 and read_manifest(out).skipped == manifest.skipped
-    assert [s.name for s in _open("gta5", out).samples] == ["00004", "00005"]
-    assert (out / "splits" / "train.txt").read_text() == "00004\n00005\n"
-    assert check_prepared(out) == (2, [])
-
-
-# ---- the check
-
-
-def _edit_index(out: Path, edit: Callable[[Entry], Entry]) -> None:
-    entries = read_index(out / INDEX)
-    (out / INDEX).write_text("".join(e.line() for e in [edit(entries[0]), *entries[1:]]))
-
-
-def _flip(path: Path) -> None:
-    body = bytearray(path.read_bytes())
-    body[-1] ^= 1
-    path.write_bytes(bytes(body))
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda out: _flip(out / "images" / "train" / "00001.npy"), "00001.npy is damaged: its checksum"),
-        (lambda out: _flip(out / "labels" / "train" / "00002.npy"), "00002.npy is damaged: its checksum"),
-        (lambda out: (out / "images" / "train" / "00001.npy").write_bytes(b"x"), "it has 1 bytes, the index says"),
-        (lambda out: (out / "labels" / "train" / "00003.npy").unlink(), "00003.npy does not exist"),
-        (lambda out: (out / "images" / "train" / "cat.npy").write_bytes(b"x"), "cat.npy belongs to no image"),
-        (lambda out: (out / INDEX).write_text((out / INDEX).read_text()[:-9]), "2 of its 3 lines can be read"),
-        (lambda out: (out / "splits" / "train.txt").write_text("00001\n"), "does not name every image"),
-        (lambda out: _edit_index(out, lambda e: e._replace(size=(9, 9))), "is no image of 9x9"),
-    ],
-)
-def test_the_check_names_what_is_wrong(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
-    _, out = _prepare("gta5", tmp_path)
-    assert check_prepared(out) == (3, [])
-    damage(out)
-    _, problems = check_prepared(out)
-    assert any(message in line for line in problems), problems
-
-
-def test_what_the_check_found_is_mended_by_removing_it_and_preparing_again(tmp_path: Path) -> None:
-    _, out = _prepare("gta5", tmp_path)
-    _flip(out / "images" / "train" / "00001.npy")
-    (out / "images" / "train" / "00001.npy").unlink()
-    _again(tmp_path)
-    assert check_prepared(out) == (3, [])
-
-
-def test_the_check_finds_a_label_beyond_the_classes(tmp_path: Path) -> None:
-    _, out = _prepare("gta5", tmp_path, "png")
-    path = out / "labels" / "train" / "00001.png"
-    label = np.asarray(Image.open(path)).copy()
-    label[0, 0] = 19
-    Image.fromarray(label).save(path)
-    body = path.read_bytes()
-    _edit_index(out, lambda e: e._replace(label=FileFacts(len(body), zlib.crc32(body))))
-    _, problems = check_prepared(out)
-    assert any("holds train id 19; there are 19 classes" in line for line in problems)
-
-
-def test_a_folder_that_was_not_prepared_is_no_subject_of_the_check(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no prepared folder"):
-        check_prepared(tmp_path)
-
-
-def test_a_split_of_which_every_image_is_damaged_is_not_called_complete(tmp_path: Path) -> None:
-    make.write_gta5(tmp_path / "raw", count=2)
-    for path in (tmp_path / "raw" / "images").glob("*.png"):
-        path.write_bytes(b"")
-    plan = make_plan(DatasetConfig(spec="gta5"), tmp_path / "raw", tmp_path / "out")
-    with pytest.raises(UserError, match=r"All train images are damaged, so --skip-damaged leaves none: .* is empty"):
-        prepare(plan, jobs=1, skip_damaged=True)
-    assert not read_manifest(tmp_path / "out").complete
