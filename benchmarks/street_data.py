@@ -6,9 +6,11 @@ that is what the time of decoding depends on.
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +55,7 @@ def official(count: int = COUNT) -> Roots:
             image = roots.cityscapes / "leftImg8bit" / f"{stem}_leftImg8bit.png"
             label = roots.cityscapes / "gtFine" / f"{stem}_gtFine_labelIds.png"
             tasks.append(partial(_write_cityscapes, number, image, label))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _alone(root), ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda task: task(), tasks))
     return roots
 
@@ -63,10 +65,22 @@ def prepared(image_format: ImageFormat, count: int = COUNT) -> Roots:
     raw = official(count)
     root = raw.gta5.parent / image_format
     roots = Roots(root / "gta5", root / "cityscapes")
-    for name, splits in (("gta5", ["train"]), ("cityscapes", ["train", "val"])):
-        config = DatasetConfig(spec=name)
-        prepare(make_plan(config, getattr(raw, name), getattr(roots, name), image_format=image_format, splits=splits))
+    with _alone(root):
+        for name, splits in (("gta5", ["train"]), ("cityscapes", ["train", "val"])):
+            config = DatasetConfig(spec=name)
+            prepare(
+                make_plan(config, getattr(raw, name), getattr(roots, name), image_format=image_format, splits=splits)
+            )
     return roots
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Let the benchmarks of one process write `root`; those of others wait, and find it written."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with root.with_name(f".{root.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _write_gta5(number: int, image_path: Path, label_path: Path) -> None:
