@@ -304,6 +304,13 @@ def test_a_palette_of_another_length_names_its_option() -> None:
         folder_spec(DatasetConfig(spec="folder", images="i", class_names=("a", "b", "c"), palette=("#000000",)))
 
 
+def test_a_description_without_labels_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "camera.toml"
+    file.write_text('images = "."\n[[classes]]\nname = "road"\n[[classes]]\nname = "sky"\n')
+    with pytest.raises(UserError, match=r"label folder: give `labels` in .*camera\.toml, --data"):
+        open_dataset(DatasetConfig(spec=str(file)), None, "train")
+
+
 def test_a_configuration_is_read_back(tmp_path: Path) -> None:
     """What the tests above damage is read where it is whole."""
     write_config(Config(), tmp_path / "config.json")

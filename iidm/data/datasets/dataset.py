@@ -216,7 +216,7 @@ def open_split(
     """`open_dataset` for a spec at hand, folders without `{split}` that are as they were downloaded; `name` is what
     errors call it."""
     root = root or spec.root
-    place = label_place(where, root, name, labels)
+    place = label_place(spec, where, root, name, labels)
     beside = Beside(place, spec.label_suffix) if place is not None else None
     every = list_images(data_folder(name, "image", where.images, root), spec.image_suffix, what=name, labels=beside)
     images, notes = _select(every, where, name), every.notes

@@ -37,11 +37,14 @@ def split_folders(spec: DatasetSpec, config: DatasetConfig, split: Split) -> Spl
     return replace(where, images=folders[0] or "", labels=folders[1])
 
 
-def label_place(where: SplitSpec, root: Path | None, name: str, need: Need) -> Path | None:
+def label_place(spec: DatasetSpec, where: SplitSpec, root: Path | None, name: str, need: Need) -> Path | None:
     """The folder or file of the labels; None where there is none and none is needed."""
     try:
         if not where.labels:
-            raise UserError(f"{name} needs a label folder: give --data.*.labels or --data.target.val-labels.")
+            described = f" `labels` in {spec.file}," if spec.file is not None else ""
+            raise UserError(
+                f"{name} needs a label folder: give{described} --data.*.labels or --data.target.val-labels."
+            )
         return data_folder(name, "label", where.labels, root)
     except UserError:
         if need != "optional":

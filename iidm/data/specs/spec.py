@@ -51,6 +51,8 @@ class DatasetSpec:
     """Whether images of the training split may lack a label (folder data sets)."""
     root: Path | None = None
     """Folder that relative folders are below when the user gives none (the TOML file's own)."""
+    file: Path | None = None
+    """The TOML file that describes it, for messages."""
 
     def matched_to(self, classes: ClassSet) -> DatasetSpec:
         """The same data set with another's classes, which are matched by name (capitals do not count).

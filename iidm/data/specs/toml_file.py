@@ -116,7 +116,7 @@ def read_toml(path: Path) -> DatasetSpec:
         resize=resize,
         partial_labels=True,
     )
-    return replace(spec, root=path.resolve().parent)
+    return replace(spec, root=path.resolve().parent, file=path)
 
 
 def _parse(path: Path) -> dict[str, Any]:
