@@ -30,6 +30,7 @@ NO_COMMANDS = {
     "export.md": ['"""python label.py teacher.onnx photo.jpg label.png"""'],
     "label-next.md": ["With 80 labels the student's mIoU is 56.5 (± 1.2 over 3 draws)."],
     "own-data.md": ['images = "images/{split}"'],
+    "studies.md": ['title = "Is the class balance worth it on my camera?"'],
 }
 """Blocks that show something else, by the beginning of their first line."""
 
