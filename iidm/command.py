@@ -77,7 +77,7 @@ def _answer(words: Sequence[str]) -> None:
         width = max(map(len, COMMANDS)) + 2
         lines = [f"  {name:{width}}{_summary(module)}" for name, module in COMMANDS.items()]
         called = "python -m iidm" if Path(sys.argv[0]).name == "__main__.py" else "iidm"
-        about = "Semantic segmentation for a target domain of which few images are labeled."
+        about = "Networks that tell for each pixel of an image what it shows, learned from few labeled images."
         usage = f"usage: {called} COMMAND ..."
         print("\n".join([usage, "", about, "", *lines, "", f"{called} COMMAND --help tells its options."]))
 

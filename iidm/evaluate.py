@@ -1,10 +1,12 @@
 """Score a trained run.
 
-python -m iidm.evaluate RUN                                    its own validation images
-python -m iidm.evaluate RUN --images DIR --labels DIR          any labeled folder in the run's raw label ids
-python -m iidm.evaluate RUN --network student --json           one network, as JSON on stdout
-python -m iidm.evaluate RUN --statistics target                as a network for the target, if it was not saved so
-python -m iidm.evaluate RUN --mode slide --window 512 512      in overlapping windows, logits averaged
+    iidm evaluate RUN                                    its own validation images
+    iidm evaluate RUN --images DIR --labels DIR          any other labeled images, labeled in the ids of the run's data
+    iidm evaluate RUN --network student --json           one network, as JSON on stdout
+    iidm evaluate RUN --statistics target                as a network for the target, if it was not saved so
+    iidm evaluate RUN --mode slide --window 512 512      in overlapping windows, logits averaged
+
+Tells the IoU of each class, mIoU and pixel accuracy, of student and teacher.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Write a trained network as one file that needs no iidm.
 
-    python -m iidm.export RUN                                      RUN/exports/teacher.onnx, images of any size
-    python -m iidm.export RUN --size 1080 1920 --precision fp32 fp16 int8
-    python -m iidm.export RUN --format torch --out camera.pt2      for torch.export.load
+    iidm export RUN                                      RUN/exports/teacher.onnx, images of any size
+    iidm export RUN --size 1080 1920 --precision fp32 fp16 int8
+    iidm export RUN --format torch --out camera.pt2      for torch.export.load
 
 In: uint8 images [B,H,W,3] RGB; out: uint8 ids [B,H,W]. Normalization, resize, network and argmax are in the file. It
 is run on the run's validation images (or on --images) before it gets its name, and compared with `iidm predict`.

@@ -1,13 +1,13 @@
 """Label images and videos with a trained run.
 
-    python -m iidm.predict RUN image.jpg folder/ clip.mp4 ... --out DIR
-    python -m iidm.predict RUN orthophoto.png --out DIR --mode slide --window 512 512
-    python -m iidm.predict RUN folder/ --out DIR --write ids confidence --ids dataset --annotations coco
+    iidm predict RUN image.jpg folder/ clip.mp4 ... --out DIR
+    iidm predict RUN orthophoto.png --out DIR --mode slide --window 512 512
+    iidm predict RUN folder/ --out DIR --write ids confidence --ids dataset --annotations coco
 
 For each image DIR gets <name>.ids.png (train ids, a palette of class colours), <name>.color.png and <name>.overlay.png,
-all of the image's own size, unless --write says otherwise; for each video <name>.overlay.mp4. An image of any size is
-labeled: see docs/own-data.md on large ones, docs/predict.md on all else. Of folders the same images are taken as in
-training; what DIR holds of an earlier call is none. What cannot be read is told at the end, with exit status 2.
+all of the image's own size, unless --write says otherwise; for each video <name>.overlay.mp4. Images may have any size.
+Folders are read as in training; results of an earlier call are left aside. What cannot be read is named at the end,
+with exit status 2. All of it: docs/predict.md.
 """
 
 from __future__ import annotations

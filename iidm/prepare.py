@@ -1,10 +1,10 @@
-"""Prepare a data set: decode and resize it once, so that training reads it at full speed.
+"""Decode and resize a data set once, so that training reads it at full speed.
 
-    python -m iidm.prepare gta5 --root GTA5 --out PREPARED                      raw uint8: fastest, largest
-    python -m iidm.prepare cityscapes --root CITYSCAPES --out PREPARED --format jpeg
-    python -m iidm.prepare my-camera.toml --root DIR --out PREPARED             your own folders (docs/own-data.md)
-    python -m iidm.prepare gta5 --root GTA5 --out PREPARED --shard 2/4          on the second of four machines
-    python -m iidm.prepare --check PREPARED                                     read everything, name what is damaged
+    iidm prepare gta5 --root GTA5 --out PREPARED                      raw uint8: fastest, largest
+    iidm prepare cityscapes --root CITYSCAPES --out PREPARED --format jpeg
+    iidm prepare my-camera.toml --root DIR --out PREPARED             your own folders (docs/prepare.md)
+    iidm prepare gta5 --root GTA5 --out PREPARED --shard 2/4          on the second of four machines
+    iidm prepare --check PREPARED                                     read everything, name what is damaged
 
 Give the folder as --source-root or --target-root in place of the data set. Killed, it goes on where it stopped;
 finished, it does only what changed since.

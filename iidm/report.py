@@ -1,9 +1,9 @@
 """Write one HTML file that tells a person about a trained run, or sets several side by side.
 
-    python -m iidm.report RUN                         RUN/report.html
-    python -m iidm.report RUN RUN ... --out FILE.html
-    python -m iidm.report RUN --network teacher --pictures 8
-    python -m iidm.report RUN --no-evaluate           what the run's folder holds, without its images
+    iidm report RUN                         RUN/report.html
+    iidm report RUN RUN ... --out FILE.html
+    iidm report RUN --network teacher --pictures 8
+    iidm report RUN --no-evaluate           what the run's folder holds, without its images
 
 The file needs no network and no other file. Student and teacher are evaluated on the validation images once; what was
 counted is kept in RUN/report.json, for the next report of the same checkpoint and images. A run that is not finished,

@@ -1,8 +1,8 @@
 """Choose the images that are worth labeling next.
 
-    python -m iidm.select RUN --count 20                          of the run's unlabeled images, into RUN/label-next
-    python -m iidm.select RUN --count 20 --images NEW --out DIR   of a folder
-    python -m iidm.select RUN --count 20 --strategy even          to compare with
+    iidm select RUN --count 20                          of the run's unlabeled images, into RUN/label-next
+    iidm select RUN --count 20 --images NEW --out DIR   of a folder
+    iidm select RUN --count 20 --strategy even          to compare with
 
 DIR gets new.txt (what to label, the first one first), labeled.txt (those of before and the new ones, for
 --data.labeled-list), images/ (copies for a labeling tool), annotations/ (the teacher's labels, to be corrected there),

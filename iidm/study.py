@@ -1,11 +1,11 @@
 """Make the tables of the paper, or a grid of your own, on any data set at any scale.
 
-    python -m iidm.study table4 --preset scenes --budgets 20 40 --seeds 3 --out studies/scenes -- --amp
-    python -m iidm.study my-grid.toml --out DIR --jobs 2         a grid of your own: iidm/studies/grid.py tells its form
-    python -m iidm.study table1 --out DIR -- --source-root GTA5 --target-root CITYSCAPES --amp
-    python -m iidm.study table1 --out /shared/table1 --on ray -- ...    on all machines of a Ray cluster, a GPU a run
-    python -m iidm.study budget --out DIR -- --data.target.spec camera.toml    how many labels do I need?
-    python -m iidm.study --list
+    iidm study table4 --preset scenes --budgets 20 40 --seeds 3 --out studies/scenes -- --amp
+    iidm study my-grid.toml --out DIR --jobs 2         a grid of your own: docs/studies.md
+    iidm study table1 --out DIR -- --source-root GTA5 --target-root CITYSCAPES --amp
+    iidm study table1 --out /shared/table1 --on ray -- ...    on all machines of a Ray cluster, a GPU a run
+    iidm study budget --out DIR -- --data.target.spec camera.toml    how many labels do I need?
+    iidm study --list
 
 Every run is a process of its own. What is done is never done again, whichever table asks for it, so the same command
 goes on after Ctrl-C, a crash or a kill. DIR gets runs.jsonl (a line a run, to be kept in git) and for each study its

@@ -1,14 +1,14 @@
-"""Train a network for a target domain of which few images are labeled.
+"""Train a network on images of which few are labeled, with a labeled source domain or without.
 
     iidm train --amp                                     built-in data, minutes on 2 CPU cores
+    iidm train --data.target.spec camera.toml --method target_intra --data.val-count 5 --amp       your own images
     iidm train --preset camvid-dusk --source-root DIR --target-root DIR --model.weights FILE --amp
     iidm train --preset gta5-cityscapes-100 --source-root GTA5 --target-root CITYSCAPES --amp
     iidm train --resume RUN [--max-steps MORE]           continues bit-exactly on CPU
     torchrun --nproc-per-node 4 -m iidm.train ... --run-dir RUN            on several GPUs (docs/scale.md)
     iidm train --list-presets | --list-methods | --help
 
-The run folder holds config.json, splits/, metrics.jsonl, tensorboard/, previews/, curves.png, checkpoints/ and, at the
-end, results.json and results.txt.
+What the run's folder holds: docs/runs.md.
 """
 
 from __future__ import annotations

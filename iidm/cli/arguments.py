@@ -1,4 +1,7 @@
-"""What the commands beside `train` are told: a dataclass each, whose docstrings are its help."""
+"""What the commands beside `train` are told: a dataclass each, whose docstrings are its help.
+
+`Default:` in a text says what happens without the option, where the default itself (None, empty) tells nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from .words import expanded, parse_arguments, program
 
 @dataclass(frozen=True)
 class InspectArguments:
-    """Tell what is in folders of images and labels, and write the file that describes them."""
+    """Tell what is in folders of images and labels, and write the file that describes them. For example: iidm inspect
+    photos export --write camera.toml"""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER...")]
     """Folders with images and labels. One without images belongs to the one before it."""
@@ -30,16 +34,16 @@ class InspectArguments:
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Label images and videos with a trained run."""
+    """Label images and videos with a trained run. For example: iidm predict runs/first photos --out results"""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Images, videos, or folders of them."""
+    """Images, videos, or folders of them (docs/predict.md)."""
     out: Path
     """Folder for the results."""
     network: Literal["student", "teacher"] = "teacher"
-    """Which network."""
+    """Which network: the student that was trained, or the teacher, its mean over the last steps."""
     write: tuple[Literal["ids", "color", "overlay", "confidence", "probabilities"], ...] = ("ids", "color", "overlay")
     """What to write of each image. `ids`: a PNG whose values are the classes' numbers; `color`: their colours;
     `overlay`: these over the image; `confidence`: a gray PNG, 255 times the probability of the class;
@@ -50,22 +54,22 @@ class PredictArguments:
     annotations: tuple[Literal["coco", "labelme", "cvat"], ...] = ()
     """Annotation files of the images for labeling tools, in the folder `annotations` of the results."""
     tolerance_px: float = 1.0
-    """Of annotations: how far the border of a polygon may be from that of the pixels."""
+    """Of --annotations: how many pixels the border of a polygon may be from that of the label."""
     least_region_px: int = 32
-    """Of annotations: regions of fewer pixels go to a neighbour."""
+    """Of --annotations: regions of fewer pixels go to a neighbour."""
     every: int = 1
-    """Of a video only every N-th frame."""
+    """Of a video: label every N-th frame only."""
     frames: bool = False
-    """Of a video also what --write names, for each frame, in a folder of its name."""
+    """Of a video: write what --write names for each frame too, into a folder with the video's name."""
     jobs: int | None = None
-    """Images at work at once. Empty: one a core, 8 at most."""
+    """Images at work at once. Default: one a core, 8 at most."""
     mode: Literal["whole", "slide"] | None = None
-    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says, but in
-    windows where it would see more than 8 megapixels at once."""
+    """How the network sees an image: `whole`, or in overlapping windows. Default: as the run's configuration says, but
+    in windows where it would see more than 8 megapixels at once."""
     window: tuple[int, int] | None = None
-    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
+    """Window (H, W) in pixels of the image at training resolution. Default: the run's, else its training crop."""
     stride: tuple[int, int] | None = None
-    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
+    """Pixels from one window to the next, down and to the right. Default: the run's, else half the window."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU where there is one."""
     precision: Literal["run", "float32", "amp"] = "run"
@@ -74,7 +78,7 @@ class PredictArguments:
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Score a trained run on labeled images."""
+    """Score a trained run on labeled images: its own validation images, or others (--images, --labels)."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
@@ -84,16 +88,16 @@ class EvaluateArguments:
     """Their labels, in the ids, colours or names of the run's target data set: a folder of label pictures, matched by
     file stem, or of LabelMe JSON files, a COCO .json or a CVAT .xml file."""
     network: Literal["student", "teacher", "both"] = "both"
-    """Which network."""
+    """Which network: the student that was trained, or the teacher, its mean over the last steps."""
     statistics: Literal["saved", "target"] = "saved"
     """BatchNorm statistics: as saved, or those of plain target images, for runs that were saved with their training's
     (--eval.statistics running, and all before iidm had that option)."""
     mode: Literal["whole", "slide"] | None = None
-    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says."""
+    """How the network sees an image: `whole`, or in overlapping windows. Default: as the run's configuration says."""
     window: tuple[int, int] | None = None
-    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
+    """Window (H, W) in pixels of the image at training resolution. Default: the run's, else its training crop."""
     stride: tuple[int, int] | None = None
-    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
+    """Pixels from one window to the next, down and to the right. Default: the run's, else half the window."""
     json: bool = False
     """Print JSON in place of the table."""
     target_root: Path | None = None
@@ -111,13 +115,13 @@ class ReportArguments:
     run: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
     """Folders of runs, finished or not."""
     out: Path | None = None
-    """File to write. Empty: RUN/report.html; of several runs report.html in this folder."""
+    """File to write. Default: RUN/report.html; of several runs report.html in this folder."""
     network: Literal["student", "teacher"] = "student"
     """Whose weak classes, mistakes and images are shown; the scores are of both."""
     pictures: int | None = None
-    """Most validation images shown among the worst, and among the best, of each run. Empty: 4, of several runs 2."""
+    """How many of the worst and of the best validation images of a run are shown. Default: 4, of several runs 2."""
     evaluate: bool = True
-    """Evaluate networks on the validation images, once; RUN/report.json keeps what was counted."""
+    """Evaluate the networks on the validation images, once; RUN/report.json keeps what was counted."""
     source_root: Path | None = None
     """Where the source data set lies now, if it moved since the run."""
     target_root: Path | None = None
@@ -128,16 +132,16 @@ class ReportArguments:
 
 @dataclass(frozen=True)
 class SelectArguments:
-    """Choose the images that are worth labeling next."""
+    """Choose the images that are worth labeling next. For example: iidm select runs/first --count 20"""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     count: int
     """How many images to choose."""
     out: Path | None = None
-    """Folder for the lists, the copies and the contact sheet. Empty: RUN/label-next."""
+    """Folder for the lists, the copies and the contact sheet. Default: RUN/label-next."""
     images: tuple[Path, ...] = ()
-    """Images, or folders of images, to choose from. Empty: the run's target images without label."""
+    """Images, or folders of images, to choose from. Default: the run's target images without label."""
     strategy: Literal["select", "uncertainty", "random", "even"] = "select"
     """`select`: images that cover most of what the networks are unsure of and no labeled image shows, rare classes
     first; `uncertainty`: the most uncertain ones, however alike; `random`, and `even` (evenly spaced by name), to
@@ -157,7 +161,7 @@ class SelectArguments:
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write a trained network as one file that needs no iidm."""
+    """Write a trained network as one file that needs no iidm. docs/export.md shows a program that uses it."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
@@ -165,37 +169,38 @@ class ExportArguments:
     """`onnx`: for onnxruntime, TensorRT, OpenVINO and others (needs `pip install 'iidm[export]'`); `torch`: a .pt2 file
     for torch.export.load."""
     out: Path | None = None
-    """File to write. Empty: RUN/exports/NETWORK.onnx or .pt2. Of several precisions the others get their name before
+    """File to write. Default: RUN/exports/NETWORK.onnx or .pt2. Of several precisions the others get their name before
     the ending: camera-int8.onnx."""
     size: tuple[int, int] | None = None
-    """Size (H, W) of the images. Empty: any; an HRDA network and windows need one. One size is written faster."""
+    """Size (H, W) of the images. Default: any; an HRDA network and windows need one. One size is written faster."""
     precision: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32",)
     """One file for each. `fp16`: half the size, for GPUs; `int8`: a quarter, calibrated on target images of the run."""
     network: Literal["student", "teacher"] = "teacher"
-    """Which network."""
+    """Which network: the student that was trained, or the teacher, its mean over the last steps."""
     ids: Literal["train", "dataset"] = "train"
     """Ids that come out: `train`: the classes' places, 0, 1, ...; `dataset`: those of the data set's label files."""
     confidence: bool = False
     """A second output: the largest class probability of each pixel."""
     mode: Literal["whole", "slide"] | None = None
-    """How the network sees an image: `whole`, or in overlapping windows. Empty: as the run's configuration says."""
+    """How the network sees an image: `whole`, or in overlapping windows. Default: as the run's configuration says."""
     window: tuple[int, int] | None = None
-    """Window (H, W) in pixels of the image at training resolution. Empty: the run's, else its training crop."""
+    """Window (H, W) in pixels of the image at training resolution. Default: the run's, else its training crop."""
     stride: tuple[int, int] | None = None
-    """Pixels from one window to the next, down and to the right. Empty: the run's, else half the window."""
+    """Pixels from one window to the next, down and to the right. Default: the run's, else half the window."""
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")] = ()
-    """Images, or folders of images, to check the files on. Empty: the run's validation images."""
+    """Images, or folders of images, to check the files on. Default: the run's validation images."""
     labels: Path | None = None
-    """Their labels, as for iidm.evaluate; --images then names one folder."""
+    """Their labels, as for iidm evaluate; --images then names one folder."""
     count: int = 20
-    """Most images to check on, evenly spaced."""
+    """How many images to check on at most, evenly spaced."""
     target_root: Path | None = None
     """Where the target data set lies now, if it moved since the run."""
 
 
 @dataclass(frozen=True)
 class PrepareArguments:
-    """Decode and resize a data set once, so that training reads it at full speed."""
+    """Decode and resize a data set once, so that training reads it at full speed. For example: iidm prepare camera.toml
+    --out prepared/camera"""
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = ""
     """Name of a known data set (gta5, synthia, cityscapes, cityscapes-16, camvid, camvid-day, camvid-dusk, ...),
@@ -203,14 +208,14 @@ class PrepareArguments:
     root: Path | None = None
     """Folder of the data set as it was downloaded. Not needed for streetscenes-rendered and streetscenes-camera."""
     out: Path | None = None
-    """Folder to write: new, empty, or an earlier, perhaps unfinished run of the same command."""
+    """Folder to write: a new one, an empty one, or that of an earlier call of the same command, which goes on."""
     format: Literal["raw", "jpeg", "png"] = "raw"
     """`raw`: uint8 arrays, of which only the crop is read; `jpeg`: quality 95 at 4:4:4, a tenth of the size, decoded by
     a GPU where there is one; `png`: lossless, the slowest."""
     splits: tuple[Literal["train", "val"], ...] = ()
-    """Which splits. Empty: all that the data set has."""
+    """Which splits. Default: all that the data set has."""
     jobs: int | None = None
-    """Processes. Empty: one a core."""
+    """Processes at work. Default: one a core."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
     """Prepare a part of the images: `2/4` on the second of four machines that share the folder --out. The last one that
     ends completes it."""
@@ -219,38 +224,39 @@ class PrepareArguments:
     check: Path | None = None
     """Read all of a prepared folder and name every file that is damaged or does not fit; prepares nothing."""
     data: DatasetConfig = field(default_factory=DatasetConfig)
-    """What a `folder` data set is, and --data.resize H W. The first word of the command is its spec."""
+    """What a data set is whose DATASET is `folder`, and --data.resize H W for any."""
 
 
 @dataclass(frozen=True)
 class StudyArguments:
-    """Make the tables of the paper, or a grid of your own. Options of iidm.train for every run stand after a `--`."""
+    """Train many runs and make one table of them: the tables of the paper, or a grid of your own. Options of iidm train
+    for every run stand after a `--`. For example: iidm study table4 --out studies/scenes -- --amp"""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")] = ""
-    """table1, table2, table4, table5, table6, table7, budget (--list), or the path of a TOML file."""
+    """table1 to table7, budget (--list tells them), or the path of a TOML file (docs/studies.md)."""
     out: Path | None = None
     """Folder of the study; several studies may share one, and then share their runs."""
     preset: str | None = None
-    """Preset of iidm.train that every run starts from. Empty: the study's own."""
+    """Preset of iidm train that every run starts from. Default: the study's own."""
     budgets: tuple[int, ...] = ()
-    """Labeled target images, the columns of the table. Empty: the study's; with another preset than its own, that
+    """Labeled target images, the columns of the table. Default: the study's; with another preset than its own, that
     preset's number; of `budget`, five up to all labels."""
     seeds: int = 3
     """Runs of each cell: seeds 0, 1, ..."""
     steps: int | None = None
-    """Training steps of each run. Empty: the preset's."""
+    """Training steps of each run. Default: the preset's."""
     on: Literal["here", "ray"] = "here"
     """`ray`: on all machines of the Ray cluster that this one belongs to, with --out in a folder that they share. Needs
     `pip install 'iidm[cluster]'`, `ray start --head` here, `ray start --address=THIS-MACHINE:6379` on the others."""
     jobs: int | None = None
-    """Runs at once: each has a GPU of its own, or on a CPU an equal share of the cores. Empty: 1; with --on ray as
+    """Runs at once: each has a GPU of its own, or on a CPU an equal share of the cores. Default: 1; with --on ray as
     many as it has GPUs, or machines where none has one."""
     runs_per_gpu: int = 1
     """Runs that share a GPU."""
     retries: int = 2
     """How often a run goes on from its last checkpoint after it was killed, or the machine that it ran on died."""
     strips: tuple[str, ...] = ()
-    """Names of the validation images that the pictures show. Empty: four, evenly spaced."""
+    """Names of the validation images that the pictures show. Default: four, evenly spaced."""
     keep_checkpoints: bool = False
     """Keep the checkpoints of finished runs."""
     dry_run: bool = False

@@ -40,6 +40,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 _COLUMN = 26
 """Where the texts begin."""
 
+_EXAMPLE = "example: iidm train --data.target.spec camera.toml --method target_intra --data.val-count 5 --amp"
+"""Of a data set of one's own, as `iidm inspect` describes it."""
+
 
 def short_help(called: str, starts: argparse.ArgumentParser, base: Config) -> str:
     """The short help of `train`.
@@ -49,12 +52,17 @@ def short_help(called: str, starts: argparse.ArgumentParser, base: Config) -> st
         starts: the options that choose where the other values start from.
         base: the values that they chose; the defaults of all others.
     """
-    lines = [f"usage: {called} [OPTIONS]        defaults in brackets", "", "Where the values start from:"]
-    lines += [_option(action.option_strings[0], action.help or "") for action in starts._actions]
+    lines = [f"usage: {called} [OPTIONS]        defaults in brackets", _EXAMPLE, "", *starting_points(starts)]
     for title, names in GROUPS.items():
         lines += ["", f"{title}:"]
         lines += [_option("--" + name.replace("_", "-"), _doc(name), _value(base, name)) for name in names]
     return "\n".join([*lines, "", f"{called} --help-all tells all options, and more of these."])
+
+
+def starting_points(starts: argparse.ArgumentParser) -> list[str]:
+    """The lines of the options that choose where the other values start from."""
+    lines = [_option(action.option_strings[0], action.help or "") for action in starts._actions]
+    return ["Where the values start from:", *lines]
 
 
 def _option(name: str, text: str, default: Any = None) -> str:

@@ -30,13 +30,13 @@ class DatasetConfig:
     """Label folder of the validation split (target only)."""
     resize: tuple[int, int] | None = None
     """Training resolution (H, W) in pixels before the crop: the box that an image must fit into, aspect ratio kept.
-    Empty: the spec's, or the size on disk."""
+    Default: the spec's, or the size on disk."""
     class_names: tuple[str, ...] = ()
     """Names of the classes in the order of their train ids (folder data sets)."""
     palette: tuple[str, ...] = ()
-    """One colour per class as #rrggbb (folder data sets). Empty: a generated palette."""
+    """One colour per class as #rrggbb (folder data sets). Default: a generated palette."""
     id_map: tuple[str, ...] = ()
-    """`id:train_id` pairs, e.g. 7:0 8:1 255:255 (folder data sets). Empty: ids are train ids already, 255 ignored.
+    """`id:train_id` pairs, e.g. 7:0 8:1 255:255 (folder data sets). Default: ids are train ids already, 255 ignored.
     An id on disk that the map does not name is an error."""
 
 
@@ -60,7 +60,7 @@ class DataConfig:
     """With several processes (torchrun), whether the batch sizes are those of each, so that a step sees more images, or
     of all of them together (`run`): the number of processes must divide them. The learning rate stays either way."""
     labeled_count: int | None = 100
-    """Labeled target images; the other training images are unlabeled. 0: none; empty: all of them are labeled."""
+    """Labeled target images; the other training images are unlabeled. 0: none; None: all that have a label."""
     labeled_choice: Literal["random", "even"] = "random"
     """`random`: the first `labeled_count` names of one shuffle by `split_seed`, so budgets are nested; `even`: evenly
     spaced in file order."""
@@ -69,17 +69,17 @@ class DataConfig:
     labeled_list: Path | None = None
     """Text file with the names of the labeled target images, one a line, in place of `labeled_count`."""
     unlabeled_list: Path | None = None
-    """Text file with the names of the unlabeled target images. Empty: all that are not labeled."""
+    """Text file with the names of the unlabeled target images. Default: all that are not labeled."""
     source_list: Path | None = None
-    """Text file with the names of the source images. Empty: all."""
+    """Text file with the names of the source images. Default: all."""
     source_subset: float | None = None
     """Share of the source images (of `source_list`, where given) that is used: those nearest to the labeled target
     images by the shares of their classes, with some of every class. Reads the labels of those target images
-    (`labeled_count`, `labeled_list`) even where no loss does. Empty: all (the paper). The idea is SDSS's (arXiv
+    (`labeled_count`, `labeled_list`) even where no loss does. Default: all (the paper). The idea is SDSS's (arXiv
     2205.00312), the distance this project's: see data/datasets/subset.py."""
     val_list: Path | None = None
     """Text file with the names of the validation images: of the spec's validation split, or of the labeled training
-    images where it has none. Empty: the whole split."""
+    images where it has none. Default: the whole split."""
     val_count: int | None = None
     """Labeled target images that validate and do not train. They stand in place of a validation split: the first of a
     shuffle by `split_seed`, so a smaller number is a part of a larger one. Without them and without a validation split

@@ -35,7 +35,7 @@ class Config:
     target_root: Path | None = None
     """Folder of the target data set."""
     run_dir: Path | None = None
-    """Folder of the run; empty: runs/<preset>-<method>-<time>."""
+    """Folder of the run. Default: runs/<preset>-<method>-<time>."""
     max_steps: int = 40_000
     """Training steps; paper: 40,000. With --resume another number makes a run longer (or ends it earlier): it goes on
     with the images that are next, the learning rate takes the place that the next step has in the schedule of the new

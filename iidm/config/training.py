@@ -29,7 +29,7 @@ class ModelConfig:
     """Channel dropout before the classifier; DAFormer's DLV2 head: 0, the other heads of mmsegmentation: 0.1."""
     drop_path: float | None = None
     """Stochastic depth: chance that the deepest residual branches of the backbone are dropped, less for those before.
-    None: what the backbone's recipe has, 0.1 for mit_* and pvt_v2_b5, 0 for others. ResNets and MobileNetV2 have
+    Default: what the backbone's recipe has, 0.1 for mit_* and pvt_v2_b5, 0 for others. ResNets and MobileNetV2 have
     none."""
     hrda: bool = False
     """See each crop at half its resolution and a window of it at the full one (HRDA, models/hrda.py)."""
@@ -138,9 +138,9 @@ class EvalConfig:
     """How the network sees an image that is scored or labeled, at training resolution. `whole`: at once, as DACS and
     DAFormer; `slide`: in overlapping windows whose logits are averaged, as HRDA and MIC (engine/windows.py)."""
     window: tuple[int, int] | None = None
-    """Window (H, W) in pixels of the image at training resolution. Empty: `data.crop_size`."""
+    """Window (H, W) in pixels of the image at training resolution. Default: `data.crop_size`."""
     stride: tuple[int, int] | None = None
-    """Pixels from one window to the next, down and to the right. Empty: half the window, rounded up, as HRDA."""
+    """Pixels from one window to the next, down and to the right. Default: half the window, rounded up, as HRDA."""
     window_batch: int = 4
     """Windows that the network sees in one call: changes time, memory and rounding only."""
 
