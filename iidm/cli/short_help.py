@@ -52,17 +52,12 @@ def short_help(called: str, starts: argparse.ArgumentParser, base: Config) -> st
         starts: the options that choose where the other values start from.
         base: the values that they chose; the defaults of all others.
     """
-    lines = [f"usage: {called} [OPTIONS]        defaults in brackets", _EXAMPLE, "", *starting_points(starts)]
+    lines = [f"usage: {called} [OPTIONS]        defaults in brackets", _EXAMPLE, "", "Where the values start from:"]
+    lines += [_option(action.option_strings[0], action.help or "") for action in starts._actions]
     for title, names in GROUPS.items():
         lines += ["", f"{title}:"]
         lines += [_option("--" + name.replace("_", "-"), _doc(name), _value(base, name)) for name in names]
     return "\n".join([*lines, "", f"{called} --help-all tells all options, and more of these."])
-
-
-def starting_points(starts: argparse.ArgumentParser) -> list[str]:
-    """The lines of the options that choose where the other values start from."""
-    lines = [_option(action.option_strings[0], action.help or "") for action in starts._actions]
-    return ["Where the values start from:", *lines]
 
 
 def _option(name: str, text: str, default: Any = None) -> str:

@@ -17,8 +17,7 @@ from ..presets import describe_presets, preset_config
 from ..recipes import RECIPES, with_recipe
 from ..types import UserError
 from .config_file import read_config
-from .full_help import full_help
-from .short_help import short_help, starting_points
+from .short_help import short_help
 from .words import expanded, program
 
 CHANGEABLE_ON_RESUME = (
@@ -103,15 +102,19 @@ def _base_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_DESCRIPTION = """Train a segmentation network for a target domain of which few images are labeled.
+
+Starting points, before all other options: --preset NAME (--list-presets), --config FILE (a run's config.json),
+--resume RUN (continue exactly where its newest checkpoint stands), --recipe paper|daformer|adapt, --method NAME
+(--list-methods)."""
+
+
 def _from_options(base: Config, rest: Sequence[str]) -> Config:
     called = program("train")
     if {"--help", "-h"} & set(rest):
         sys.exit(print(short_help(called, _base_parser(), base)))
-    if "--help-all" in rest:
-        head = ["Train a network on images of which few are labeled, with a labeled source domain or without.", ""]
-        head += starting_points(_base_parser())
-        sys.exit(print(full_help(called, Config, base, head, ("preset", "method", "recipe"))))
-    return tyro.cli(Config, prog=called, default=base, args=rest)
+    words = ["--help" if word == "--help-all" else word for word in rest]
+    return tyro.cli(Config, prog=called, description=_DESCRIPTION, default=base, args=words)
 
 
 def _resumed(known: argparse.Namespace, rest: Sequence[str]) -> tuple[Config, Path]:

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 import tyro
 
-from .full_help import full_help
-
 T = TypeVar("T")
 
 
@@ -36,14 +34,10 @@ def expanded(words: Sequence[str]) -> list[str]:
     return found
 
 
-HELP = {"-h", "--help", "--help-all"}
-
-
-def parse_arguments(kind: type[T], command: str, argv: Sequence[str]) -> T:
+def parse_arguments(kind: type[T], command: str, argv: Sequence[str], description: str | None = None) -> T:
     """The words of a command as one of its dataclass `kind`, whose docstrings are the help.
 
-    Raises: SystemExit for --help, and (tyro) for options and values that do not exist, with the nearest.
+    Raises: SystemExit (tyro) for --help, and for options and values that do not exist, with the nearest.
     """
-    if HELP & set(argv):
-        sys.exit(print(full_help(program(command), kind)))
-    return tyro.cli(kind, prog=program(command), args=expanded(argv))
+    words = ["--help" if word == "--help-all" else word for word in expanded(argv)]
+    return tyro.cli(kind, prog=program(command), description=description, args=words)

@@ -19,6 +19,7 @@ from small_runs import Said, one_line
 
 from iidm.cli import PARSERS, parse_arguments, parse_config, parse_study, program, read_config, run_main, write_config
 from iidm.cli.arguments import EvaluateArguments, PredictArguments, PrepareArguments
+from iidm.cli.short_help import GROUPS
 from iidm.command import COMMANDS
 from iidm.presets import preset_config
 from iidm.processes import MAIN
@@ -114,6 +115,29 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     import iidm
 
     assert run(["--version"]) == (0, Said(f"iidm {iidm.__version__}\n", ""))
+
+
+def test_the_short_help_shows_the_options_that_people_need_with_the_presets_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for preset, steps in (("scenes", "[400]"), ("camvid-dusk", "[600]")):
+        with pytest.raises(SystemExit):
+            parse_config(["--preset", preset, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) < 45 and max(map(len, lines)) <= 100
+        (line,) = [line for line in lines if line.startswith("  --max-steps ")]
+        assert line.endswith(f"Training steps {steps}")
+        for name in (name for names in GROUPS.values() for name in names):
+            option = "--" + name.replace("_", "-")
+            assert sum(line.split()[:1] == [option] for line in lines) == 1, option
+
+
+def test_all_options_are_in_the_long_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(["--help-all"])
+    said = capsys.readouterr().out
+    assert "--teacher.confidence-threshold" in said and "--mixing.hidden-block-px" in said
 
 
 @pytest.mark.parametrize(
