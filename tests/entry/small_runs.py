@@ -20,6 +20,7 @@ from PIL import Image
 
 import iidm.evaluate
 import iidm.predict
+import iidm.prepare
 import iidm.train
 from iidm.cli import run_main
 
@@ -121,7 +122,12 @@ def refusal(program: str, words: Sequence[str | Path]) -> str:
 
     Anything else that reaches the user (a traceback, a progress line, a second line) fails here.
     """
-    main = {"train": iidm.train.main, "evaluate": iidm.evaluate.main, "predict": iidm.predict.main}[program]
+    main = {
+        "train": iidm.train.main,
+        "evaluate": iidm.evaluate.main,
+        "predict": iidm.predict.main,
+        "prepare": iidm.prepare.main,
+    }[program]
     out, err = io.StringIO(), io.StringIO()
     status: Any = 0
     with (

@@ -75,6 +75,7 @@ def kill_after(steps: int, words: list[str], run_dir: Path) -> list[int]:
     return left
 
 
+@pytest.mark.long  # what is always run is the short form of the campaign of kills, tests/test_kills.py
 def test_a_run_that_is_killed_three_times_ends_like_one_that_is_not(
     data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:

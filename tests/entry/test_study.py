@@ -7,16 +7,14 @@ import math
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_runs
-from small_runs import STEPS, TRAIN_IMAGES, Said, is_running, kill_group, one_line
+from small_runs import STEPS, TRAIN_IMAGES, Said, kill_group, one_line
 from small_studies import GRID, SEEDS, data_options, records, study, study_words, wait_for_steps, wait_for_training
-from watching import children
 
 import iidm.study
 from iidm.cli import run_main
@@ -158,25 +156,15 @@ def test_a_failing_run_is_reported_and_the_others_go_on(
     assert "-    target_only" in study(study_words(data, copy, "--dry-run", grid=BROKEN, seeds=1)).out
 
 
-def test_killed_and_stopped_it_ends_like_one_that_was_not(done: tuple[Path, Said], data: Path, tmp_path: Path) -> None:
+def test_whose_run_is_killed_and_stopped_it_ends_like_one_that_was_not(
+    done: tuple[Path, Said], data: Path, tmp_path: Path
+) -> None:
     words = study_words(
         data, tmp_path, grid=GRID.replace('"source_target"', '"iidm"'), seeds=1
     )  # one run: all are twins
     process = small_runs.start("study", words)
     try:
         wait_for_steps(process, tmp_path, 2)
-        workers = children(process.pid)
-        assert len(workers) == 1
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(30)
-        end = time.monotonic() + 600
-        while any(map(is_running, workers)) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert not any(map(is_running, workers))
-    finally:
-        kill_group(process)
-    process = small_runs.start("study", words)
-    try:
         os.kill(wait_for_training(process, tmp_path), signal.SIGKILL)  # the run alone: the study goes on with it
         wait_for_steps(process, tmp_path, 4)
         os.kill(process.pid, signal.SIGINT)

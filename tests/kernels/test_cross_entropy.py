@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -50,15 +51,14 @@ def random_label(batch: int, size: tuple[int, int], classes: int) -> torch.Tenso
     return label.masked_fill(torch.rand(label.shape) < 0.25, 255)
 
 
-@pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(
-    ("classes", "low", "size", "weighting", "normalizer"),
+    ("classes", "low", "size", "weighting", "normalizer", "align_corners"),
     [
-        *((2, (1, 1), (1, 1), "none", normalizer) for normalizer in NORMALIZERS),
-        *((1, (2, 3), (9, 5), "image", normalizer) for normalizer in NORMALIZERS),
-        *((5, (9, 8), (4, 3), "all", normalizer) for normalizer in NORMALIZERS),
-        (19, (3, 4), (20, 31), "pixel", "valid"),  # once each: they take Triton's interpreter seconds
-        (255, (2, 2), (4, 5), "class", "sum"),
+        *((2, (1, 1), (1, 1), "none", *how) for how in product(NORMALIZERS, (False, True))),
+        *((1, (2, 3), (9, 5), "image", *how) for how in product(NORMALIZERS, (False, True))),
+        *((5, (9, 8), (4, 3), "all", *how) for how in product(NORMALIZERS, (False, True))),
+        (19, (3, 4), (20, 31), "pixel", "valid", False),  # once each: they take Triton's interpreter seconds
+        (255, (2, 2), (4, 5), "class", "sum", True),
     ],
 )
 def test_loss_is_the_definition(
@@ -115,7 +115,7 @@ def test_gradient_is_the_slope_of_the_definition(upsample64: Upsample, align_cor
     align_corners=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_loss_and_gradient_equal_float64_autograd(
     batch: int,
     classes: int,
@@ -237,8 +237,8 @@ def test_the_debug_switch_makes_such_a_label_an_error_everywhere(monkeypatch: py
 
 
 def test_gradcheck() -> None:
-    logits, label = torch.randn(1, 3, 2, 3, requires_grad=True), random_label(1, (9, 8), 3)
-    weight = torch.rand(1, 9, 8)
+    logits, label = torch.randn(1, 3, 1, 3, requires_grad=True), random_label(1, (4, 7), 3)
+    weight = torch.rand(1, 4, 7)
     # The op computes in float32: a wide step and its rounding in the tolerance.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the input is not float64

@@ -34,7 +34,7 @@ def test_recomputed_activations_change_no_gradient() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("branches", ["merged", "sequential"])
+@pytest.mark.parametrize("branches", ["merged", pytest.param("sequential", marks=pytest.mark.long)])
 def test_a_compiled_step_is_an_eager_one(branches: str) -> None:
     torch._dynamo.reset()
     compiled = make_step(config_of(branches=branches, compile=True))
