@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from .stages import STAGES, Stage
 ROOT = Path(__file__).parents[2]
 GRACE_SECONDS = 15
 DONE = ("passed", "failed")
+PACKED_BYTES = 4 << 20
+"""Larger files are no results: a run's weights."""
 
 
 class Stopped(Exception):
@@ -81,6 +84,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def copy_results(folder: Path, place: Path) -> None:
+    """gpu.md, and gpu.tar.gz with what the stages have printed and measured, into `place`, each whole at any time."""
+    place.mkdir(parents=True, exist_ok=True)
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.stat().st_size < PACKED_BYTES)
+    half = place / ".gpu.tar.gz"
+    with tarfile.open(half, "w:gz") as archive:
+        for file in files:
+            archive.add(file, f"gpu/{file.name}")
+    half.replace(place / "gpu.tar.gz")
+    half = place / ".gpu.md"
+    shutil.copyfile(folder / "gpu.md", half)
+    half.replace(place / "gpu.md")
+
+
 def _on_signal(number: int, frame: object) -> None:
     raise Stopped(signal.Signals(number).name)
 
@@ -92,7 +109,8 @@ def main(words: list[str] | None = None, stages: tuple[Stage, ...] = STAGES) -> 
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(stage.name for stage in stages))
-    parser.add_argument("--seconds", type=float, help="begin no stage whose limit is beyond this time")
+    parser.add_argument("--seconds", type=float, help="end within this time; the last stage gets what is left of it")
+    parser.add_argument("--copy", type=Path, metavar="DIR", help="gets gpu.md and gpu.tar.gz after each stage")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, without tests that need a GPU")
     arguments = parser.parse_args(words)
     if unknown := set(arguments.stages) - {stage.name for stage in stages}:
@@ -101,30 +119,45 @@ def main(words: list[str] | None = None, stages: tuple[Stage, ...] = STAGES) -> 
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     records = Records(folder, dry=arguments.dry_run)
-    begin = time.monotonic()
+    end_at = float("inf") if arguments.seconds is None else time.monotonic() + arguments.seconds
+
+    def tell() -> str:
+        page = write_page(folder, records, stages)
+        if arguments.copy is not None:
+            copy_results(folder, arguments.copy)
+        return page
+
     try:
         for stage in stages:
             if stage.name not in arguments.stages and (arguments.stages or records.ended(stage.name) in DONE):
                 continue
-            rest = float("inf") if arguments.seconds is None else arguments.seconds - (time.monotonic() - begin)
-            start = time.monotonic()
-            if lacking := _missing(stage, arguments.dry_run):
-                end, why = "missing", lacking
-            elif rest < stage.seconds:
-                end, why = "left", f"needs up to {stage.seconds} s, {max(rest, 0):.0f} s were left"
-            else:
-                print(f"{stage.name}: {stage.shows} (at most {stage.seconds} s) ...", flush=True)
-                records.put(stage.name, Record("stopped", 0.0, "it was cut off"))  # if nothing can be said later
-                end, why = run(stage, folder, stage.seconds, arguments.dry_run)
-            record = Record.of(folder, stage, end, time.monotonic() - start, why, dry=arguments.dry_run)
+            record = _record(stage, folder, records, end_at, arguments.dry_run)
             records.put(stage.name, record)
             print(f"{stage.name}: {record.end} {record.says}", flush=True)
+            tell()
             if stage.name == "build" and record.end != "passed":
                 break  # nothing else would be of this code
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped ({error or 'Ctrl-C'}); the same command goes on", flush=True)
-    print("\n" + write_page(folder, records, stages))
+    print("\n" + tell())
     return 0 if all(records.ended(stage.name) in ("passed", "missing") for stage in stages) else 1
+
+
+def _record(stage: Stage, folder: Path, records: Records, end_at: float, dry: bool) -> Record:
+    """Run a stage, if it can be and time is left for it."""
+    end: End
+    start = time.monotonic()
+    rest = end_at - start - GRACE_SECONDS
+    if lacking := _missing(stage, dry):
+        end, why = "missing", lacking
+    elif rest < stage.least:
+        end, why = "left", f"needs {stage.least} s at least, {max(rest, 0):.0f} s were left"
+    else:
+        limit = min(stage.seconds, rest)
+        print(f"{stage.name}: {stage.shows} (at most {limit:.0f} s) ...", flush=True)
+        records.put(stage.name, Record("stopped", 0.0, "it was cut off"))  # if nothing can be said later
+        end, why = run(stage, folder, limit, dry)
+    return Record.of(folder, stage, end, time.monotonic() - start, why, dry=dry)
 
 
 if __name__ == "__main__":

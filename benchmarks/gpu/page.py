@@ -14,6 +14,8 @@ TABLES = {
     "kernels": report.table,
     "compile": report.table,
     "step": report_step.tables,
+    "steps": report_step.tables,
+    "compile-step": report_step.tables,
     "loader": report_loader.tables,
 }
 """Stage -> its results as Markdown."""

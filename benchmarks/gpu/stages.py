@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 from dataclasses import dataclass, field
@@ -10,10 +11,23 @@ OWN_KERNELS = (
     "regex=iidm|cross_entropy_kernel|pseudo_label_kernel|finish_|add_planes_kernel|sums_kernel|normalize_kernel"
     "|gradient_kernel"
 )
-SANITIZER = ("compute-sanitizer", "--report-api-errors", "no", "--error-exitcode", "9", "--kernel-name", OWN_KERNELS)
-TESTS = ("pytest", "cattr", "tyro")
-TRAINING = ("cattr", "tyro", "safetensors", "PIL", "pycocotools", "tqdm", "nvidia.dali")
+# Of the process itself alone: Triton's compilers, which it starts, would each be waited for.
+SANITIZER = tuple(
+    "compute-sanitizer --target-processes application-only --report-api-errors no --error-exitcode 9".split()
+)
+SANITIZER += ("--kernel-name", OWN_KERNELS)
+TESTS = ("pytest", "hypothesis")
+TRAINING = ("cattr", "tyro", "safetensors", "PIL", "tqdm", "nvidia.dali")
 """What a whole training imports."""
+PROCESSES = ("-n", "6", "--dist", "loadfile") if importlib.util.find_spec("xdist") else ()
+"""Most of the time of the kernels' tests is Triton's, which compiles on one core; and what ends a process or leaves the
+GPU in an error costs no other file's tests."""
+STEP_TESTS = (
+    "tests/method/test_graph.py tests/method/test_catalog.py tests/method/test_failed_capture.py"
+    " tests/engine/test_windows.py"
+)
+"""By name, as a file that needs a package which is not there would end the collection."""
+HEADLINE = "bench_step and cuda-resnet101-v1c-512x512-2 and not options"
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,8 @@ class Stage:
     shows: str
     seconds: int
     """Its limit; then it gets SIGINT, after which pytest still writes what it has."""
+    least: int
+    """It is not begun where less is left: it would show nothing."""
     words: tuple[str, ...]
     """Arguments of Python; FOLDER stands for the folder of the results."""
     dry: tuple[str, ...]
@@ -36,40 +52,53 @@ class Stage:
 
 
 def _pytest(name: str, words: str) -> tuple[str, ...]:
-    report = ("--junitxml", f"FOLDER/gpu-{name}.xml")
+    report = ("--junitxml", f"FOLDER/gpu-{name}.xml", "--continue-on-collection-errors")
     return ("-m", "pytest", "-q", "-p", "no:cacheprovider", *shlex.split(words), *report)
 
 
-def _tests(name: str, shows: str, seconds: int, words: str, needs: tuple[str, ...] = TESTS) -> Stage:
+def _tests(
+    name: str,
+    shows: str,
+    limits: tuple[int, int],
+    words: str,
+    needs: tuple[str, ...] = TESTS,
+    processes: tuple[str, ...] = (),
+) -> Stage:
     words_of_both = _pytest(name, f"{words} -m gpu")
-    return Stage(name, shows, seconds, words_of_both, words_of_both, needs)
+    return Stage(name, shows, *limits, (*words_of_both, *processes), words_of_both, needs)
 
 
-def _benchmarks(name: str, shows: str, seconds: int, words: str, dry: str, needs: tuple[str, ...] = ()) -> Stage:
+def _benchmarks(
+    name: str, shows: str, limits: tuple[int, int], words: str, dry: str, needs: tuple[str, ...] = TESTS
+) -> Stage:
     json = f"--benchmark-json FOLDER/gpu-{name}.json"
     one_round = "--benchmark-min-rounds 1 --benchmark-max-time 0 --benchmark-warmup off"
     given = _pytest(name, f"{words} {json}"), _pytest(name, f"{dry} {one_round} {json}")
-    return Stage(name, shows, seconds, *given, ("pytest_benchmark", *(needs or TESTS)))
+    return Stage(name, shows, *limits, *given, ("pytest_benchmark", *needs))
 
 
 SANITIZED = _pytest("sanitize", "tests/kernels/test_determinism.py -m gpu -k 'written and size1'")
+FULL = ("-m", "benchmarks.full_size", "FOLDER", "--steps")
 LONG = ("-m", "benchmarks.long_run", "FOLDER", "--steps")
 SMALL = ("10", "--any-pace", "--model.backbone", "mobilenet_v2", "--data.crop-size", "64", "128")
 STAGES = (
     Stage(
         "build",
         "the extension compiles for this GPU and loads",
-        150,
+        120,
+        60,
         ("-m", "benchmarks.gpu.build"),
         ("-m", "benchmarks.gpu.build", "--dry-run"),
         ("pybind11", "setuptools", "triton"),
     ),
-    _tests("tests", "kernels and steps of training are right", 200, "tests/kernels tests/method tests/models"),
+    _tests("kernel-tests", "kernels are right", (180, 60), "tests/kernels", TESTS, PROCESSES),
+    _tests("step-tests", "steps of training are right, captured in a graph", (120, 60), STEP_TESTS),
     # Without torch's cache of memory, in which an overrun would stay inside an allocation; the project's kernels alone.
     Stage(
         "sanitize",
         "no kernel leaves its memory (compute-sanitizer)",
-        120,
+        100,
+        40,
         SANITIZED,
         SANITIZED,
         TESTS,
@@ -77,42 +106,71 @@ STAGES = (
         {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
     ),
     _benchmarks(
+        "step",
+        "time of a step of ResNet-101 against plain PyTorch",
+        (120, 50),
+        f"benchmarks/bench_step.py -m gpu -k '{HEADLINE}'",
+        "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-mobilenet_v2-240x320-2-iidm'",
+    ),
+    Stage(
+        "full-size",
+        "gta5-cityscapes-100 trains: losses fall, memory stays, labels are right (images are made, none are read)",
+        150,
+        60,
+        (*FULL, "400"),
+        (*FULL, "12", "--small", "--any-result"),
+    ),
+    _benchmarks(
         "kernels",
         "time of each kernel against plain PyTorch",
-        150,
+        (150, 60),
         "benchmarks/bench_kernels.py -m gpu -k 'fused or eager'",
         "benchmarks/bench_kernels.py -m 'not gpu' -k 'cpu-2-jitter-forward-float32 and not compile'",
     ),
-    _benchmarks(
-        "step",
-        "time of a step of training against plain PyTorch",
-        400,
-        "benchmarks/bench_step.py -m gpu --long",
-        "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-mobilenet_v2-240x320-2-iidm'",
-    ),
-    _tests("loader-tests", "the data path is right", 60, "tests/data", TRAINING),
+    _tests("loader-tests", "the data path is right", (60, 40), "tests/data/test_gpu_loader.py", (*TESTS, *TRAINING)),
     _benchmarks(
         "loader",
         "images a second from files to the GPU",
-        240,
+        (240, 120),
         "benchmarks/bench_loader.py benchmarks/bench_prepare.py -k 'cuda or index or start or prepare'",
         "benchmarks/bench_loader.py -k cpu-iidm-prepared",
-        TRAINING,
+        (*TESTS, *TRAINING),
     ),
     Stage(
         "long",
         "2,000 steps of gta5-cityscapes-100 on generated data hold their pace and memory",
         500,
+        300,
         (*LONG, os.environ.get("IIDM_STEPS", "2000"), "--step.graph", "on"),
         (*LONG, *SMALL),
         TRAINING,
     ),
     _benchmarks(
+        "steps",
+        "time of steps of other networks and batches, of options, and on 8 GB",
+        (400, 60),
+        f"benchmarks/bench_step.py -m gpu --long -k 'not ({HEADLINE}) and not compile'",
+        "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-resnet18-240x320-2-iidm'",
+    ),
+    _tests(
+        "compile-tests",
+        "compiled steps are right",
+        (240, 90),
+        "tests/method/test_graph.py --long -k two_learning_rates",
+    ),
+    _benchmarks(
         "compile",
         "time of torch.compile for the same ops",
-        240,
+        (240, 60),
         "benchmarks/bench_kernels.py -m gpu -k compile",
         "benchmarks/bench_kernels.py -m 'not gpu' -k cpu-2-jitter-forward-float32-eager",
     ),
+    _benchmarks(
+        "compile-step",
+        "time of a step through torch.compile",
+        (240, 120),
+        "benchmarks/bench_step.py -m gpu --long -k 'bench_step_options and compile'",
+        "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-mobilenet_v2-240x320-2-iidm'",
+    ),
 )
-"""In their order: what is right comes before what is fast. The first three take less than eight minutes."""
+"""In their order: what is right comes before what is fast, and what needs the least before what needs more."""

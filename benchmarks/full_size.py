@@ -1,0 +1,217 @@
+"""Trains a preset at its full size on images that are made, not read: no DALI, no data set, no command line.
+
+    python -m benchmarks.full_size FOLDER [--preset gta5-cityscapes-100] [--steps 400] [--small] [--any-result]
+
+What a run has beside the data path is all there: the preset's network, batch, losses and teacher, bfloat16, the step in
+a CUDA graph, the schedule of the learning rate (over these few steps), scores of student and teacher, a checkpoint that
+another run goes on from. Labels are blocks of classes, images follow them with noise: a network learns them in minutes.
+
+Writes FOLDER/full-size.json and prints it in a few lines. Exit status 1 unless the loss of the source falls, no number
+breaks, the checkpoint goes on as the run does and, on a GPU, the step was captured and memory stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from iidm.config import Config
+from iidm.engine.checkpoint import load_checkpoint, save_checkpoint
+from iidm.engine.metrics import Scores, evaluate
+from iidm.engine.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from iidm.engine.runtime import machine_info, pick_amp_dtype, pick_device
+from iidm.kernels import set_implementation
+from iidm.kernels.jitter import normalize
+from iidm.method import TrainStep
+from iidm.method.published import build_method
+from iidm.method.teacher import Teacher
+from iidm.models import build_network, parameter_groups, set_recompute
+from iidm.presets import preset_config
+from iidm.recipes import with_values
+from iidm.types import MEAN_RGB, STD_RGB, ClassSet, EvalBatch, TrainBatch
+
+from .conftest import commit
+from .ops import synchronize
+from .steps import CLASSES, Case, random_batch
+
+BATCHES = 24
+"""Different ones, over and over."""
+PARTS = 10
+"""In so many parts of the run time, memory and loss are looked at."""
+LEARNS = 0.9
+"""The source's loss in the last part is at most this share of the first part's."""
+SMALL: dict[str, dict[str, Any]] = {
+    "model": {"backbone": "mobilenet_v2", "output_stride": 16},
+    "data": {"crop_size": (64, 128)},
+}
+CLASS_SET = ClassSet(tuple(f"class {k}" for k in range(CLASSES)), tuple((k, k, k) for k in range(CLASSES)))
+
+
+@dataclass
+class Seen:
+    """What a run has shown, part by part."""
+
+    ms: list[float] = field(default_factory=list)
+    """Of a step."""
+    loss: list[float] = field(default_factory=list)
+    """Of the source, mean over the part."""
+    reserved_mb: list[float] = field(default_factory=list)
+    """Of the GPU, by torch, at the end of the part."""
+
+
+def config_of(preset: str, steps: int, small: bool) -> Config:
+    """The preset's, with a schedule over so many steps."""
+    config = preset_config(preset)
+    config = with_values(config, {"model": {"weights": "none"}, "optim": {"warmup_steps": max(steps // 10, 1)}})
+    return replace(with_values(config, SMALL) if small else config, max_steps=steps, amp=True)
+
+
+def step_of(config: Config, device: torch.device) -> TrainStep:
+    """Student, teacher, optimiser and randomness, as a run builds them."""
+    torch.manual_seed(config.seed)
+    model, optim = config.model, config.optim
+    student = build_network(
+        model.backbone,
+        CLASSES,
+        output_stride=model.output_stride,
+        head=model.head_by_name,
+        dilations=model.dilations,
+        dropout=model.dropout,
+        drop_path=model.drop_path,
+        crop_size=config.data.crop_size,
+        hrda=model.hrda,
+    ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_recompute(student, config.step.recompute)
+    method = build_method(config, student, CLASS_SET.names)
+    teacher = Teacher(deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)
+    groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay, optim.layer_decay)
+    optimizer = build_optimizer(groups + method.parameter_groups(optim), optim, device)
+    amp_dtype = pick_amp_dtype(device, config.amp)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    return TrainStep(student, teacher, optimizer, config, [generator], amp_dtype, scaler, method)
+
+
+def batches_of(config: Config, device: torch.device) -> list[TrainBatch]:
+    """Batches of the preset's size, on the device."""
+    data = config.data
+    assert data.source_batch == data.target_batch == data.unlabeled_batch
+    case = Case(config.model.backbone, data.crop_size, data.source_batch)
+    return [random_batch(case, str(device), seed) for seed in range(BATCHES)]
+
+
+def train(step: TrainStep, batches: list[TrainBatch], first: int, last: int) -> Seen:
+    """Steps first .. last - 1 of a run, in PARTS parts."""
+    seen, config, kind = Seen(), step.config, step.device.type
+    edges = [first + (last - first) * part // PARTS for part in range(PARTS + 1)]
+    for begin, end in zip(edges, edges[1:], strict=False):
+        losses: list[torch.Tensor] = []
+        synchronize()
+        start = time.perf_counter()
+        for number in range(begin, end):
+            set_learning_rate(step.optimizer, learning_rate_factor(number, config.optim, config.max_steps))
+            losses.append(step([batches[number % len(batches)]], number).losses.source.clone())
+        synchronize()
+        if losses:
+            seen.ms.append(1e3 * (time.perf_counter() - start) / len(losses))
+            seen.loss.append(float(torch.stack(losses).mean()))
+            seen.reserved_mb.append(torch.cuda.memory_reserved() / 1e6 if kind == "cuda" else 0.0)
+    return seen
+
+
+def score(step: TrainStep) -> dict[str, Scores]:
+    """Student and teacher on images that were not trained on."""
+    config = step.config
+    case = Case(config.model.backbone, config.data.crop_size, config.data.source_batch)
+    held_out = [random_batch(case, str(step.device), 1000 + seed).source for seed in range(4)]
+    found = [EvalBatch(each.image, each.label, ("made",) * len(each.image)) for each in held_out if each is not None]
+    return evaluate(
+        step.networks,
+        found,
+        CLASS_SET,
+        device=step.device,
+        amp_dtype=step.amp_dtype,
+        normalize=lambda image: normalize(image, mean=MEAN_RGB, std=STD_RGB),
+        align_corners=config.model.align_corners,
+    )
+
+
+def goes_on(step: TrainStep, batches: list[TrainBatch], folder: Path) -> tuple[float, float]:
+    """The total loss of a further step, of the run and of another that goes on from its checkpoint."""
+    done, config = step.config.max_steps, step.config
+    path = save_checkpoint(
+        folder, done, modules=step.modules, optimizer=step.optimizer, scaler=step.scaler,
+        generators={"step": step.generator}, metadata={}, keep=1,
+    )  # fmt: skip
+    other = step_of(config, step.device)
+    load_checkpoint(
+        path, modules=other.modules, optimizer=other.optimizer, scaler=other.scaler,
+        generators={"step": other.generator}, device=other.device,
+    )  # fmt: skip
+    of_run, of_other = (float(each([batches[0]], done - 1).losses.total) for each in (step, other))
+    return of_run, of_other
+
+
+def judged(seen: Seen, captured: bool, on_gpu: bool, totals: tuple[float, float]) -> dict[str, bool]:
+    """What is asked of a run -> whether it is so."""
+    numbers = [*seen.loss, *totals]
+    answers = {
+        "finite": all(abs(value) < float("inf") for value in numbers),
+        "learns": seen.loss[-1] <= LEARNS * seen.loss[0],
+        "goes on from its checkpoint": abs(totals[0] - totals[1]) <= 1e-2 * abs(totals[0]) + 1e-3,
+    }
+    if on_gpu:
+        later = seen.reserved_mb[2:]
+        answers |= {"captured": captured, "memory stays": max(later) == min(later)}
+    return answers
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--preset", default="gta5-cityscapes-100")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--small", action="store_true", help="a small network on small crops, for a CPU")
+    parser.add_argument("--any-result", action="store_true", help="exit status 0 if it ends")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    device = pick_device("auto")
+    on_gpu = device.type == "cuda"
+    print(set_implementation("fused" if on_gpu else "auto", device), flush=True)
+    config = config_of(arguments.preset, arguments.steps, arguments.small)
+    step, batches = step_of(config, device), batches_of(config, device)
+    seen = train(step, batches, 0, config.max_steps)
+    captured = step._graph is not None and step._graph.captured
+    scores = score(step)
+    totals = goes_on(step, batches, arguments.folder / "full-size")
+    answers = judged(seen, captured, on_gpu, totals)
+    result = {
+        "preset": config.preset, "steps": config.max_steps, "backbone": config.model.backbone,
+        "precision": str(step.amp_dtype), "ms_per_step": seen.ms, "loss_source": seen.loss,
+        "reserved_mb": seen.reserved_mb, "miou": {name: each.miou for name, each in scores.items()},
+        "accuracy": {name: each.pixel_accuracy for name, each in scores.items()}, "totals": totals,
+        "answers": answers, "machine": machine_info(), "commit": commit(),
+    }  # fmt: skip
+    (arguments.folder / "full-size.json").write_text(json.dumps(result, indent=1) + "\n")
+    wrong = [question for question, answer in answers.items() if not answer]
+    accuracy = fmean(each.pixel_accuracy for each in scores.values())
+    print(
+        f"{config.preset}, {config.model.backbone}: {config.max_steps} steps, {median(seen.ms[1:]):.1f} ms a step;"
+        f" loss {seen.loss[0]:.3f} to {seen.loss[-1]:.3f}; accuracy {accuracy:.2f};"
+        f" {'NOT: ' + ', '.join(wrong) if wrong else 'good'}"
+    )
+    sys.exit(0 if not wrong or arguments.any_result else 1)
+
+
+if __name__ == "__main__":
+    main()
