@@ -187,7 +187,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     device = pick_device("auto")
     on_gpu = device.type == "cuda"
-    print(set_implementation("fused" if on_gpu else "auto", device), flush=True)
+    print(set_implementation("auto", device), flush=True)
     config = config_of(arguments.preset, arguments.steps, arguments.small)
     step, batches = step_of(config, device), batches_of(config, device)
     seen = train(step, batches, 0, config.max_steps)

@@ -123,6 +123,23 @@ def test_without_a_gpu_the_first_stage_says_so_and_nothing_else_runs(tmp_path: P
     assert set(kept(tmp_path)) == {"build"}
 
 
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_where_the_build_fails_a_gpu_is_still_looked_at(
+    has_gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    stages = (stage("build", "raise SystemExit('no compiler')"), stage("after", "print('ran')"))
+    assert main([str(tmp_path)], stages) == 1
+    assert [record["end"] for record in kept(tmp_path).values()] == ["failed", *["passed"] * has_gpu]
+
+
+def test_a_table_that_cannot_be_made_costs_no_stage(tmp_path: Path) -> None:
+    row = {"benchmarks": [{"extra_info": {"op": "jitter"}, "stats": {"median": 1.0}}]}
+    code = f"import json; json.dump({row!r}, open({str(tmp_path / 'gpu-kernels.json')!r}, 'w'))"
+    assert main([str(tmp_path)], (stage("kernels", code), stage("after", "print('ran')"))) == 0
+    assert "No table: " in (tmp_path / "gpu.md").read_text()
+
+
 def test_sigterm_keeps_what_is_known(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from benchmarks.gpu.__main__ import main;"

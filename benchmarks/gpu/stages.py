@@ -27,6 +27,7 @@ STEP_TESTS = (
     " tests/engine/test_windows.py"
 )
 """By name, as a file that needs a package which is not there would end the collection."""
+DRY_STEP = "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-mobilenet_v2-240x320-2-iidm'"
 HEADLINE = "bench_step and cuda-resnet101-v1c-512x512-2 and not options"
 
 
@@ -77,7 +78,8 @@ def _benchmarks(
     return Stage(name, shows, *limits, *given, ("pytest_benchmark", *needs))
 
 
-SANITIZED = _pytest("sanitize", "tests/kernels/test_determinism.py -m gpu -k 'written and size1'")
+WRITTEN = "tests/kernels/test_determinism.py -m gpu -k 'written and size1'"
+SANITIZED, RACED = _pytest("sanitize", WRITTEN), _pytest("races", WRITTEN)
 FULL = ("-m", "benchmarks.full_size", "FOLDER", "--steps")
 LONG = ("-m", "benchmarks.long_run", "FOLDER", "--steps")
 SMALL = ("10", "--any-pace", "--model.backbone", "mobilenet_v2", "--data.crop-size", "64", "128")
@@ -110,7 +112,7 @@ STAGES = (
         "time of a step of ResNet-101 against plain PyTorch",
         (120, 50),
         f"benchmarks/bench_step.py -m gpu -k '{HEADLINE}'",
-        "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-mobilenet_v2-240x320-2-iidm'",
+        DRY_STEP,
     ),
     Stage(
         "full-size",
@@ -119,6 +121,7 @@ STAGES = (
         60,
         (*FULL, "400"),
         (*FULL, "12", "--small", "--any-result"),
+        ("pytest", "safetensors"),
     ),
     _benchmarks(
         "kernels",
@@ -126,6 +129,16 @@ STAGES = (
         (150, 60),
         "benchmarks/bench_kernels.py -m gpu -k 'fused or eager'",
         "benchmarks/bench_kernels.py -m 'not gpu' -k 'cpu-2-jitter-forward-float32 and not compile'",
+    ),
+    Stage(
+        "races",
+        "threads of a block do not race for its shared memory (compute-sanitizer)",
+        100,
+        40,
+        RACED,
+        RACED,
+        TESTS,
+        (*SANITIZER, "--tool", "racecheck"),
     ),
     _tests("loader-tests", "the data path is right", (60, 40), "tests/data/test_gpu_loader.py", (*TESTS, *TRAINING)),
     _benchmarks(
@@ -150,7 +163,7 @@ STAGES = (
         "time of steps of other networks and batches, of options, and on 8 GB",
         (400, 60),
         f"benchmarks/bench_step.py -m gpu --long -k 'not ({HEADLINE}) and not compile'",
-        "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-resnet18-240x320-2-iidm'",
+        DRY_STEP,
     ),
     _tests(
         "compile-tests",
@@ -170,7 +183,7 @@ STAGES = (
         "time of a step through torch.compile",
         (240, 120),
         "benchmarks/bench_step.py -m gpu --long -k 'bench_step_options and compile'",
-        "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-mobilenet_v2-240x320-2-iidm'",
+        DRY_STEP,
     ),
 )
 """In their order: what is right comes before what is fast, and what needs the least before what needs more."""
