@@ -123,6 +123,16 @@ def test_without_a_gpu_the_first_stage_says_so_and_nothing_else_runs(tmp_path: P
     assert set(kept(tmp_path)) == {"build"}
 
 
+def test_a_program_is_found_where_the_toolkit_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "watcher").write_text('#!/bin/sh\necho watched\nexec "$@"\n')
+    (tools / "watcher").chmod(0o755)
+    monkeypatch.setattr("benchmarks.gpu.__main__.TOOLS", str(tools))
+    assert main([str(tmp_path)], (stage("seen", "print('ran')", under=("watcher",)),)) == 0
+    assert (tmp_path / "gpu-seen.txt").read_text() == "watched\nran\n"
+
+
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_where_the_build_fails_a_gpu_is_still_looked_at(
     has_gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

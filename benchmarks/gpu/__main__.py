@@ -22,12 +22,18 @@ from .stages import STAGES, Stage
 ROOT = Path(__file__).parents[2]
 GRACE_SECONDS = 15
 DONE = ("passed", "failed")
+TOOLS = "/usr/local/cuda/bin"
+"""Where nvcc and compute-sanitizer lie; not every machine that has them there has them on PATH."""
 PACKED_BYTES = 4 << 20
 """Larger files are no results: a run's weights."""
 
 
 class Stopped(Exception):
     """A signal has asked this process to end."""
+
+
+def _path() -> str:
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), TOOLS])
 
 
 def _missing(stage: Stage, dry: bool) -> str:
@@ -40,7 +46,7 @@ def _missing(stage: Stage, dry: bool) -> str:
     lacking = [found.stdout.removesuffix("; ")] if found.stdout else []
     if found.returncode != 0:
         lacking.append(found.stderr.strip()[-200:])
-    if stage.under and not dry and shutil.which(stage.under[0]) is None:
+    if stage.under and not dry and shutil.which(stage.under[0], path=_path()) is None:
         lacking.append(f"no program {stage.under[0]}")
     return "; ".join(lacking)
 
@@ -53,7 +59,7 @@ def run(stage: Stage, folder: Path, seconds: float, dry: bool) -> tuple[End, str
     """
     words = [word.replace("FOLDER", str(folder)) for word in (stage.dry if dry else stage.words)]
     words = [*(() if dry else stage.under), sys.executable, *words]
-    environment = {**os.environ, **stage.environment}
+    environment = {**os.environ, "PATH": _path(), **stage.environment}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     for kind in ("xml", "json"):
         (folder / f"gpu-{stage.name}.{kind}").unlink(missing_ok=True)  # of an earlier try

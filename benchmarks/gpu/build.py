@@ -6,7 +6,6 @@ python -m benchmarks.gpu.build [--dry-run]: with it nothing is built, and no GPU
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -15,8 +14,6 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-USUAL_CUDA = "/usr/local/cuda"
-"""Where the toolkit lies; not every machine that has it there has its nvcc on PATH."""
 
 
 def main() -> None:
@@ -32,11 +29,8 @@ def main() -> None:
             link.symlink_to("../kernels")  # in place: `iidm.kernels` is the folder kernels/
         for suffix in EXTENSION_SUFFIXES:  # where this build fails nothing of another one may run
             (ROOT / "kernels" / f"_C{suffix}").unlink(missing_ok=True)
-        environment = {**os.environ, "IIDM_CUDA": "1", "IIDM_CUDA_ARCHS": arches}
-        if shutil.which("nvcc") is None and Path(USUAL_CUDA, "bin", "nvcc").exists():
-            environment.setdefault("CUDA_HOME", USUAL_CUDA)
         words = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-        subprocess.run(words, cwd=ROOT, check=True, env=environment)
+        subprocess.run(words, cwd=ROOT, check=True, env={**os.environ, "IIDM_CUDA": "1", "IIDM_CUDA_ARCHS": arches})
     from iidm.kernels import build_info, set_implementation
 
     print(build_info())
