@@ -215,6 +215,11 @@ def test_the_first_stages_fit_into_ten_minutes_and_each_may_be_begun() -> None:
     assert all(0 < each.least <= each.seconds for each in STAGES)
 
 
+def test_the_page_names_the_stages_in_their_order() -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    assert re.sub(r"\s+", " ", page).count(", ".join(f"`{each.name}`" for each in STAGES) + ".") == 1
+
+
 def test_every_test_that_needs_a_gpu_is_in_a_stage() -> None:
     words = [word for each in STAGES for word in each.words if word.startswith("tests/")]
     ours = (re.compile(r"mark\.gpu\b"), re.compile(r"run_with\("))
