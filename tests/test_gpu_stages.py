@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.records import Record, Records
-from benchmarks.gpu.stages import STAGES, Stage
+from benchmarks.gpu.stages import PROCESSES, STAGES, Stage
 
 ROOT = Path(__file__).parents[1]
 
@@ -194,6 +194,22 @@ def test_pytest_keeps_its_figures_and_results_when_a_stage_is_stopped(tmp_path: 
     record = kept(tmp_path)["it"]
     assert record["end"] == "stopped" and "1 passed" in str(record["says"])
     assert [row["name"] for row in json.loads((tmp_path / "gpu-it.json").read_text())["benchmarks"]] == ["test_quick"]
+
+
+def test_a_process_that_has_lost_its_gpu_costs_no_other_test(tmp_path: Path) -> None:
+    code = (
+        "import os\nfrom benchmarks.gpu import lost_device\nlost_device.is_lost = lambda: 'LOST' in os.environ\n"
+        "def test_before(): pass\n"
+        "def test_faulty():\n    os.environ['LOST'] = '1'\n    assert False, 'illegal address'\n"
+        "def test_later(): assert 'LOST' not in os.environ\ndef test_last(): assert 'LOST' not in os.environ"
+    )
+    (tmp_path / "test_it.py").write_text(code)
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path / "test_it.py"))
+    words += ("--junitxml", "FOLDER/gpu-it.xml", *(word.replace("6", "1") for word in PROCESSES))
+    assert main([str(tmp_path)], (Stage("it", "x", 100, 1, words, words, ("xdist",)),)) == 1
+    says = str(kept(tmp_path)["it"]["says"])
+    assert says.startswith("3 passed") and "illegal address" in says
+    assert "crashed while running" in (tmp_path / "gpu-it.txt").read_text()
 
 
 def test_after_each_stage_the_results_are_copied_as_two_files(tmp_path: Path) -> None:

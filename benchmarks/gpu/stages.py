@@ -19,9 +19,10 @@ SANITIZER += ("--kernel-name", OWN_KERNELS)
 TESTS = ("pytest", "hypothesis")
 TRAINING = ("cattr", "tyro", "safetensors", "PIL", "tqdm", "nvidia.dali")
 """What a whole training imports."""
-PROCESSES = ("-n", "6", "--dist", "loadfile") if importlib.util.find_spec("xdist") else ()
+PROCESSES = ("-n", "6", "--dist", "load", "-p", "benchmarks.gpu.lost_device")
+PROCESSES = PROCESSES if importlib.util.find_spec("xdist") else ()
 """Most of the time of the kernels' tests is Triton's, which compiles on one core; and what ends a process or leaves the
-GPU in an error costs no other file's tests."""
+GPU in an error costs no other test."""
 STEP_TESTS = (
     "tests/method/test_graph.py tests/method/test_catalog.py tests/method/test_failed_capture.py"
     " tests/engine/test_windows.py"
