@@ -3,11 +3,12 @@
     python -m benchmarks.full_size FOLDER [--preset gta5-cityscapes-100] [--steps 400] [--small] [--any-result]
 
 What a run has beside the data path is all there: the preset's network, batch, losses and teacher, bfloat16, the step in
-a CUDA graph, the schedule of the learning rate (over these few steps), scores of student and teacher, a checkpoint that
-another run goes on from. Labels are blocks of classes, images follow them with noise: a network learns them in minutes.
+a CUDA graph, the schedule of the learning rate (over these few steps, and at a rate for a random start), scores of
+student and teacher with the statistics of unlabeled images, a checkpoint that another run goes on from. Labels are
+blocks of classes, each class has a colour, and there is noise: a network learns that in minutes.
 
-Writes FOLDER/full-size.json and prints it in a few lines. Exit status 1 unless the loss of the source falls, no number
-breaks, the checkpoint goes on as the run does and, on a GPU, the step was captured and memory stays as it is.
+Writes FOLDER/full-size.json and says it in a line. Exit status 1 unless the loss of the source falls, no number breaks,
+the checkpoint goes on as the run does and, on a GPU, the step was captured and memory stays as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import time
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -27,6 +29,7 @@ import torch
 from iidm.config import Config
 from iidm.engine.checkpoint import load_checkpoint, save_checkpoint
 from iidm.engine.metrics import Scores, evaluate
+from iidm.engine.norm_statistics import NormStatistics
 from iidm.engine.optim import build_optimizer, learning_rate_factor, set_learning_rate
 from iidm.engine.runtime import machine_info, pick_amp_dtype, pick_device
 from iidm.kernels import set_implementation
@@ -37,14 +40,16 @@ from iidm.method.teacher import Teacher
 from iidm.models import build_network, parameter_groups, set_recompute
 from iidm.presets import preset_config
 from iidm.recipes import with_values
-from iidm.types import MEAN_RGB, STD_RGB, ClassSet, EvalBatch, TrainBatch
+from iidm.types import MEAN_RGB, STD_RGB, ClassSet, EvalBatch, LabeledImages, TrainBatch
 
 from .conftest import commit
 from .ops import synchronize
-from .steps import CLASSES, Case, random_batch
+from .steps import CLASSES
 
 BATCHES = 24
 """Different ones, over and over."""
+BLOCK, NOISE = 32, 24
+"""Pixels of a side of a block of one class, and grey levels by which its colour varies."""
 PARTS = 10
 """In so many parts of the run time, memory and loss are looked at."""
 LEARNS = 0.9
@@ -71,7 +76,8 @@ class Seen:
 def config_of(preset: str, steps: int, small: bool) -> Config:
     """The preset's, with a schedule over so many steps."""
     config = preset_config(preset)
-    config = with_values(config, {"model": {"weights": "none"}, "optim": {"warmup_steps": max(steps // 10, 1)}})
+    optim = {"lr": 5e-4, "head_lr_mult": 1.0, "warmup_steps": max(steps // 10, 1)}  # for a random start
+    config = with_values(config, {"model": {"weights": "none"}, "optim": optim})
     return replace(with_values(config, SMALL) if small else config, max_steps=steps, amp=True)
 
 
@@ -101,12 +107,20 @@ def step_of(config: Config, device: torch.device) -> TrainStep:
     return TrainStep(student, teacher, optimizer, config, [generator], amp_dtype, scaler, method)
 
 
-def batches_of(config: Config, device: torch.device) -> list[TrainBatch]:
-    """Batches of the preset's size, on the device."""
-    data = config.data
-    assert data.source_batch == data.target_batch == data.unlabeled_batch
-    case = Case(config.model.backbone, data.crop_size, data.source_batch)
-    return [random_batch(case, str(device), seed) for seed in range(BATCHES)]
+def made(config: Config, device: torch.device, seed: int) -> TrainBatch:
+    """A batch of the preset's size, on the device. Every seed has the same colours."""
+    generator, data = torch.Generator().manual_seed(seed), config.data
+    colors = torch.randint(NOISE, 256 - NOISE, (CLASSES, 3), generator=torch.Generator().manual_seed(0))
+    height, width = data.crop_size
+
+    def labeled(count: int) -> LabeledImages:
+        shape = (count, -(-height // BLOCK), -(-width // BLOCK))
+        label = torch.randint(0, CLASSES, shape, generator=generator)
+        label = label.repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[:, :height, :width].contiguous()
+        noise = torch.randint(-NOISE, NOISE + 1, (*label.shape, 3), generator=generator)
+        return LabeledImages((colors[label] + noise).to(torch.uint8).to(device), label.to(torch.uint8).to(device))
+
+    return TrainBatch(labeled(data.source_batch), labeled(data.target_batch), labeled(data.unlabeled_batch).image)
 
 
 def train(step: TrainStep, batches: list[TrainBatch], first: int, last: int) -> Seen:
@@ -128,21 +142,23 @@ def train(step: TrainStep, batches: list[TrainBatch], first: int, last: int) -> 
     return seen
 
 
-def score(step: TrainStep) -> dict[str, Scores]:
-    """Student and teacher on images that were not trained on."""
+def score(step: TrainStep, batches: list[TrainBatch]) -> dict[str, Scores]:
+    """Student and teacher on images that were not trained on, with BatchNorm's statistics of unlabeled ones."""
     config = step.config
-    case = Case(config.model.backbone, config.data.crop_size, config.data.source_batch)
-    held_out = [random_batch(case, str(step.device), 1000 + seed).source for seed in range(4)]
+    normalized = partial(normalize, mean=MEAN_RGB, std=STD_RGB)
+    held_out = [made(config, step.device, 1000 + seed).source for seed in range(4)]
     found = [EvalBatch(each.image, each.label, ("made",) * len(each.image)) for each in held_out if each is not None]
-    return evaluate(
-        step.networks,
-        found,
-        CLASS_SET,
-        device=step.device,
-        amp_dtype=step.amp_dtype,
-        normalize=lambda image: normalize(image, mean=MEAN_RGB, std=STD_RGB),
-        align_corners=config.model.align_corners,
-    )
+    images = [batch.unlabeled for batch in batches[:8] if batch.unlabeled is not None]
+    with NormStatistics(images, normalized, step.amp_dtype).applied(step.networks):
+        return evaluate(
+            step.networks,
+            found,
+            CLASS_SET,
+            device=step.device,
+            amp_dtype=step.amp_dtype,
+            normalize=normalized,
+            align_corners=config.model.align_corners,
+        )
 
 
 def goes_on(step: TrainStep, batches: list[TrainBatch], folder: Path) -> tuple[float, float]:
@@ -189,10 +205,10 @@ def main() -> None:
     on_gpu = device.type == "cuda"
     print(set_implementation("auto", device), flush=True)
     config = config_of(arguments.preset, arguments.steps, arguments.small)
-    step, batches = step_of(config, device), batches_of(config, device)
+    step, batches = step_of(config, device), [made(config, device, seed) for seed in range(BATCHES)]
     seen = train(step, batches, 0, config.max_steps)
     captured = step._graph is not None and step._graph.captured
-    scores = score(step)
+    scores = score(step, batches)
     totals = goes_on(step, batches, arguments.folder / "full-size")
     answers = judged(seen, captured, on_gpu, totals)
     result = {
