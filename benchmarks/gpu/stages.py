@@ -67,7 +67,9 @@ def _tests(
     processes: tuple[str, ...] = (),
 ) -> Stage:
     words_of_both = _pytest(name, f"{words} -m gpu")
-    return Stage(name, shows, *limits, (*words_of_both, *processes), words_of_both, needs)
+    # Threads of several processes that wait for each other on one core take most of its time.
+    environment = {"OMP_NUM_THREADS": "2"} if processes else {}
+    return Stage(name, shows, *limits, (*words_of_both, *processes), words_of_both, needs, environment=environment)
 
 
 def _benchmarks(
