@@ -22,6 +22,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,7 +120,8 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
             log.note(f"all {config.max_steps} steps are done; its scores are computed again")
         scores = {}
         if domains.val is not None:
-            with statistics.applied(step.networks):
+            # The loop leaves those of its last checkpoint in the networks.
+            with nullcontext() if start_step < config.max_steps else statistics.applied(step.networks):
                 scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype, ranks)
         log.results({name: value.as_json() for name, value in scores.items()})
     if ranks.is_first:
