@@ -12,7 +12,7 @@ import small_runs
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import STEPS, evaluate, metrics, refusal, train, weights
+from small_runs import STEPS, evaluate, half_done, metrics, refusal, train, weights
 from torch import Tensor, nn
 
 from iidm.engine.norm_statistics import NormStatistics
@@ -124,8 +124,7 @@ def test_a_run_whose_teacher_reads_them_goes_on_bit_for_bit(dark_data: Path, tmp
     """The statistics of training are in the checkpoint beside those of the target."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     train(options(dark_data, whole, "--teacher.batchnorm", "running", "--quiet"))
-    shutil.copytree(whole, resumed)
-    shutil.rmtree(resumed / "checkpoints" / f"step-{STEPS:08d}")
+    half_done(whole, resumed)
     train(["--resume", resumed, "--quiet"])
     assert metrics(resumed) == metrics(whole)
     assert weights(resumed, STEPS) == weights(whole, STEPS)
