@@ -78,8 +78,8 @@ def bench_op(
     )  # fmt: skip
 
 
-def graph_of(body: Body, calls: int) -> Body:
-    """Replays that many calls and waits for them."""
+def captured(body: Body, calls: int) -> torch.cuda.CUDAGraph:
+    """That many calls as a graph."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(3):
@@ -89,6 +89,12 @@ def graph_of(body: Body, calls: int) -> Body:
     with torch.cuda.graph(graph):
         for _ in range(calls):
             body()
+    return graph
+
+
+def graph_of(body: Body, calls: int) -> Body:
+    """Replays that many calls and waits for them."""
+    graph = captured(body, calls)
 
     def replay() -> None:
         graph.replay()
@@ -100,14 +106,7 @@ def graph_of(body: Body, calls: int) -> Body:
 def cold_us(body: Body, repeats: int = 20) -> float:
     """Microseconds of one call when nothing of it lies in the L2 cache: the median over `repeats`."""
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            body()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        body()
+    graph = captured(body, 1)
     times = []
     for _ in range(repeats):
         flush.zero_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from iidm.kernels.jitter import normalize
 from iidm.ranks import ALONE, Ranks
 from iidm.recipes import with_values
 from iidm.text import write_text
-from iidm.types import MEAN_RGB, STD_RGB, UserError
+from iidm.types import MEAN_RGB, STD_RGB, ClassSet, EvalBatch, UserError
 
 normalize_image = partial(normalize, mean=MEAN_RGB, std=STD_RGB)
 """uint8 [B,H,W,3] -> float [B,3,H,W], as every backbone here was trained."""
@@ -37,20 +37,35 @@ def evaluate_networks(
 
     Each rank sees its part of the images; all of them return the scores of the whole.
     """
-    device = next(next(iter(networks.values())).parameters()).device
     part = dataset.with_samples(ranks.share(dataset.samples))
-    with EvalLoader(part, device=device) as batches:
-        scores = evaluate(
-            dict(networks),
-            batches,
-            dataset.classes,
-            device=device,
-            amp_dtype=amp_dtype,
-            align_corners=config.model.align_corners,
-            windows=sliding_window(config),
-            normalize=normalize_image,
-        )
+    with EvalLoader(part, device=device_of(networks)) as batches:
+        scores = evaluate_batches(networks, batches, dataset.classes, config, amp_dtype)
     return {name: replace(value, confusion=ranks.sum(value.confusion)) for name, value in scores.items()}
+
+
+def evaluate_batches(
+    networks: Mapping[str, nn.Module],
+    batches: Iterable[EvalBatch],
+    classes: ClassSet,
+    config: Config,
+    amp_dtype: torch.dtype | None,
+) -> dict[str, Scores]:
+    """`engine.metrics.evaluate` as a run's configuration wishes it."""
+    return evaluate(
+        networks,
+        batches,
+        classes,
+        device=device_of(networks),
+        amp_dtype=amp_dtype,
+        align_corners=config.model.align_corners,
+        windows=sliding_window(config),
+        normalize=normalize_image,
+    )
+
+
+def device_of(networks: Mapping[str, nn.Module]) -> torch.device:
+    """Where networks lie that lie together."""
+    return next(next(iter(networks.values())).parameters()).device
 
 
 def with_windows(
@@ -96,7 +111,7 @@ def target_statistics(
         note = "those of training, as there is no target image to take others from"
     else:
         count = config.eval.statistics_crops
-        device = next(next(iter(networks.values())).parameters()).device
+        device = device_of(networks)
         crops = plain_crops(plain_target, config.data, count, seed=config.seed, device=device, damaged=damaged)
         drawn, images = sum(map(len, crops)), len(plain_target.samples)
         note = f"those of the target, from {drawn} plain crops of its {images} images"

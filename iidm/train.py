@@ -21,7 +21,8 @@ if __name__ == "__main__":  # first: it reads the command line before anything t
 import shlex
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,24 +103,14 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
         if resume:
             log.note(f"resumed {checkpoint} at step {start_step}" if checkpoint else "no checkpoint yet: step 0")
         if start_step < config.max_steps:
-            with TrainLoader(
-                domains,
-                config.data,
-                seed=config.seed,
-                device=device,
-                start_step=start_step * config.step.accumulate,
-                strategy=config.mixing.strategy,
-                damaged=checked.damaged,
-                rank=ranks.rank,
-                world_size=ranks.size,
-                threads=max(1, decoding_threads() // ranks.local_size),
-            ) as loader:
+            with open_loader(step, domains, start_step, checked.damaged) as loader:
                 train(step, loader, log, run_dir, domains, statistics, start_step, started)
         else:
             log.note(f"all {config.max_steps} steps are done; its scores are computed again")
         scores = {}
         if domains.val is not None:
-            with statistics.applied(step.networks):
+            # The loop leaves those of its last checkpoint in the networks.
+            with nullcontext() if start_step < config.max_steps else statistics.applied(step.networks):
                 scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype, ranks)
         log.results({name: value.as_json() for name, value in scores.items()})
     if ranks.is_first:
@@ -130,6 +121,23 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
         print(write_results(run_dir, scores, len(domains.val.samples) if domains.val else 0, facts))
         print(f"time taken: {seconds / 60:.1f} min\neverything lies in: {run_dir}\n{what_next(run_dir, config)}")
     return run_dir
+
+
+def open_loader(step: TrainStep, domains: Domains, start_step: int, damaged: Collection[Path]) -> TrainLoader:
+    """The batches of this rank from a step on, but for damaged files."""
+    config, ranks = step.config, step.ranks
+    return TrainLoader(
+        domains,
+        config.data,
+        seed=config.seed,
+        device=step.device,
+        start_step=start_step * config.step.accumulate,
+        strategy=config.mixing.strategy,
+        damaged=damaged,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        threads=max(1, decoding_threads() // ranks.local_size),
+    )
 
 
 def what_next(run_dir: Path, config: Config) -> str:

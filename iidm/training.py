@@ -34,7 +34,7 @@ def train(
     started: float,
 ) -> None:
     """The loop. Ctrl-C ends it after a checkpoint; a damaged image ends it after a checkpoint too. What one rank meets,
-    all do at the same step."""
+    all do at the same step. At its end the networks are as they are saved, with `statistics` applied."""
     config, ranks = step.config, step.ranks
     steps_left = config.max_steps - start_step
     profiler = profiled(config.profile if ranks.is_first else 0, run_dir / "profile", log.note, steps_left=steps_left)
@@ -70,7 +70,7 @@ def train(
             draw = is_due(done, config.log.preview_every) or last
             score = is_due(done, config.log.eval_every) and not last
             if draw or score or save:
-                with statistics.applied(step.networks) as own:
+                with statistics.applied(step.networks, keep=last) as own:
                     if draw and ranks.is_first:
                         save_previews(run_dir, done, batches[-1], out, step, domains, log)
                     if score and domains.val is not None:

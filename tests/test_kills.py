@@ -12,8 +12,8 @@ from random import Random
 import pytest
 
 from benchmarks.campaign import prepare, runs, study
-from benchmarks.campaign.cases import Kind, few_of
 from benchmarks.campaign.compare import contents, differences, nothing, without
+from benchmarks.campaign.trial import Kind, few_of
 from benchmarks.campaign.trouble import cut_the_power, damage
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,8 @@ full disk, a folder that is read only, a damaged checkpoint, a power cut). What 
 benchmarks/results/campaign/<kind>.jsonl and is not done again; README.md beside it has the counts. Exit status 1 where
 anything was lost.
 
-    cases.py    what a case is            life.py      one process from its start to its end or its kill
-    inside.py   what a process tells      trouble.py   disks, damage, power cuts
+    cases.py    what a case is            trial.py     a case from its first process to the comparison
+    inside.py   what a process tells      life.py      one process from its start to its end or its kill
+    trouble.py  disks, damage, power cuts
     runs.py, prepare.py, study.py         the three kinds: what is run, how often it is killed, what is compared
 """

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from .cases import Case, Kind, as_json, few_of
+from .cases import Case, as_json
 from .life import import_all
 from .processes import adopt
+from .trial import Kind, few_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "campaign"
 KINDS = ("runs", "prepare", "study")
@@ -147,7 +148,7 @@ def do(work: Work, case: Case) -> None:
 
     began, own = time.monotonic(), work.shared / f"case-{case.number}"
     own.mkdir()
-    outcome = work.kind.run(work.shared, own, case)
+    outcome = work.kind.trial(work.shared, own, case).run()
     line = {**as_json(case, outcome, time.monotonic() - began), "commit": commit()}
     lost = f", LOST: {'; '.join(outcome.losses)}" if outcome.losses else ""
     words = f"{case.kind} {case.number} {' '.join(case.variant)}{case.trouble and ', ' + case.trouble}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from .life import Life, Moment
 
@@ -43,34 +41,6 @@ class Outcome:
     def loss(self, text: str) -> None:
         """Something is not as it would be without the kill."""
         self.losses.append(text)
-
-
-class Kind(NamedTuple):
-    """A kind of case."""
-
-    draw: Callable[[int], Case]
-    prepare: Callable[[Path], None]
-    """Makes the data in a folder, once before the cases."""
-    run: Callable[[Path, Path, Case], Outcome]
-    """(that folder, one of the case's own)."""
-    count: int
-    """How many a whole campaign has."""
-    short: tuple[str, ...]
-    """The variant of the short form, which has few uninterrupted ones to be compared with."""
-    few: int
-    """How many cases the short form has."""
-
-
-def few_of(kind: Kind) -> list[int]:
-    """Numbers of the short form: the first cases of its variant that fork, of each trouble one, the others plain."""
-    found: dict[str, list[int]] = {}
-    for number in range(kind.count):
-        case = kind.draw(number)
-        if case.variant == kind.short and not case.fresh:
-            found.setdefault(case.trouble, []).append(number)
-    plain = found.pop("", [])
-    numbers = [*plain[:1], *(places[0] for places in found.values()), *plain[1:]]
-    return sorted(numbers[: kind.few])
 
 
 def draw_trouble(rng: Random, weights: dict[Trouble, float]) -> Trouble:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -86,7 +86,6 @@ class Start:
     """Bytes that a file may have; 0: any number."""
     in_child: Callable[[], None] = lambda: None
     """What a forked child does before the command."""
-    environment: dict[str, str] = field(default_factory=dict)
     clock: Callable[[int], float] = cpu_of
     """Seconds of the processor, by which `cpu` moments go."""
     tick_s: float = 0.002
@@ -110,7 +109,7 @@ def live(start: Start, words: Sequence[str], moment: Moment | None = None, usual
     said = start.work / "said.txt"
     start.syncs.unlink(missing_ok=True)
     kill_at = 1 + int(moment.share * usual.events) if moment and moment.kind == "event" else 0
-    pid = _fresh(start, words, said, mark) if start.fresh else _forked(start, words, said, mark, board, kill_at)
+    pid = _begin(start, words, said, mark, board, kill_at)
     cpu_s = usual.cpu_s + (_imported.cpu_s if start.fresh else 0)
     status, hung, cpu_s, struck = _watch(pid, start, board, moment, cpu_s)
     of_a_part = status != -signal.SIGKILL and (struck or board.struck)  # a run of a study
@@ -151,29 +150,7 @@ def _is_reached(pid: int, start: Start, board: Board, moment: Moment, cpu_s: flo
     return moment.kind == "phase" and board.entered(moment.phase) >= moment.times
 
 
-def _fresh(start: Start, words: Sequence[str], said: Path, mark: str) -> int:
-    parent = os.getpid()
-    pid = os.fork()
-    if pid:
-        return pid
-
-    def body() -> None:
-        from iidm.processes import end_with
-
-        end_with(parent)
-        _limit_files(start.file_limit)
-        python = [sys.executable, "-m", f"iidm.{start.command}", *words]
-        os.execve(sys.executable, python, {**os.environ, **start.environment, MARK: mark})
-
-    end_as_a_process(body, said)
-
-
-def _limit_files(size_bytes: int) -> None:
-    if size_bytes:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-
-def _forked(start: Start, words: Sequence[str], said: Path, mark: str, board: Board, kill_at: int) -> int:
+def _begin(start: Start, words: Sequence[str], said: Path, mark: str, board: Board, kill_at: int) -> int:
     require_one_thread()
     parent = os.getpid()
     pid = os.fork()
@@ -185,14 +162,21 @@ def _forked(start: Start, words: Sequence[str], said: Path, mark: str, board: Bo
         from iidm.processes import end_with
 
         end_with(parent)
-        os.environ |= {**start.environment, MARK: mark}
+        os.environ[MARK] = mark
         _limit_files(start.file_limit)
+        if start.fresh:
+            os.execv(sys.executable, [sys.executable, "-m", f"iidm.{start.command}", *words])
         tell_phases(board, start.functions())
         start.in_child()
         tell_events(board, start.folder, kill_at, start.syncs)
         run_command(start.command, list(words))
 
     end_as_a_process(body, said)
+
+
+def _limit_files(size_bytes: int) -> None:
+    if size_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 class _Imported:

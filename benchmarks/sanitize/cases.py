@@ -176,8 +176,7 @@ def classmix(draw: Draw) -> None:
         mean=MEAN,
         std=STD,
         dtype=draw.random.choice((*FLOATS, torch.float16)),
-        margin_top=draw.random.choice((0, 0, 1, 7, 1000)),
-        margin_bottom=draw.random.choice((0, 0, 1, 7, 1000, 2**31 - 1)),
+        margins=(draw.random.choice((0, 0, 1, 7, 1000)), draw.random.choice((0, 0, 1, 7, 1000, 2**31 - 1))),
     )
 
 

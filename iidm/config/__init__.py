@@ -3,7 +3,7 @@
 The recipes are in `recipes.py`, presets in `presets.py`, the command line in `cli.py`.
 """
 
-from .checks import unknown_name
+from .checks import TEXT, TEXTS, ValueKind, check_keys, list_of, unknown_name
 from .data import DataConfig, DatasetConfig, Mistake
 from .method import AugmentConfig, LossConfig, MixingConfig, Normalizer, TeacherConfig
 from .run import PROFILE_WARMUP, Config, Recipe, Streams, sliding_window, streams_of
@@ -11,6 +11,8 @@ from .training import EvalConfig, LogConfig, ModelConfig, OptimConfig, SlidingWi
 
 __all__ = [
     "PROFILE_WARMUP",
+    "TEXT",
+    "TEXTS",
     "AugmentConfig",
     "Config",
     "DataConfig",
@@ -28,6 +30,9 @@ __all__ = [
     "StepConfig",
     "Streams",
     "TeacherConfig",
+    "ValueKind",
+    "check_keys",
+    "list_of",
     "sliding_window",
     "streams_of",
     "unknown_name",

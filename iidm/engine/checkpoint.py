@@ -17,8 +17,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from ..text import sync
 from ..types import UserError
 from .checksums import write_sums
+from .optim import load_optimizer_state, optimizer_state
 
 FORMAT = 1
 TRAINING, METADATA = "training.safetensors", "metadata.json"
@@ -62,10 +63,7 @@ def save_checkpoint(
     Returns: the checkpoint's folder.
     Raises: UserError when it cannot be written (a full disk); earlier checkpoints stay as they are.
     """
-    folder = run_dir / "checkpoints"
-    final, half = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
-    aside = folder / f"{half.name}.replaced"
-    numbers, tensors = _split_optimizer(optimizer)
+    numbers, tensors = optimizer_state(optimizer)
     tensors |= {f"rng.{name}": generator.get_state() for name, generator in generators.items()}
     tensors |= {f"rng.global.{name}": state for name, state in _global_rng().items()}
     tensors |= {f"buffers.{name}.{key}": value for name, own in (buffers or {}).items() for key, value in own.items()}
@@ -77,33 +75,44 @@ def save_checkpoint(
         "optimizer": numbers,
         "scaler": scaler.state_dict() if scaler is not None else {},
     }
+    final = run_dir / "checkpoints" / f"step-{step:08d}"
     try:
         remove_halves(run_dir)
+        with _whole_folder(final) as half:
+            for name, module in modules.items():
+                save_file(_contiguous(module.state_dict()), half / f"{name}.safetensors")
+            save_file(_contiguous(tensors), half / TRAINING)
+            (half / METADATA).write_text(json.dumps(facts, indent=2) + "\n")
+            write_sums(half)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"The checkpoint of step {step} could not be written to {final.parent} ({error}). Free some space; earlier"
+            f" checkpoints are whole, go on with --resume {run_dir}."
+        ) from None
+    remove_old(run_dir, keep)
+    return final
+
+
+@contextmanager
+def _whole_folder(final: Path) -> Iterator[Path]:
+    """A folder to write files into. It takes the place `final` once they are on the disk; after an error it is gone."""
+    half = final.with_name(f".{final.name}.{os.getpid()}")
+    aside = half.with_name(f"{half.name}.replaced")
+    try:
         half.mkdir(parents=True)
-        for name, module in modules.items():
-            save_file(_contiguous(module.state_dict()), half / f"{name}.safetensors")
-        save_file(_contiguous(tensors), half / TRAINING)
-        (half / METADATA).write_text(json.dumps(facts, indent=2) + "\n")
-        write_sums(half)
+        yield half
         for path in (*half.iterdir(), half):
             sync(path)
         if final.exists():  # the same step again: it goes when the new one has its place, not before
             os.replace(final, aside)
         os.replace(half, final)
         shutil.rmtree(aside, ignore_errors=True)
-        sync(folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"The checkpoint of step {step} could not be written to {folder} ({error}). Free some space; earlier"
-            f" checkpoints are whole, go on with --resume {run_dir}."
-        ) from None
+        sync(final.parent)
     finally:
         if aside.exists() and not final.exists():
             os.replace(aside, final)
         for left in (half, aside):
             shutil.rmtree(left, ignore_errors=True)
-    remove_old(run_dir, keep)
-    return final
 
 
 def remove_halves(run_dir: Path) -> None:
@@ -208,12 +217,7 @@ def _put_back(
         if kept:
             module.load_state_dict({**module.state_dict(), **kept})
     if optimizer is not None:
-        _require_same_groups(optimizer, metadata["optimizer"]["param_groups"], checkpoint)
-        own = [group["lr"] for group in optimizer.param_groups]
-        optimizer.load_state_dict(_joined_optimizer(metadata["optimizer"], tensors))
-        _restride(optimizer)
-        for group, lr in zip(optimizer.param_groups, own, strict=True):
-            group["lr"] = lr.fill_(group["lr"]) if isinstance(lr, Tensor) else group["lr"]
+        load_optimizer_state(optimizer, metadata["optimizer"], tensors, checkpoint)
     if scaler is not None and metadata["scaler"]:
         scaler.load_state_dict(metadata["scaler"])
     for name, generator in generators.items():
@@ -244,42 +248,6 @@ def load_weights(checkpoint: Path, name: str, module: nn.Module, part: str = "")
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     return sorted(p for p in (run_dir / "checkpoints").glob("step-*") if (p / METADATA).is_file())
-
-
-def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """An optimiser's state as plain JSON numbers and named tensors."""
-    state = optimizer.state_dict()
-    tensors = {f"optimizer.{i}.{key}": value for i, values in state["state"].items() for key, value in values.items()}
-    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
-    return {"param_groups": groups}, tensors
-
-
-def _joined_optimizer(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    # JSON has no tuples.
-    groups = [{**group, "betas": tuple(group["betas"])} for group in numbers["param_groups"]]
-    return {"state": state, "param_groups": groups}
-
-
-def _restride(optimizer: torch.optim.Optimizer) -> None:
-    """Give the moments the memory layout of their parameters, as AdamW makes them; a fused step needs the same one."""
-    for parameter, values in optimizer.state.items():
-        for key, value in values.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _require_same_groups(optimizer: torch.optim.Optimizer, saved: list[dict[str, Any]], checkpoint: Path) -> None:
-    given, own = ([len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups))
-    if given != own:
-        raise UserError(
-            f"{checkpoint} holds an optimiser over groups of {given} tensors; this run trains groups of {own}. Use the"
-            " configuration that lies beside it."
-        )
 
 
 def _load_generator(name: str, generator: torch.Generator, tensors: Mapping[str, Tensor], checkpoint: Path) -> None:

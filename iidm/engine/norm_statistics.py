@@ -20,7 +20,7 @@ Buffers = dict[str, dict[str, Tensor]]
 
 
 class NormStatistics:
-    """Puts the BatchNorm statistics of given images into networks, for a while.
+    """Puts the BatchNorm statistics of given images into networks, for a while or for good.
 
     Args:
         batches: images uint8 [B,H,W,3], all of one size, plain. Empty: nothing is ever changed.
@@ -34,27 +34,31 @@ class NormStatistics:
         self.batches, self.normalize, self.amp_dtype = batches, normalize, amp_dtype
 
     @contextmanager
-    def applied(self, networks: Mapping[str, nn.Module]) -> Iterator[Buffers]:
+    def applied(self, networks: Mapping[str, nn.Module], *, keep: bool = False) -> Iterator[Buffers]:
         """Inside, the running statistics of the networks are those of the images.
 
-        They are put back in place afterwards, bit for bit, so that nothing which reads them in training (a captured
-        graph, a teacher with running statistics) sees the difference.
+        Those of before are put back in place afterwards, bit for bit, so that nothing which reads them in training (a
+        captured graph, a teacher with running statistics) sees the difference.
+
+        Args:
+            keep: leave those of the images in the networks, of which no step follows.
 
         Yields: what was there before, as copies; empty where nothing is changed.
         """
         before: Buffers = {}
         if self.batches:
             for name, network in networks.items():
-                before[name] = {key: value.clone() for key, value in running_statistics(network).items()}
+                if copies := {key: value.clone() for key, value in running_statistics(network).items()}:
+                    before[name] = copies
         try:
-            for name, network in networks.items():
-                if before.get(name):
-                    self._estimate(network)
-            yield {name: values for name, values in before.items() if values}
+            for name in before:
+                self._estimate(networks[name])
+            yield before
         finally:
-            for name, network in networks.items():
-                for key, value in running_statistics(network).items() if name in before else ():
-                    value.copy_(before[name][key])
+            if not keep:
+                for name, copies in before.items():
+                    for key, value in running_statistics(networks[name]).items():
+                        value.copy_(copies[key])
 
     @torch.no_grad()
     def _estimate(self, network: nn.Module) -> None:

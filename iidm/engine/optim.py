@@ -1,13 +1,16 @@
-"""AdamW and its schedule: linear warm-up times polynomial decay."""
+"""AdamW, its schedule (linear warm-up times polynomial decay), and its state as a checkpoint holds it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import OptimConfig
+from ..types import UserError
 
 
 def learning_rate_factor(step: int, config: OptimConfig, max_steps: int) -> float:
@@ -45,3 +48,58 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
             group["lr"].fill_(lr)
         else:
             group["lr"] = lr
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """An optimiser's state as plain JSON numbers and named tensors."""
+    state = optimizer.state_dict()
+    tensors = {f"optimizer.{i}.{key}": value for i, values in state["state"].items() for key, value in values.items()}
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    return {"param_groups": groups}, tensors
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor], checkpoint: Path
+) -> None:
+    """Put back what `optimizer_state` gave, bit for bit; learning rates stay in their tensors.
+
+    Args:
+        tensors: may hold others too.
+        checkpoint: where they are from, for errors.
+
+    Raises: UserError for an optimiser over other groups.
+    """
+    _require_same_groups(optimizer, numbers["param_groups"], checkpoint)
+    own = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(_joined(numbers, tensors))
+    _restride(optimizer)
+    for group, lr in zip(optimizer.param_groups, own, strict=True):
+        group["lr"] = lr.fill_(group["lr"]) if isinstance(lr, Tensor) else group["lr"]
+
+
+def _joined(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    # JSON has no tuples.
+    groups = [{**group, "betas": tuple(group["betas"])} for group in numbers["param_groups"]]
+    return {"state": state, "param_groups": groups}
+
+
+def _restride(optimizer: torch.optim.Optimizer) -> None:
+    """Give the moments the memory layout of their parameters, as AdamW makes them; a fused step needs the same one."""
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _require_same_groups(optimizer: torch.optim.Optimizer, saved: list[dict[str, Any]], checkpoint: Path) -> None:
+    given, own = ([len(group["params"]) for group in groups] for groups in (saved, optimizer.param_groups))
+    if given != own:
+        raise UserError(
+            f"{checkpoint} holds an optimiser over groups of {given} tensors; this run trains groups of {own}. Use the"
+            " configuration that lies beside it."
+        )

@@ -19,8 +19,6 @@ from ..types import ClassSet
 PANEL_WIDTH = 384
 """Pixels; smaller pictures are enlarged to it, larger ones reduced."""
 MARGIN, LINE, FONT_PX = 8, 24, 16
-HEAT = ((0, 0, 0), (74, 12, 107), (165, 44, 96), (237, 105, 37), (251, 190, 60), (252, 255, 200))
-"""Evenly spaced colours from cold to hot, of rising lightness (readable without colour vision)."""
 ROWS = "rows"
 """Text in the PNG of a sheet: JSON, for each row the caption of its first panel, and its first and last line + 1."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -50,15 +48,6 @@ def overlay(
         return ((total + (total >> 1 & 1)) >> 1).astype(np.uint8)
     mixed = image * (1.0 - alpha) + colorize(label, classes) * alpha
     return mixed.round().astype(np.uint8)
-
-
-def heat(values: NDArray[np.floating], low: float = 0.0, high: float = 1.0) -> NDArray[np.uint8]:
-    """A map of numbers, e.g. loss weights, in colours: float [H,W] -> uint8 [H,W,3], black at `low`, white-hot at
-    `high`; what lies outside is shown as the nearer end, NaN as `low`."""
-    share = np.clip((np.asarray(values, np.float64) - low) / (high - low), 0.0, 1.0)
-    position = np.nan_to_num(share) * (len(HEAT) - 1)
-    channels = [np.interp(position, range(len(HEAT)), channel) for channel in zip(*HEAT, strict=True)]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, title: str) -> None:

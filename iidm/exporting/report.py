@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
 
@@ -68,10 +68,6 @@ def require_equal(path: Path, measured: Measured) -> None:
         " a fault of iidm or of the libraries that write and run the file: try another version of torch, onnxscript or"
         " onnxruntime, or the other --format."
     )
-
-
-def _right(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "".join(cell.rjust(width + 3) for cell, width in zip(cells, widths, strict=True))
 
 
 def _ms(measured: Measured) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,19 @@ class Output(NamedTuple):
     """[B,C',h',w'], the backbone's deepest level; with a head that reads that alone, `features`."""
     detail: Tensor | None = None
     """Logits [B,K,h'',w''] of the branch's window (HRDA); None for other networks."""
+
+    def split(self, sizes: list[int]) -> list[Output]:
+        """Those of so many images each."""
+        parts = ([None] * len(sizes) if part is None else _split(part, sizes) for part in self)
+        return [Output._make(own) for own in zip(*parts, strict=True)]
+
+
+def _split(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
+    """x.split(sizes) of [B,C,h,w]. Its backward fills what no loss has read with zeros that are not channels-last, and
+    the sum would not be either: so channels-last ones are split as [B,h,w,C]."""
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return x.split(sizes)
+    return [part.permute(0, 3, 1, 2) for part in x.permute(0, 2, 3, 1).split(sizes)]
 
 
 Objective = Callable[[Output], Tensor]

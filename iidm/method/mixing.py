@@ -138,7 +138,6 @@ def _paste(
         pasted_weight=1.0 if config.mixing.pasted_weight == "one" else None,
         mean=MEAN_RGB,
         std=STD_RGB,
-        margin_top=config.teacher.ignore_top_px if per_image else 0,
-        margin_bottom=config.teacher.ignore_bottom_px if per_image else 0,
+        margins=(config.teacher.ignore_top_px, config.teacher.ignore_bottom_px) if per_image else (0, 0),
     )
     return Mixed(blur(image, strong.sigma, strong.blurred), label, weight)

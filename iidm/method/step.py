@@ -247,8 +247,7 @@ class TrainStep:
                 keeper = self.student if network is None else network
                 with record_function("iidm: student forward"), keeper.branches(sizes):  # type: ignore[operator]
                     out = self._look(torch.cat([branch.image for _, branch in own]), [branch for _, branch in own])
-                parts = [[None] * len(own) if part is None else _split(part, sizes) for part in out]
-                for own_out, (i, branch) in zip(map(Output._make, zip(*parts, strict=True)), own, strict=True):
+                for own_out, (i, branch) in zip(out.split(sizes), own, strict=True):
                     terms[i] = self._terms(own_out, branch)
             in_order = [terms[i] for i in range(len(branches))]
             losses = [term.weighted(branch, share) for term, branch in zip(in_order, branches, strict=True)]
@@ -296,11 +295,3 @@ class TrainStep:
             self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
         )
         return context
-
-
-def _split(x: Tensor, sizes: list[int]) -> Sequence[Tensor]:
-    """x.split(sizes) of [B,C,h,w]. Its backward fills what no loss has read with zeros that are not channels-last, and
-    the sum would not be either: so channels-last ones are split as [B,h,w,C]."""
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        return x.split(sizes)
-    return [part.permute(0, 3, 1, 2) for part in x.permute(0, 2, 3, 1).split(sizes)]

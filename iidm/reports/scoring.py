@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from iidm.config import Config, sliding_window
+from iidm.config import Config
 from iidm.data import Dataset, EvalLoader
 from iidm.data.files.common import Progress
-from iidm.engine.metrics import Scores, evaluate
-from iidm.evaluation import normalize_image
+from iidm.engine.metrics import Scores
+from iidm.evaluation import device_of, evaluate_batches
 from iidm.types import ClassSet
 
 KEPT = "report.json"
@@ -61,23 +61,12 @@ def evaluate_images(
 
     Raises: UserError for an image or a label that cannot be read.
     """
-    device = next(next(iter(networks.values())).parameters()).device
     count, classes = len(dataset.samples), dataset.classes
     total = {name: torch.zeros(len(classes), len(classes), dtype=torch.int64) for name in networks}
     images: dict[str, list[ImageScore]] = {name: [] for name in networks}
-    with EvalLoader(dataset, device=device) as batches:
+    with EvalLoader(dataset, device=device_of(networks)) as batches:
         for batch in batches:
-            scores = evaluate(
-                networks,
-                [batch],
-                classes,
-                device=device,
-                amp_dtype=amp_dtype,
-                align_corners=config.model.align_corners,
-                windows=sliding_window(config),
-                normalize=normalize_image,
-            )
-            for name, score in scores.items():
+            for name, score in evaluate_batches(networks, [batch], classes, config, amp_dtype).items():
                 total[name] += score.confusion
                 held = Scores(score.confusion, ClassSet(classes.names, classes.palette))  # the mean over all classes
                 images[name].append(ImageScore(held.miou, held.pixel_accuracy))

@@ -27,7 +27,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from iidm.config import unknown_name
+from iidm.config import TEXT, TEXTS, ValueKind, check_keys, list_of, unknown_name
 from iidm.text import read_text
 from iidm.types import UserError
 
@@ -36,23 +36,34 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_TEXT, _NUMBERS, _WORDS = "text", "a list of whole numbers >= 0", "a list of texts"
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_by_budget(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        count.isdecimal() and type(miou) in (int, float) for count, miou in value.items()
+    )
+
+
+_NUMBERS = list_of("a list of whole numbers >= 0", _is_count)
 _KEYS = {
-    "title": _TEXT,
-    "note": _TEXT,
-    "preset": _TEXT,
+    "title": TEXT,
+    "note": TEXT,
+    "preset": TEXT,
     "budgets": _NUMBERS,
-    "paper_setting": _TEXT,
-    "row": "[[row]] tables",
+    "paper_setting": TEXT,
+    "row": list_of("[[row]] tables", lambda value: isinstance(value, dict)),
 }
 _ROW_KEYS = {
-    "name": _TEXT,
-    "type": _TEXT,
-    "method": _TEXT,
-    "options": _WORDS,
-    "labeled": "a whole number >= 0",
+    "name": TEXT,
+    "type": TEXT,
+    "method": TEXT,
+    "options": TEXTS,
+    "labeled": ValueKind("a whole number >= 0", _is_count),
     "skip_budgets": _NUMBERS,
-    "paper": 'a table of numbers by budget, such as { "100" = 69.5 }',
+    "paper": ValueKind('a table of numbers by budget, such as { "100" = 69.5 }', _is_by_budget),
 }
 
 
@@ -144,7 +155,7 @@ def parse_study(text: str, name: str, file: str) -> Study:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is one; so is a number of too many digits
         raise UserError(f"Study file {file} cannot be read: {error}.") from None
-    _check_keys(file, "", table, _KEYS)
+    check_keys(f"Study file {file}", table, _KEYS)
     if not table.get("row"):
         raise UserError(f"Study file {file} has no rows: write at least one [[row]] with a name and a method.")
     rows = tuple(_row(file, number, entry) for number, entry in enumerate(table["row"], start=1))
@@ -165,7 +176,7 @@ def parse_study(text: str, name: str, file: str) -> Study:
 
 def _row(file: str, number: int, entry: dict[str, Any]) -> Row:
     where = f"row {number} ({entry['name']})" if isinstance(entry.get("name"), str) else f"row {number}"
-    _check_keys(file, where, entry, _ROW_KEYS)
+    check_keys(f"Study file {file}: {where}", entry, _ROW_KEYS)
     for key in ("name", "method"):
         if not entry.get(key):
             raise UserError(f"Study file {file}: {where} lacks {key!r}.")
@@ -178,32 +189,6 @@ def _row(file: str, number: int, entry: dict[str, Any]) -> Row:
         skip_budgets=tuple(entry.get("skip_budgets", ())),
         paper={int(count): float(miou) for count, miou in entry.get("paper", {}).items()},
     )
-
-
-def _check_keys(file: str, where: str, table: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
-    place = f"Study file {file}: {where}: " if where else f"Study file {file}: "
-    for key, value in table.items():
-        if key not in kinds:
-            raise UserError(f"{place}{unknown_name('key', key, kinds)}")
-        if not _is_kind(value, kinds[key]):
-            raise UserError(f"{place}{key} must be {kinds[key]}, not {value!r}.")
-
-
-def _is_kind(value: object, kind: str) -> bool:
-    if kind == _TEXT:
-        return isinstance(value, str)
-    if kind == _ROW_KEYS["labeled"]:
-        return _is_count(value)
-    if kind == _ROW_KEYS["paper"]:
-        return isinstance(value, dict) and all(
-            count.isdecimal() and type(miou) in (int, float) for count, miou in value.items()
-        )
-    inner = {_NUMBERS: _is_count, _WORDS: lambda v: isinstance(v, str)}.get(kind, lambda v: isinstance(v, dict))
-    return isinstance(value, list) and all(map(inner, value))
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
 
 
 def _folder() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,8 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import _checks as check
 from .._dispatch import use_fused
-from .._extension import FORMATS, extension
-from . import reference
+from . import fused_cpu, reference
 
 __all__ = ["Activation", "batch_norm"]
 
@@ -56,7 +54,7 @@ def _forward(
     if not _use_fused(x):
         return reference.batch_norm(*arguments)
     if x.device.type == "cpu":
-        return _on_cpu(*arguments)
+        return fused_cpu.batch_norm(*arguments)
     from . import fused_triton  # Triton is imported where there is a GPU
 
     with torch.cuda.device_of(x):  # Triton launches on the current device
@@ -80,45 +78,6 @@ def _(
     return torch.empty_like(x, memory_format=torch.channels_last), statistics, torch.empty_like(statistics)
 
 
-def _on_cpu(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    momentum: float,
-    eps: float,
-    groups: list[int],
-    activation: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    assert extension is not None
-    if x.dtype is torch.float16:  # no CPU computes in it; autocast takes bfloat16 there
-        residual = None if residual is None else residual.float()
-        y, mean, rstd = _on_cpu(
-            x.float(), residual, weight, bias, running_mean, running_var, momentum, eps, groups, activation
-        )
-        return y.half(), mean, rstd
-    y = torch.empty_like(x, memory_format=torch.channels_last)
-    mean = torch.empty(len(groups), x.shape[1])
-    rstd = torch.empty_like(mean)
-    extension.batch_norm_cpu(
-        *_layout(x, groups, activation),
-        x.data_ptr(),
-        _address(residual),
-        weight.data_ptr(),
-        bias.data_ptr(),
-        _address(running_mean),
-        _address(running_var),
-        momentum,
-        eps,
-        y.data_ptr(),
-        mean.data_ptr(),
-        rstd.data_ptr(),
-    )
-    return y, mean, rstd
-
-
 def _backward(
     grad: Tensor,
     x: Tensor,
@@ -135,7 +94,7 @@ def _backward(
     if not _use_fused(x):
         return reference.batch_norm_backward(*arguments)
     if x.device.type == "cpu":
-        return _backward_on_cpu(*arguments)
+        return fused_cpu.batch_norm_backward(*arguments)
     from . import fused_triton
 
     with torch.cuda.device_of(x):
@@ -157,54 +116,6 @@ def _(
     to_x = torch.empty_like(x, memory_format=torch.channels_last)
     to_residual = torch.empty_like(to_x) if has_residual and activation != "none" else x.new_empty(0)
     return to_x, to_residual, torch.empty_like(weight), torch.empty_like(weight)
-
-
-def _backward_on_cpu(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    groups: list[int],
-    activation: str,
-    has_residual: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    assert extension is not None
-    if x.dtype is torch.float16:
-        to_x, to_residual, to_weight, to_bias = _backward_on_cpu(
-            grad.float(), x.float(), y.float(), mean, rstd, weight, groups, activation, has_residual
-        )
-        return to_x.half(), to_residual.half(), to_weight, to_bias
-    to_x = torch.empty_like(x, memory_format=torch.channels_last)
-    wanted = has_residual and activation != "none"
-    to_residual = torch.empty_like(to_x) if wanted else x.new_empty(0)
-    to_weight, to_bias = torch.empty_like(weight), torch.empty_like(weight)
-    extension.batch_norm_backward_cpu(
-        *_layout(x, groups, activation),
-        grad.data_ptr(),
-        x.data_ptr(),
-        y.data_ptr(),
-        mean.data_ptr(),
-        rstd.data_ptr(),
-        weight.data_ptr(),
-        to_x.data_ptr(),
-        to_residual.data_ptr() if wanted else 0,
-        to_weight.data_ptr(),
-        to_bias.data_ptr(),
-    )
-    return to_x, to_residual, to_weight, to_bias
-
-
-def _layout(x: Tensor, groups: list[int], activation: str) -> tuple[list[int], int, int, int]:
-    """What the extension wants to know of [B,C,h,w]: first row of each group, channels, codes."""
-    pixels = x.shape[2] * x.shape[3]
-    starts = [images * pixels for images in accumulate(groups, initial=0)]
-    return starts, x.shape[1], FORMATS[x.dtype], get_args(Activation).index(activation)
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 for _device in ("CPU", "CUDA"):

@@ -104,8 +104,7 @@ def _classmix(
     pasted_weight: float | None,
     mean: Sequence[float],
     std: Sequence[float],
-    margin_top: int,
-    margin_bottom: int,
+    margins: Sequence[int],
     out_image: Tensor,
     out_label: Tensor,
     out_weight: Tensor,
@@ -122,7 +121,7 @@ def _classmix(
             pasted_weight,
             mean,
             std,
-            (margin_top, margin_bottom),
+            margins,
             out_image,
             out_label,
             out_weight,
@@ -140,8 +139,7 @@ def _classmix(
         pasted_weight is not None,
         pasted_weight or 0.0,
         *scale_and_shift(mean, std),
-        margin_top,
-        margin_bottom,
+        *margins,
         tuple(label.shape),
         out_image.data_ptr(),
         out_label.data_ptr(),
@@ -175,8 +173,7 @@ def classmix(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype = torch.float32,
-    margin_top: int = 0,
-    margin_bottom: int = 0,
+    margins: tuple[int, int] = (0, 0),
     out: Mix | None = None,
 ) -> Mix:
     """Paste the selected classes of labeled images onto others; jitter and normalize the result.
@@ -198,8 +195,7 @@ def classmix(
         mean: 3 numbers in pixel values 0..255.
         std: 3 numbers in pixel values 0..255.
         dtype: of the mixed image: float32, bfloat16 or float16.
-        margin_top: rows at the top in which base pixels get weight 0.
-        margin_bottom: rows at the bottom.
+        margins: rows at the top and at the bottom in which base pixels get weight 0.
         out: where the result is written, for example slices of the student's batch along its first dimension; its
             image's dtype counts then. None: new tensors.
 
@@ -209,6 +205,24 @@ def classmix(
     Raises:
         TypeError, ValueError: an argument of another dtype, shape or device, a negative margin.
     """
+    _check_inputs(image, label, base_image, base_label, base_weight, selected)
+    check_image_output(mean, std, dtype)
+    if min(margins) < 0:
+        raise ValueError(f"Margins must be >= 0 rows, not {margins[0]} and {margins[1]}.")
+    if jitter is not None:
+        check_params(jitter, ("label", label))
+    if out is None:
+        out = _empty_mix(label, dtype)
+    _check_mix(out, label)
+    params = [] if jitter is None else list(jitter)
+    settings = (pasted_weight, list(mean), list(std), list(margins))
+    _classmix(image, label, base_image, base_label, base_weight, selected, params, *settings, *out)
+    return out
+
+
+def _check_inputs(
+    image: Tensor, label: Tensor, base_image: Tensor, base_label: Tensor, base_weight: Tensor, selected: Tensor
+) -> None:
     check.tensor("label", label, (torch.uint8,), ("B", "H", "W"))
     batch, height, width = label.shape
     for name, value in (("image", image), ("base_image", base_image)):
@@ -217,37 +231,22 @@ def classmix(
     shape = (batch,) if base_weight.dim() == 1 else (batch, height, width)
     check.tensor("base_weight ([B] or [B,H,W])", base_weight, (torch.float32,), shape)
     check.tensor("selected", selected, (torch.bool,), (batch, reference.VALUES))
-    check_image_output(mean, std, dtype)
-    if min(margin_top, margin_bottom) < 0:
-        raise ValueError(f"Margins must be >= 0 rows, not {margin_top} and {margin_bottom}.")
-    others = {"image": image, "base_image": base_image, "base_label": base_label, "base_weight": base_weight}
-    check.same_device(("label", label), {**others, "selected": selected})
-    if jitter is not None:
-        check_params(jitter, batch)
-        check.same_device(("label", label), {f"jitter.{n}": getattr(jitter, n) for n in JitterParams._fields})
-    if out is None:
-        out = Mix(
-            empty_images(batch, height, width, dtype, label.device),
-            torch.empty(label.shape, dtype=torch.uint8, device=label.device),
-            torch.empty(label.shape, dtype=torch.float32, device=label.device),
-        )
+    base = {"base_image": base_image, "base_label": base_label, "base_weight": base_weight}
+    check.same_device(("label", label), {"image": image, **base, "selected": selected})
+
+
+def _empty_mix(label: Tensor, dtype: torch.dtype) -> Mix:
+    batch, height, width = label.shape
+    return Mix(
+        empty_images(batch, height, width, dtype, label.device),
+        torch.empty(label.shape, dtype=torch.uint8, device=label.device),
+        torch.empty(label.shape, dtype=torch.float32, device=label.device),
+    )
+
+
+def _check_mix(out: Mix, label: Tensor) -> None:
+    batch, height, width = label.shape
     check_out("out.image", out.image, check.FLOATS, (batch, 3, height, width))
     check_out("out.label", out.label, (torch.uint8,), (batch, height, width))
     check_out("out.weight", out.weight, (torch.float32,), (batch, height, width))
     check.same_device(("label", label), {f"out.{n}": getattr(out, n) for n in Mix._fields})
-    _classmix(
-        image,
-        label,
-        base_image,
-        base_label,
-        base_weight,
-        selected,
-        [] if jitter is None else list(jitter),
-        pasted_weight,
-        list(mean),
-        list(std),
-        margin_top,
-        margin_bottom,
-        *out,
-    )
-    return out

@@ -32,7 +32,7 @@ def draw_classes(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, in
     return (present & (rank < half)).expand(batch, VALUES).contiguous()
 
 
-def _mixed_weight(base_weight: Tensor, pasted: Tensor, pasted_weight: float | None, margins: tuple[int, int]) -> Tensor:
+def _mixed_weight(base_weight: Tensor, pasted: Tensor, pasted_weight: float | None, margins: Sequence[int]) -> Tensor:
     base = base_weight if base_weight.dim() == 3 else base_weight.view(-1, 1, 1).expand(pasted.shape)
     height = pasted.shape[1]
     row = torch.arange(height, device=pasted.device).view(1, -1, 1)
@@ -51,7 +51,7 @@ def classmix(
     pasted_weight: float | None,
     mean: Sequence[float],
     std: Sequence[float],
-    margins: tuple[int, int],
+    margins: Sequence[int],
     out_image: Tensor,
     out_label: Tensor,
     out_weight: Tensor,

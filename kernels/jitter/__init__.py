@@ -96,8 +96,7 @@ def jitter(
     check_out("out", out, check.FLOATS, (batch, 3, height, width))
     check.same_device(("image", image), {"out": out})
     if params is not None:
-        check_params(params, batch)
-        check.same_device(("image", image), {f"params.{n}": getattr(params, n) for n in JitterParams._fields})
+        check_params(params, ("image", image))
     _jitter(image, [] if params is None else list(params), list(mean), list(std), out)
     return out
 
@@ -116,12 +115,14 @@ def check_image_output(mean: Sequence[float], std: Sequence[float], dtype: torch
         raise TypeError(f"dtype must be float32, bfloat16 or float16, not {dtype}.")
 
 
-def check_params(params: JitterParams, batch: int) -> None:
-    """Raise TypeError or ValueError unless `params` holds a jitter for each of `batch` images."""
+def check_params(params: JitterParams, images: tuple[str, Tensor]) -> None:
+    """Raise TypeError or ValueError unless `params` holds a jitter for each of `images` (name, tensor), beside them."""
+    batch = len(images[1])
     check.tensor("params.enabled", params.enabled, (torch.bool,), (batch,))
     for name in ("brightness", "contrast", "saturation", "hue"):
         check.tensor(f"params.{name}", getattr(params, name), (torch.float32,), (batch,))
     check.tensor("params.order", params.order, (torch.int64,), (batch, 4))
+    check.same_device(images, {f"params.{n}": getattr(params, n) for n in JitterParams._fields})
 
 
 def draw_jitter(

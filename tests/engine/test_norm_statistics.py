@@ -87,6 +87,16 @@ def test_they_are_put_back_after_an_error_too() -> None:
     assert (net.first.momentum, net.training) == (0.1, True)
 
 
+def test_they_stay_where_that_is_wished() -> None:
+    nets = {"student": network(BatchNorm2d), "teacher": network(BatchNorm2d)}
+    before = nets["student"].first.running_mean.clone()
+    with NormStatistics(images(0), floats, None).applied(nets, keep=True) as own:
+        inside = {name: running_statistics(net)["first.running_mean"].clone() for name, net in nets.items()}
+    assert torch.equal(own["student"]["first.running_mean"], before)
+    assert not torch.equal(inside["student"], before)
+    assert all(torch.equal(net.first.running_mean, inside[name]) for name, net in nets.items())
+
+
 def test_several_networks_have_their_own() -> None:
     nets = {"student": network(BatchNorm2d), "teacher": network(BatchNorm2d)}
     nets["teacher"].conv.weight.data *= 2

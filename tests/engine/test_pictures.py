@@ -10,7 +10,7 @@ from PIL import Image
 
 from iidm.engine.curves import save_curves
 from iidm.engine.log import RunLog
-from iidm.engine.preview import PANEL_WIDTH, Panel, colorize, heat, overlay, save_sheet
+from iidm.engine.preview import PANEL_WIDTH, Panel, colorize, overlay, save_sheet
 from iidm.types import ClassSet
 
 CLASSES = ClassSet(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180)))
@@ -26,14 +26,6 @@ def test_an_overlay_mixes_image_and_colours() -> None:
     assert overlay(image, LABEL, CLASSES, 0.0).tolist() == image.tolist()
     assert overlay(image, LABEL, CLASSES, 1.0).tolist() == colorize(LABEL, CLASSES).tolist()
     assert overlay(image, LABEL, CLASSES, 0.25)[0, 0].tolist() == [107, 91, 107]  # 75 + a quarter of the colour
-
-
-def test_heat_grows_lighter_with_the_value_and_clamps() -> None:
-    ramp = heat(np.linspace(0, 1, 50)[None])
-    lightness = ramp[0].astype(int) @ [299, 587, 114]
-    assert (np.diff(lightness) > 0).all()
-    assert heat(np.array([[-1.0, np.nan, 9.0, np.inf]])).tolist() == [[[0, 0, 0]] * 2 + [ramp[0, -1].tolist()] * 2]
-    assert heat(np.array([[15.0]]), 10, 20).tolist() == heat(np.array([[0.5]])).tolist()
 
 
 def colors(path: Path) -> set[tuple[int, ...]]:

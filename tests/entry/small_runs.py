@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,13 @@ def write_data(root: Path) -> Path:
     for i in range(VAL_IMAGES):
         write_pair(root / "target", "val", f"v{i}", 200 + i)
     return root
+
+
+def half_done(finished: Path, to: Path) -> Path:
+    """A copy of a finished run without its last checkpoint: half of it is to be trained again."""
+    shutil.copytree(finished, to)
+    shutil.rmtree(to / "checkpoints" / f"step-{STEPS:08d}")
+    return to
 
 
 def options(data: Path, run_dir: Path, *more: str, roots: Sequence[str] = ("source", "target")) -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_runs import SIZE, STEPS, evaluate, metrics, options, predict, refusal, train, weights
+from small_runs import SIZE, STEPS, evaluate, half_done, metrics, options, predict, refusal, train, weights
 
 NETWORK = "--model.backbone mit_b0 --model.dropout 0.1 --model.drop-path 0.3 --data.crop-size 64 96".split()
 METHOD = ["--method", "iidm_mic_hrda", "--loss.auxiliary-weight", "0"]
@@ -31,9 +30,7 @@ def test_it_learns_from_every_branch(run: Path) -> None:
 
 def test_it_goes_on_bit_by_bit(run: Path, tmp_path: Path) -> None:
     """Stochastic depth, dropout, boxes and hidden blocks are drawn as if nothing had happened."""
-    copied = tmp_path / "run"
-    shutil.copytree(run, copied)
-    shutil.rmtree(copied / "checkpoints" / f"step-{STEPS:08d}")
+    copied = half_done(run, tmp_path / "run")
     train(["--resume", copied, "--quiet"])
     assert metrics(copied) == metrics(run)
     assert weights(copied, STEPS) == weights(run, STEPS)

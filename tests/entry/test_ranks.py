@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import STEPS, metrics, options, refusal, train, write_data
+from small_runs import STEPS, half_done, metrics, options, refusal, train, write_data
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -86,9 +85,7 @@ def test_it_is_all_said_once(together: tuple[Path, str]) -> None:
 
 
 def test_one_process_goes_on_where_two_stopped(alone: Path, together: tuple[Path, str], tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    shutil.copytree(together[0], run_dir)
-    shutil.rmtree(run_dir / "checkpoints" / f"step-{STEPS:08d}")
+    run_dir = half_done(together[0], tmp_path / "run")
     said = train(["--resume", str(run_dir), "--step.branches", "merged"])
     assert "a step is of 2 batches of 2+2+2 images" in said.err
     assert metrics(run_dir) == metrics(alone)

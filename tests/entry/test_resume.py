@@ -18,6 +18,7 @@ import small_runs
 from small_runs import (
     STEPS,
     Finished,
+    half_done,
     is_running,
     kill_group,
     metrics,
@@ -214,10 +215,8 @@ def test_a_resumed_run_refuses_what_would_make_it_another_run(finished: Finished
 def test_a_run_can_be_resumed_from_where_it_was_moved_and_its_data_too(
     finished: Finished, data: Path, tmp_path: Path
 ) -> None:
-    run_dir, moved = tmp_path / "run", tmp_path / "data"
-    shutil.copytree(finished.run_dir, run_dir)
-    shutil.copytree(data, moved)
-    shutil.rmtree(run_dir / "checkpoints" / f"step-{STEPS:08d}")  # half of it is to be trained again
+    run_dir = half_done(finished.run_dir, tmp_path / "run")
+    moved = shutil.copytree(data, tmp_path / "data")
     train(["--resume", run_dir, "--source-root", moved / "source", "--target-root", moved / "target", "--quiet"])
     assert metrics(run_dir) == metrics(finished.run_dir)
     assert weights(run_dir, STEPS) == weights(finished.run_dir, STEPS)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from small_runs import STEPS, Finished, metrics, options, refusal, train, weights
+from small_runs import STEPS, Finished, half_done, metrics, options, refusal, train, weights
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +17,7 @@ def accumulated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_that_accumulates_goes_on_bit_by_bit(accumulated: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    shutil.copytree(accumulated, run_dir)
-    shutil.rmtree(run_dir / "checkpoints" / f"step-{STEPS:08d}")
+    run_dir = half_done(accumulated, tmp_path / "run")
     train(["--resume", run_dir, "--quiet"])
     assert metrics(run_dir) == metrics(accumulated)
     assert weights(run_dir, STEPS) == weights(accumulated, STEPS)
@@ -35,9 +32,7 @@ def test_accumulation_reads_other_batches(accumulated: Path, finished: Finished)
 
 
 def test_how_a_step_is_run_can_change_on_resume_and_moves_rounding_alone(finished: Finished, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    shutil.copytree(finished.run_dir, run_dir)
-    shutil.rmtree(run_dir / "checkpoints" / f"step-{STEPS:08d}")
+    run_dir = half_done(finished.run_dir, tmp_path / "run")
     train(["--resume", run_dir, "--quiet", "--step.branches", "merged", "--step.recompute"])
     ours, theirs = (
         [json.loads(line)["loss_total"] for line in metrics(run).splitlines() if "loss_total" in line]

@@ -12,9 +12,10 @@ import small_runs
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import STEPS, evaluate, metrics, refusal, train, weights
+from small_runs import STEPS, evaluate, half_done, metrics, refusal, train, weights
 from torch import Tensor, nn
 
+from iidm.engine.norm_statistics import NormStatistics
 from iidm.evaluation import normalize_image
 
 DARKER = 4
@@ -123,8 +124,7 @@ def test_a_run_whose_teacher_reads_them_goes_on_bit_for_bit(dark_data: Path, tmp
     """The statistics of training are in the checkpoint beside those of the target."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     train(options(dark_data, whole, "--teacher.batchnorm", "running", "--quiet"))
-    shutil.copytree(whole, resumed)
-    shutil.rmtree(resumed / "checkpoints" / f"step-{STEPS:08d}")
+    half_done(whole, resumed)
     train(["--resume", resumed, "--quiet"])
     assert metrics(resumed) == metrics(whole)
     assert weights(resumed, STEPS) == weights(whole, STEPS)
@@ -134,6 +134,27 @@ def test_how_often_a_run_saves_changes_nothing(runs: dict[str, Path], dark_data:
     often = tmp_path / "often"
     train(options(dark_data, often, "--log.checkpoint-every", "1", "--log.eval-every", "2", "--quiet"))
     assert weights(often, STEPS) == weights(runs["target"], STEPS)
+
+
+def test_each_checkpoint_takes_them_once_and_the_last_scores_are_of_the_same(
+    dark_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimated: list[nn.Module] = []
+    real = NormStatistics._estimate
+
+    def estimate(self: NormStatistics, network: nn.Module) -> None:
+        estimated.append(network)
+        real(self, network)
+
+    monkeypatch.setattr(NormStatistics, "_estimate", estimate)
+    run_dir = tmp_path / "run"
+    train(small_runs.options(dark_data, run_dir, "--log.checkpoint-every", "3", "--log.eval-every", "3", "--quiet"))
+    assert len(estimated) == len(["student", "teacher"]) * STEPS / 3
+    scores = json.loads((run_dir / "results.json").read_text())
+    train(["--resume", run_dir, "--quiet"])  # which scores what the checkpoint holds
+    again = json.loads((run_dir / "results.json").read_text())
+    assert all(again[network] == scores[network] for network in ("student", "teacher"))
+    assert len(estimated) == len(["student", "teacher"]) * (STEPS / 3 + 1)
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["target images", "none"])

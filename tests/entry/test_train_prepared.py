@@ -15,6 +15,7 @@ from small_runs import (
     Finished,
     Said,
     evaluate,
+    half_done,
     metrics,
     options,
     refusal,
@@ -103,9 +104,7 @@ def test_of_two_domains_the_one_that_is_not_prepared_is_named(run: Run, data: Pa
 
 
 def test_a_resumed_run_ends_like_one_that_was_not_stopped(run: Run, tmp_path: Path) -> None:
-    again = tmp_path / "run"
-    shutil.copytree(run.run_dir, again)
-    shutil.rmtree(again / "checkpoints" / f"step-{STEPS:08d}")
+    again = half_done(run.run_dir, tmp_path / "run")
     (again / "results.json").unlink()
     train(["--resume", again, "--quiet"])
     assert metrics(again) == metrics(run.run_dir)

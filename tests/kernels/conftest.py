@@ -54,10 +54,11 @@ def body(request: pytest.FixtureRequest) -> Iterator[str]:
             if torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
                 pytest.skip("Triton is not installed, or compiles for the GPU at hand")
             kernels.set_implementation("auto", "cpu")
-            for op in ("cross_entropy", "pseudo_label", "batch_norm"):
+            for op in ("cross_entropy", "pseudo_label"):
                 fused = importlib.import_module(f"iidm.kernels.{op}.fused_triton")
                 patch.setattr(f"iidm.kernels.{op}._on_cpu", getattr(fused, op))
-            patch.setattr("iidm.kernels.batch_norm._backward_on_cpu", fused.batch_norm_backward)
+            fused = importlib.import_module("iidm.kernels.batch_norm.fused_triton")
+            patch.setattr("iidm.kernels.batch_norm.fused_cpu", fused)
         elif name == "emulated":
             if not kernels.build_info()["extension"]:
                 pytest.skip("the extension is not built")

@@ -98,7 +98,7 @@ def test_every_pixel_comes_from_its_own_image(
     selected = torch.rand((batch, 256), generator=g) < 0.5
     mixed, mixed_label, weight = classmix(
         image, label, base_image, base_label, base_weight, selected, None, pasted_weight=pasted_weight,
-        mean=MEAN, std=STD, margin_top=margins[0], margin_bottom=margins[1],
+        mean=MEAN, std=STD, margins=margins,
     )  # fmt: skip
     for b, y, x in itertools.product(range(batch), range(height), range(width)):
         pasted = bool(selected[b, int(label[b, y, x])])
@@ -206,7 +206,7 @@ def test_wrong_arguments_are_named(position: int, value: torch.Tensor, error: ty
 def test_wrong_settings_are_named() -> None:
     arguments = inputs(2, 4, 5)
     with pytest.raises(ValueError, match="Margins must be >= 0"):
-        classmix(*arguments, None, pasted_weight=None, mean=MEAN, std=STD, margin_top=-1)
+        classmix(*arguments, None, pasted_weight=None, mean=MEAN, std=STD, margins=(-1, 0))
     with pytest.raises(ValueError, match="rounding must be one of ceil, floor, not 'up'"):
         draw_classes(arguments[1], torch.rand(2, 256), rounding="up")
     with pytest.raises(TypeError, match="dtype must be float32"):
@@ -218,7 +218,7 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.iidm.draw_classes.default, (arguments[1], torch.rand(2, 256), True, "ceil", False))
     out = classmix(*arguments, None, pasted_weight=0.5, mean=MEAN, std=STD, dtype=torch.bfloat16)
     for params in ([], list(draw_jitter(2, 0.2, 1.0, False, None, torch.get_default_device()))):
-        settings_ = (0.5, list(MEAN), list(STD), 1, 0)
+        settings_ = (0.5, list(MEAN), list(STD), [1, 0])
         torch.library.opcheck(torch.ops.iidm.classmix.default, (*arguments, params, *settings_, *out))
 
 

@@ -60,7 +60,7 @@ def test_classmix_and_jitter(size: tuple[int, int], dtype: torch.dtype) -> None:
         selected = draw_classes(to(label), to(keys), include_ignored=True)
         mix = classmix(
             to(image), to(label), to(base), to(base_label), to(weight), selected, moved(params, to),
-            pasted_weight=None, mean=MEAN, std=STD, dtype=dtype, margin_top=3, margin_bottom=7,
+            pasted_weight=None, mean=MEAN, std=STD, dtype=dtype, margins=(3, 7),
         )  # fmt: skip
         return [selected, *mix, jitter(to(image), moved(params, to), mean=MEAN, std=STD, dtype=dtype)]
 

@@ -102,16 +102,6 @@ def test_a_resnet_is_refused(tmp_path: Path) -> None:
     assert f"{len(state)} tensors unknown (conv1.weight, " in refused(state, tmp_path / "resnet.pth")
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty torch.hub cache; a test that would reach the network fails."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    monkeypatch.setattr(torch.hub, "urlopen", lambda *_, **__: pytest.fail("reached for the network"))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 @pytest.mark.parametrize("backbone", ("pvt_v2_b5", "mit_b5"))
 def test_imagenet_is_the_makers_file_in_its_names(backbone: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     naming = "timm" if backbone == "pvt_v2_b5" else "mmsegmentation"

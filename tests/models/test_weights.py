@@ -31,16 +31,6 @@ def mobilenet_file() -> Path:
     return MOBILENET
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty torch.hub cache; a test that would reach the network fails."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    monkeypatch.setattr(torch.hub, "urlopen", lambda *_, **__: pytest.fail("reached for the network"))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def network(backbone: str = "resnet18") -> Network:
     torch.manual_seed(0)
     return build_network(backbone, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,22 +113,40 @@ def check_domains(
         "unlabeled": domains.unlabeled,
         "val": domains.val,
     }
-    reports: dict[str, list[SampleReport]] = {}
     with ThreadPoolExecutor(jobs or 4 * (os.cpu_count() or 1)) as pool:
-        for stream, dataset in sets.items():
-            if dataset is not None:
-                check = _checker(dataset, full, reads_all=stream == "val")
-                looked_at: Sequence[int] = range(len(dataset.samples))
-                if dataset.prepared is not None and not full and len(looked_at) > PREPARED_IMAGES:
-                    looked_at = evenly(looked_at, SPACED_IMAGES)
-                parts = [looked_at[i : i + _AT_ONCE] for i in range(0, len(looked_at), _AT_ONCE)]
-                found_in = pool.map(lambda part, check=check: [check(i) for i in part], parts)
-                reports[stream] = [report for found in found_in for report in found]
+        reports = {
+            stream: _look_at(dataset, pool, full, reads_all=stream == "val")
+            for stream, dataset in sets.items()
+            if dataset is not None
+        }
     bad = [(stream, report) for stream, found in reports.items() for report in found if report.problems]
     skipped = [(stream, report) for stream, report in bad if skip_damaged and stream != "val"]
-    fatal = [(stream, report) for stream, report in bad if not skip_damaged or stream == "val"]
+    _require_whole([(stream, report) for stream, report in bad if not skip_damaged or stream == "val"])
+    _require_some(reports)
+    notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
+    if skipped:
+        notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
+    found_notes = [_unseen_note(stream, len(found), sets[stream]) for stream, found in reports.items()]
+    found_notes += [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
+    found_notes += [turned_note(stream, found) for stream, found in reports.items()]
+    found_notes += [palettes_note(dataset) for dataset in (domains.source, domains.labeled, domains.val) if dataset]
+    notes += [note for note in found_notes if note is not None]
+    return Checked(notes, frozenset(report.file for _, report in skipped))
+
+
+def _look_at(dataset: Dataset, pool: ThreadPoolExecutor, full: bool, reads_all: bool) -> list[SampleReport]:
+    """The reports of a set, in the order of its samples; of a large prepared one those of evenly spaced samples."""
+    check = _checker(dataset, full, reads_all)
+    looked_at: Sequence[int] = range(len(dataset.samples))
+    if dataset.prepared is not None and not full and len(looked_at) > PREPARED_IMAGES:
+        looked_at = evenly(looked_at, SPACED_IMAGES)
+    parts = [looked_at[i : i + _AT_ONCE] for i in range(0, len(looked_at), _AT_ONCE)]
+    return [report for found in pool.map(lambda part: [check(i) for i in part], parts) for report in found]
+
+
+def _require_whole(bad: Sequence[tuple[str, SampleReport]]) -> None:
     problems = [
-        Problem(stream, report.file, report.files, problem) for stream, report in fatal for problem in report.problems
+        Problem(stream, report.file, report.files, problem) for stream, report in bad for problem in report.problems
     ]
     if problems:
         advice = (
@@ -140,6 +158,10 @@ def check_domains(
             " (--data.source-list, --data.labeled-list, --data.unlabeled-list, --data.val-list), or with"
             " --data.skip-damaged."
         )
+
+
+def _require_some(reports: Mapping[str, list[SampleReport]]) -> None:
+    """Something is left of each set where what is damaged is left out."""
     for stream, found in reports.items():
         if found and all(report.problems for report in found):
             lost = [Problem(stream, report.file, report.files, report.problems[0]) for report in found]
@@ -147,15 +169,6 @@ def check_domains(
                 f"All {TITLES[stream]} images are damaged, so --data.skip-damaged leaves none."
                 f" {told_once(lost, SHOWN_PROBLEMS)}. Copy or download them again, or give others."
             )
-    notes = [f"left out: {stream}: {'; '.join(report.problems)}" for stream, report in skipped[:SHOWN_PROBLEMS]]
-    if skipped:
-        notes.append(f"{len(skipped)} damaged images are left out (--data.skip-damaged)")
-    found_notes = [_unseen_note(stream, len(found), sets[stream]) for stream, found in reports.items()]
-    found_notes += [_small_images_note(s, sets[s], found, crop_size) for s, found in reports.items() if s != "val"]
-    found_notes += [turned_note(stream, found) for stream, found in reports.items()]
-    found_notes += [palettes_note(dataset) for dataset in (domains.source, domains.labeled, domains.val) if dataset]
-    notes += [note for note in found_notes if note is not None]
-    return Checked(notes, frozenset(report.file for _, report in skipped))
 
 
 def slow_reading_notes(domains: Domains) -> list[str]:

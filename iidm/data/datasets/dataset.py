@@ -18,16 +18,14 @@ from ..files.encoded import decodable_bytes
 from ..files.headers import image_header
 from ..files.listing import Beside, Listing, list_images
 from ..files.reading import Encoded, read_bytes
-from ..labels.annotations import draw_labels
-from ..labels.discovery import Found, find_labels
-from ..labels.encodings import LabelEncoding, drawn
-from ..labels.pictures import is_color_picture
+from ..labels.discovery import find_labels
+from ..labels.encodings import LabelEncoding
 from ..prepared.folder import is_prepared
 from ..prepared.opened import Prepared, open_prepared
 from ..prepared.samples import Places, PreparedSamples
 from ..specs.described import find_spec
 from ..specs.spec import DatasetSpec, SplitSpec
-from .pairing import pair
+from .pairing import may_lack, read_labels, require_labels
 from .places import Need, Split, data_folder, label_place, split_folders
 
 
@@ -229,9 +227,9 @@ def open_split(
                 raise
             notes += (f"{error} All of its images count as unlabeled.",)
     if found is not None:
-        label_paths, encoding, label_notes = _read_labels(found, spec, every, images, progress)
+        label_paths, encoding, label_notes = read_labels(found, spec, every, images, progress)
         notes += label_notes
-        _require_labels(spec, found.place, name, images, label_paths, labels, label_notes)
+        require_labels(spec, found.place, name, images, label_paths, labels, label_notes)
     samples = tuple(Sample(n, path, label_paths.get(n)) for n, path in images.paths.items())
     return Dataset(spec.name, spec.classes, samples, encoding, resize or spec.resize, notes=notes)
 
@@ -247,68 +245,12 @@ def _open_prepared(
 ) -> Dataset:
     prepared, samples = open_prepared(root, spec, where, resize, name, split)
     missing = np.flatnonzero(~samples.has_label)
-    if len(missing) and not _may_lack(spec, labels, len(missing), len(samples)):
+    if len(missing) and not may_lack(spec, labels, len(missing), len(samples)):
         raise UserError(
             f"{len(missing)} of {len(samples)} images of {name} have no label in {root}:"
             f" {first_few(samples.take(missing).names())}. They had none when it was prepared."
         )
     return Dataset(spec.name, spec.classes, samples, spec.encoding, resize, prepared)
-
-
-def _read_labels(
-    found: Found, spec: DatasetSpec, every: Listing, images: Listing, progress: Progress | None
-) -> tuple[dict[str, Path], LabelEncoding, tuple[str, ...]]:
-    """Image's name -> label picture, how they are read, and notes on labels that belong to none of `every` image of the
-    folder, of which `images` are wanted."""
-    encoding, files, notes = spec.encoding, found.files, tuple[str, ...]()
-    if not isinstance(files, Path):
-        paired, notes = pair(every, files.paths, found.place)
-        notes = (*files.notes, *notes)
-    if found.annotations is None:
-        assert not isinstance(files, Path)
-        if encoding.kind == "auto" and encoding.colors and paired:
-            encoding = replace(encoding, by="colors" if is_color_picture(next(iter(paired.values()))) else "ids")
-        return paired, encoding, notes
-    if not encoding.class_names:  # a data set known by name
-        names = spec.classes.names
-        encoding = replace(encoding, names=tuple((n, k) for k, n in enumerate(names)), class_names=names)
-    own = Dataset(spec.name, spec.classes, (), encoding)
-    drawn_labels = draw_labels(
-        found.annotations,
-        files if isinstance(files, Path) else paired,
-        images.paths,
-        encoding,
-        lambda path: own.image_size(Sample(path.name, path, None)),
-        progress=progress,
-    )
-    return drawn_labels.paths, drawn(encoding), (*notes, *drawn_labels.notes)
-
-
-def _require_labels(
-    spec: DatasetSpec,
-    place: Path,
-    name: str,
-    images: Listing,
-    labels: Mapping[str, Path],
-    need: Need,
-    notes: tuple[str, ...],
-) -> None:
-    missing = [n for n in images.paths if n not in labels]
-    if missing and not _may_lack(spec, need, len(missing), len(images.paths)):
-        replaced = f" in place of {spec.image_suffix!r}" if spec.image_suffix else " before its ending"
-        suffixes = f" with {spec.label_suffix!r}{replaced}" if spec.label_suffix else " (and `label_suffix`, if any)"
-        seen = f" ({'; '.join(note.removesuffix('.') for note in notes[:3])})" if notes else ""
-        remedy = " Label them too, or move them to another folder." if len(missing) < len(images.paths) else ""
-        raise UserError(
-            f"{len(missing)} of {len(images.paths)} images of {name} have no label in {place}:"
-            f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png; annotation files name"
-            f" the image{seen}.{remedy}"
-        )
-
-
-def _may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:
-    """Whether so many of `count` images may lack a label."""
-    return need == "optional" or (need == "some" and spec.partial_labels and missing < count)
 
 
 def _select(listing: Listing, where: SplitSpec, name: str) -> Listing:

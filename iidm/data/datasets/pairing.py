@@ -1,12 +1,21 @@
-"""Which label belongs to which image, by name, and what is said of those that belong to none."""
+"""The labels of a split: which belongs to which image, by name, and what is said where one has no other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..files.common import counted, first_few
+from ...types import UserError
+from ..files.common import Progress, counted, first_few
+from ..files.headers import image_header
 from ..files.listing import Listing
+from ..labels.annotations import draw_labels
+from ..labels.discovery import Found
+from ..labels.encodings import LabelEncoding, drawn
+from ..labels.pictures import is_color_picture
+from ..specs.spec import DatasetSpec
+from .places import Need
 
 
 def pair(images: Listing, labels: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
@@ -35,3 +44,59 @@ def pair(images: Listing, labels: Mapping[str, Path], folder: Path) -> tuple[dic
             f" ({pairs}): rename one of each, if they belong together"
         )
     return found, tuple(notes)
+
+
+def read_labels(
+    found: Found, spec: DatasetSpec, every: Listing, images: Listing, progress: Progress | None
+) -> tuple[dict[str, Path], LabelEncoding, tuple[str, ...]]:
+    """Image's name -> label picture, how they are read, and notes on labels that belong to none of `every` image of the
+    folder, of which `images` are wanted."""
+    encoding, files, notes = spec.encoding, found.files, tuple[str, ...]()
+    if not isinstance(files, Path):
+        paired, notes = pair(every, files.paths, found.place)
+        notes = (*files.notes, *notes)
+    if found.annotations is None:
+        assert not isinstance(files, Path)
+        if encoding.kind == "auto" and encoding.colors and paired:
+            encoding = replace(encoding, by="colors" if is_color_picture(next(iter(paired.values()))) else "ids")
+        return paired, encoding, notes
+    if not encoding.class_names:  # a data set known by name
+        names = spec.classes.names
+        encoding = replace(encoding, names=tuple((n, k) for k, n in enumerate(names)), class_names=names)
+    drawn_labels = draw_labels(
+        found.annotations,
+        files if isinstance(files, Path) else paired,
+        images.paths,
+        encoding,
+        lambda path: image_header(path).size,
+        progress=progress,
+    )
+    return drawn_labels.paths, drawn(encoding), (*notes, *drawn_labels.notes)
+
+
+def require_labels(
+    spec: DatasetSpec,
+    place: Path,
+    name: str,
+    images: Listing,
+    labels: Mapping[str, Path],
+    need: Need,
+    notes: tuple[str, ...],
+) -> None:
+    """Raise UserError where images lack the label that they need; `notes` on labels without an image are told then."""
+    missing = [n for n in images.paths if n not in labels]
+    if missing and not may_lack(spec, need, len(missing), len(images.paths)):
+        replaced = f" in place of {spec.image_suffix!r}" if spec.image_suffix else " before its ending"
+        suffixes = f" with {spec.label_suffix!r}{replaced}" if spec.label_suffix else " (and `label_suffix`, if any)"
+        seen = f" ({'; '.join(note.removesuffix('.') for note in notes[:3])})" if notes else ""
+        remedy = " Label them too, or move them to another folder." if len(missing) < len(images.paths) else ""
+        raise UserError(
+            f"{len(missing)} of {len(images.paths)} images of {name} have no label in {place}:"
+            f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png; annotation files name"
+            f" the image{seen}.{remedy}"
+        )
+
+
+def may_lack(spec: DatasetSpec, need: Need, missing: int, count: int) -> bool:
+    """Whether so many of `count` images may lack a label."""
+    return need == "optional" or (need == "some" and spec.partial_labels and missing < count)

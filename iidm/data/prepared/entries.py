@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
-
-from ...types import UserError
 
 INDEX = "index.jsonl"
 ImageFormat = Literal["raw", "jpeg", "png"]
@@ -74,16 +71,6 @@ def entry_paths(root: Path, image_format: ImageFormat, entry: Entry) -> tuple[Pa
     image = root / "images" / entry.split / f"{entry.name}{IMAGE_SUFFIX[image_format]}"
     label = root / "labels" / entry.split / f"{entry.name}{LABEL_SUFFIX[image_format]}"
     return image, label if entry.label_size is not None else None
-
-
-def check_length(path: Path, facts: FileFacts | None) -> None:
-    """Raise UserError for a file that is missing or has another length than its entry says."""
-    try:
-        length = os.stat(path).st_size
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    if facts is None or length != facts.bytes:
-        raise UserError(f"{path} is damaged: it has {length} bytes, its index says {facts.bytes if facts else 0}")
 
 
 def read_index(path: Path) -> list[Entry]:

@@ -37,12 +37,12 @@ An id, a colour or a name on disk that neither a class nor what is ignored names
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...config import unknown_name
+from ...config import TEXT, TEXTS, ValueKind, check_keys, list_of, unknown_name
 from ...text import read_text
 from ...types import IGNORE_INDEX, UserError
 from ..labels.encodings import ANNOTATION_KINDS, Kind
@@ -56,28 +56,28 @@ else:
 
 LABEL_KINDS: tuple[Kind, ...] = ("auto", "ids", "colors", *ANNOTATION_KINDS)
 
-_NUMBERS, _TEXTS = "a list of whole numbers", "a list of texts"
-_KEYS: dict[str, str] = {
-    "images": "text",
-    "labels": "text",
-    "val_images": "text",
-    "val_labels": "text",
-    "image_suffix": "text",
-    "label_suffix": "text",
+_NUMBERS = list_of("a list of whole numbers", lambda value: type(value) is int)
+_KEYS: dict[str, ValueKind] = {
+    "images": TEXT,
+    "labels": TEXT,
+    "val_images": TEXT,
+    "val_labels": TEXT,
+    "image_suffix": TEXT,
+    "label_suffix": TEXT,
     "resize": _NUMBERS,
-    "label_kind": "text",
+    "label_kind": TEXT,
     "ignore": _NUMBERS,
-    "ignore_colors": _TEXTS,
-    "ignore_names": _TEXTS,
-    "unlabeled": "text",
-    "classes": "[[classes]] tables",
+    "ignore_colors": TEXTS,
+    "ignore_names": TEXTS,
+    "unlabeled": TEXT,
+    "classes": list_of("[[classes]] tables", lambda value: isinstance(value, dict)),
 }
-_CLASS_KEYS: dict[str, str] = {
-    "name": "text",
-    "color": "text",
+_CLASS_KEYS: dict[str, ValueKind] = {
+    "name": TEXT,
+    "color": TEXT,
     "ids": _NUMBERS,
-    "colors": _TEXTS,
-    "names": _TEXTS,
+    "colors": TEXTS,
+    "names": TEXTS,
 }
 
 
@@ -89,12 +89,12 @@ def read_toml(path: Path) -> DatasetSpec:
             given twice.
     """
     table = _parse(path)
-    _check_keys(path, table, _KEYS, "key")
+    check_keys(f"Data set file {path}", table, _KEYS)
     for key in ("images", "classes"):
         if key not in table:
             raise UserError(f"Data set file {path} lacks {key!r}.")
     for entry in table["classes"]:
-        _check_keys(path, entry, _CLASS_KEYS, "key of [[classes]]")
+        check_keys(f"Data set file {path}", entry, _CLASS_KEYS, "key of [[classes]]")
         if "name" not in entry:
             raise UserError(f"Data set file {path}: each [[classes]] needs a name.")
     try:
@@ -179,22 +179,3 @@ def _resize(value: list[int] | None) -> tuple[int, int] | None:
     if len(value) != 2 or min(value) < 1:
         raise UserError(f"resize must be [height, width] in pixels, not {value}.")
     return value[0], value[1]
-
-
-def _check_keys(path: Path, table: Mapping[str, Any], kinds: Mapping[str, str], what: str) -> None:
-    for key, value in table.items():
-        if key not in kinds:
-            raise UserError(f"Data set file {path}: {_without_stop(unknown_name(what, key, kinds))}.")
-        if not _is_kind(value, kinds[key]):
-            raise UserError(f"Data set file {path}: {key} must be {kinds[key]}, not {value!r}.")
-
-
-def _is_kind(value: object, kind: str) -> bool:
-    if kind == "text":
-        return isinstance(value, str)
-    inner: type = {_NUMBERS: int, _TEXTS: str}.get(kind, dict)
-    return isinstance(value, Collection) and not isinstance(value, (str, dict)) and all(type(v) is inner for v in value)
-
-
-def _without_stop(error: UserError) -> str:
-    return str(error).removesuffix(".")
