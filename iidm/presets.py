@@ -145,7 +145,7 @@ def scenes() -> Config:
             "optim": {"lr": 2e-3, "head_lr_mult": 1.0},
         },
     )
-    return replace(config, max_steps=320)
+    return replace(config, max_steps=280)
 
 
 def camvid_dusk() -> Config:
