@@ -17,7 +17,7 @@ train: $(INSTALLED)
 
 # A process for each core, one thread each: nearly all tests compute with one. What a file's tests share stays in one process.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest benchmarks $(ARGS)

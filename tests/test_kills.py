@@ -19,6 +19,7 @@ from benchmarks.campaign.trouble import cut_the_power, damage
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)  # a busy machine is slow
 def test_what_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     words = ["--short", "--results", str(tmp_path), "--work", str(tmp_path)]

@@ -30,6 +30,8 @@ STEP_TESTS = (
 """By name, as a file that needs a package which is not there would end the collection."""
 DRY_STEP = "benchmarks/bench_step.py -m 'not gpu' -k 'bench_step and cpu-mobilenet_v2-240x320-2-iidm'"
 HEADLINE = "bench_step and cuda-resnet101-v1c-512x512-2 and not options"
+OTHER_STEPS = f"benchmarks/bench_step.py -m gpu --long -k 'not ({HEADLINE}) and not compile'"
+COMPILED_STEPS = "benchmarks/bench_step.py -m gpu --long -k 'bench_step_options and compile'"
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,8 @@ STAGES = (
         "steps",
         "time of steps of other networks and batches, of options, and on 8 GB",
         (400, 60),
-        f"benchmarks/bench_step.py -m gpu --long -k 'not ({HEADLINE}) and not compile'",
-        DRY_STEP,
+        OTHER_STEPS,
+        f"{OTHER_STEPS} --collect-only",
     ),
     _tests(
         "compile-tests",
@@ -185,8 +187,8 @@ STAGES = (
         "compile-step",
         "time of a step through torch.compile",
         (240, 120),
-        "benchmarks/bench_step.py -m gpu --long -k 'bench_step_options and compile'",
-        DRY_STEP,
+        COMPILED_STEPS,
+        f"{COMPILED_STEPS} --collect-only",
     ),
 )
 """In their order: what is right comes before what is fast, and what needs the least before what needs more."""
