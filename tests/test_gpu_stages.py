@@ -199,8 +199,11 @@ def test_a_stage_gets_what_is_left_of_the_time_and_keeps_what_it_has(tmp_path: P
 
 
 @pytest.mark.usefixtures("limits")
-def test_pytest_keeps_its_figures_and_results_when_a_stage_is_stopped(tmp_path: Path) -> None:
+def test_pytest_keeps_its_figures_and_results_when_a_stage_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """pytest-benchmark and JUnit write at the end of a session, and SIGINT is one."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the process of these tests: no figures with it
     code = (
         "import time\ndef test_quick(benchmark): benchmark(lambda: 1)\n"
         f"def test_endless(benchmark): open({str(tmp_path / 'over')!r}, 'w'); time.sleep(600)\n"
