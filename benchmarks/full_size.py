@@ -37,7 +37,7 @@ from iidm.kernels.jitter import normalize
 from iidm.method import TrainStep
 from iidm.method.published import build_method
 from iidm.method.teacher import Teacher
-from iidm.models import build_network, parameter_groups, set_recompute
+from iidm.models import parameter_groups, random_network, set_recompute
 from iidm.presets import preset_config
 from iidm.recipes import with_values
 from iidm.types import MEAN_RGB, STD_RGB, ClassSet, EvalBatch, LabeledImages, TrainBatch
@@ -84,18 +84,9 @@ def config_of(preset: str, steps: int, small: bool) -> Config:
 def step_of(config: Config, device: torch.device) -> TrainStep:
     """Student, teacher, optimiser and randomness, as a run builds them."""
     torch.manual_seed(config.seed)
-    model, optim = config.model, config.optim
-    student = build_network(
-        model.backbone,
-        CLASSES,
-        output_stride=model.output_stride,
-        head=model.head_by_name,
-        dilations=model.dilations,
-        dropout=model.dropout,
-        drop_path=model.drop_path,
-        crop_size=config.data.crop_size,
-        hrda=model.hrda,
-    ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optim = config.optim
+    student = random_network(config, CLASSES)
+    student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(student, config.step.recompute)
     method = build_method(config, student, CLASS_SET.names)
     teacher = Teacher(deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)

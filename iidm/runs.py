@@ -37,7 +37,7 @@ from iidm.method.base import Method
 from iidm.method.class_weights import class_weights_note
 from iidm.method.published import CODE, build_method
 from iidm.method.teacher import Teacher
-from iidm.models import Network, build_network, parameter_groups, set_recompute
+from iidm.models import Network, parameter_groups, random_network, set_recompute
 from iidm.ranks import ALONE, Ranks
 from iidm.sharing import BATCHES, batch_numbers, generator_name, seed_of_batch
 from iidm.text import write_bytes, write_text
@@ -270,22 +270,6 @@ def checkpoint_to_resume(run_dir: Path, keep: int) -> tuple[Path | None, list[st
 def run_precision(config: Config, choice: str, device: torch.device) -> torch.dtype | None:
     """The autocast dtype of an evaluation: `run` as the run was trained, `float32`, or `amp`."""
     return pick_amp_dtype(device, config.amp if choice == "run" else choice == "amp")
-
-
-def random_network(config: Config, num_classes: int) -> Network:
-    """The configured network before any weights are loaded."""
-    model = config.model
-    return build_network(
-        model.backbone,
-        num_classes,
-        output_stride=model.output_stride,
-        head=model.head_by_name,
-        dilations=model.dilations,
-        dropout=model.dropout,
-        drop_path=model.drop_path,
-        crop_size=config.data.crop_size,
-        hrda=model.hrda,
-    )
 
 
 def load_network(config: Config, checkpoint: Path, name: str, num_classes: int, device: torch.device) -> Network:

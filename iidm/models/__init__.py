@@ -10,6 +10,7 @@ from typing import cast
 
 from torch import nn
 
+from ..config import Config
 from ..types import UserError
 from .cosine import CosineHead
 from .daformer import DAFormerHead
@@ -25,7 +26,16 @@ from .resnet import resnet18, resnet50, resnet101
 from .segformer import SegFormerHead
 from .weights import load_pretrained
 
-__all__ = ["BACKBONES", "HEADS", "Network", "build_network", "load_pretrained", "parameter_groups", "set_recompute"]
+__all__ = [
+    "BACKBONES",
+    "HEADS",
+    "Network",
+    "build_network",
+    "load_pretrained",
+    "parameter_groups",
+    "random_network",
+    "set_recompute",
+]
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "resnet18": partial(resnet18, deep_stem=False),
@@ -105,6 +115,22 @@ def build_network(
     assert crop_size is not None, "HRDA is built for one size of crops"
     read = levels if top.stride == levels[0].stride else levels[-1:]
     return HRDANetwork(body, top, SegFormerHead(read, num_classes, dropout), crop_size)
+
+
+def random_network(config: Config, num_classes: int) -> Network:
+    """The configured network before any weights are loaded."""
+    model = config.model
+    return build_network(
+        model.backbone,
+        num_classes,
+        output_stride=model.output_stride,
+        head=model.head_by_name,
+        dilations=model.dilations,
+        dropout=model.dropout,
+        drop_path=model.drop_path,
+        crop_size=config.data.crop_size,
+        hrda=model.hrda,
+    )
 
 
 def _build_backbone(name: str, output_stride: int, drop_path: float | None) -> nn.Module:

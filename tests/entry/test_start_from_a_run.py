@@ -17,9 +17,8 @@ from torch import nn
 from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config, ModelConfig
 from iidm.engine.checkpoint import save_checkpoint
-from iidm.models import Network
+from iidm.models import Network, random_network
 from iidm.recipes import with_values
-from iidm.runs import random_network
 from iidm.types import UserError
 from iidm.warm_start import start_network
 
