@@ -3,14 +3,9 @@
 #pragma once
 
 #include "batch_norm.h"
-#include "color.h"
+#include "formats.h"
 
 namespace iidm {
-
-IIDM_HD float load(float x) { return x; }
-IIDM_HD float load(uint16_t x) { return from_bfloat16(x); }
-IIDM_HD void store(float x, float* to) { *to = x; }
-IIDM_HD void store(float x, uint16_t* to) { *to = to_bfloat16(x); }
 
 // Comparisons are such that NaN stays NaN.
 template <Activation A>

@@ -15,6 +15,7 @@
 #include "classmix.h"
 #include "confusion_matrix.h"
 #include "cross_entropy.h"
+#include "depthwise.h"
 #include "pseudo_label.h"
 
 #ifndef IIDM_CUDA_ARCHS
@@ -193,6 +194,26 @@ void batch_norm_backward_cpu(const std::vector<std::int64_t>& starts, int channe
   iidm::batch_norm_backward_cpu(shape, a);
 }
 
+iidm::DepthwiseShape depthwise_shape(const std::array<int, 4>& sizes, int stride, int dilation, int format) {
+  const auto& [batch, channels, height, width] = sizes;
+  return {batch, channels, height, width, stride, dilation, static_cast<iidm::Format>(format)};
+}
+
+void depthwise_cpu(const std::array<int, 4>& sizes, int stride, int dilation, int format, Address x, Address weight,
+                   Address y) {
+  const auto shape = depthwise_shape(sizes, stride, dilation, format);
+  const py::gil_scoped_release release;
+  iidm::depthwise_forward_cpu(shape, at<const void>(x), at<const void>(weight), at<void>(y));
+}
+
+void depthwise_backward_cpu(const std::array<int, 4>& sizes, int stride, int dilation, int format, Address grad,
+                            Address x, Address weight, Address grad_x, Address grad_weight) {
+  const auto shape = depthwise_shape(sizes, stride, dilation, format);
+  const py::gil_scoped_release release;
+  iidm::depthwise_backward_cpu(shape, at<const void>(grad), at<const void>(x), at<const void>(weight),
+                               at<void>(grad_x), at<void>(grad_weight));
+}
+
 py::dict build_info() {
   py::dict info;
 #ifdef IIDM_WITH_CUDA
@@ -230,4 +251,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("cross_entropy_cpu", &cross_entropy_cpu);
   m.def("batch_norm_cpu", &batch_norm_cpu);
   m.def("batch_norm_backward_cpu", &batch_norm_backward_cpu);
+  m.def("depthwise_cpu", &depthwise_cpu);
+  m.def("depthwise_backward_cpu", &depthwise_backward_cpu);
 }

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "color.h"
+#include "formats.h"
 
 namespace iidm {
 namespace {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "formats.h"
+
 namespace iidm {
 namespace {
 

@@ -15,8 +15,11 @@ from ._extension import extension, why_missing
 
 Choice = Literal["auto", "fused", "reference"]
 
-OPS = ("classmix", "jitter", "blur", "pseudo_label", "cross_entropy", "confusion_matrix", "batch_norm")
+OPS = ("classmix", "jitter", "blur", "pseudo_label", "cross_entropy", "confusion_matrix", "batch_norm", "depthwise")
 """Every op of this package."""
+
+ON_CPUS = ("depthwise",)
+"""Ops that serve CPUs alone: a GPU's depthwise convolutions are PyTorch's."""
 
 _choice: Choice = "auto"
 
@@ -109,7 +112,7 @@ def set_implementation(choice: Choice, device: torch.device | str | None = None)
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
     fused = {} if choice == "reference" else _fused_kernels(device)
-    missing = [op for op in OPS if op not in fused]
+    missing = [op for op in OPS if op not in fused and (device.type == "cpu" or op not in ON_CPUS)]
     if choice == "fused" and missing:
         raise RuntimeError(_no_fused_kernel(missing, device))
     _choice = choice

@@ -222,6 +222,18 @@ def batch_norm(draw: Draw) -> None:
         y.backward(draw.floats(*y.shape, dtype=y.dtype))
 
 
+def depthwise(draw: Draw) -> None:
+    """Convolution and its gradients."""
+    from iidm.kernels.depthwise import depthwise as op
+
+    channels = draw.random.choice((1, 3, 8, 15, 16, 17, 64, 70))
+    x = draw.floats(draw.batch(), channels, draw.side(), draw.side()).requires_grad_(draw.is_so())
+    weight = draw.floats(channels, 1, 3, 3, dtype=x.dtype).requires_grad_(draw.is_so())
+    y = op(x, weight, stride=draw.random.choice((1, 1, 2, 3)), dilation=draw.random.choice((1, 2, 3, 6, 18, 70)))
+    if y.requires_grad:
+        y.backward(draw.floats(*y.shape, dtype=y.dtype))
+
+
 OPS: tuple[Callable[[Draw], None], ...] = (
     cross_entropy,
     pseudo_label,
@@ -231,6 +243,7 @@ OPS: tuple[Callable[[Draw], None], ...] = (
     jitter,
     blur,
     batch_norm,
+    depthwise,
 )
 
 

@@ -15,6 +15,7 @@ from ..types import UserError
 from .cosine import CosineHead
 from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head
+from .depthwise import adopt_dilated
 from .groups import parameter_groups
 from .head import Head, Level
 from .hrda import HRDANetwork
@@ -110,6 +111,8 @@ def build_network(
     if head == "auto":
         head = "segformer" if len({level.stride for level in levels}) == 1 else "daformer"
     top = HEADS[head](levels, num_classes, dilations, dropout)
+    for part in (body, top):
+        adopt_dilated(part)
     if not hrda:
         return Network(body, top)
     assert crop_size is not None, "HRDA is built for one size of crops"

@@ -45,7 +45,7 @@ class SeparableConv2d(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
         super().__init__()
-        self.depthwise = DepthwiseConv2d(inputs, 3, dilation=dilation)
+        self.depthwise = DepthwiseConv2d(inputs, dilation=dilation)
         self.depthwise_norm = BatchNorm2d(inputs, "relu")
         self.pointwise, self.pointwise_norm = PointwiseConv2d(inputs, outputs), BatchNorm2d(outputs, "relu")
 

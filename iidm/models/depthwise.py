@@ -1,60 +1,64 @@
-"""Depthwise convolution whose input's gradient is fast on a CPU in bfloat16 with a stride, too."""
+"""Depthwise and dilated convolutions that are fast, and whose gradients are right, on a CPU too."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+
+from ..kernels.depthwise import depthwise
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Convolution of each channel by itself, padded so that stride 1 keeps the size, without bias.
+    """3x3 convolution of each channel by itself, padded so that stride 1 keeps the size, without bias.
 
-    oneDNN has no depthwise kernel for the gradient of the input in bfloat16 with a stride and takes one that is 25 to
-    29 times slower than that of float32 (benchmarks/NOTES.md). There the gradient is computed as what it is: the
-    output's gradient with zeros between its pixels, convolved with the mirrored weights.
+    With a dilation, and in training with a stride, a CPU takes the op of `iidm.kernels.depthwise`, since oneDNN has no
+    kernel of its own for these (benchmarks/NOTES.md). A graph that is exported holds PyTorch's convolution.
 
     Args:
         channels: of input and output.
-        size: odd, of the kernel.
         stride, dilation: as nn.Conv2d has them.
     """
 
-    def __init__(self, channels: int, size: int, stride: int = 1, dilation: int = 1) -> None:
-        padding = (size - 1) // 2 * dilation
-        super().__init__(channels, channels, size, stride, padding, dilation, groups=channels, bias=False)
+    def __init__(self, channels: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) of a floating-point type to (N, C, ceil(H / stride), ceil(W / stride))."""
-        slow = x.device.type == "cpu" and x.dtype is torch.bfloat16 and self.stride != (1, 1)
-        if not (slow and x.requires_grad):
+        stride, dilation = self.stride[0], self.dilation[0]
+        trains = x.requires_grad and torch.is_grad_enabled()
+        slow = dilation > 1 or (stride > 1 and trains)
+        if x.device.type != "cpu" or not slow or torch.compiler.is_exporting():
             return super().forward(x)
-        y = super().forward(x.detach())
-        out: Tensor = _GradientOfInput.apply(x, y, self.weight, self.stride, self.padding, self.dilation)
-        return out
+        dtype = _computed_in(x)
+        return depthwise(x.to(dtype), self.weight.to(dtype), stride=stride, dilation=dilation)
 
 
-class _GradientOfInput(torch.autograd.Function):
-    """Hands y on; in the backward y gets its gradient, and x that of y's depthwise convolution."""
+class DilatedConv2d(nn.Conv2d):
+    """A convolution with a dilation that a CPU computes in float32 in place of bfloat16, in which oneDNN is wrong."""
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, weight: Tensor, stride: tuple[int, ...], *geometry: tuple[int, ...]
-    ) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.shape, ctx.stride, ctx.geometry = x.shape, stride, geometry
-        return y.view_as(y)
+    def forward(self, x: Tensor) -> Tensor:
+        """As nn.Conv2d, also the dtype of what is returned."""
+        dtype = _computed_in(x)
+        if x.device.type != "cpu" or dtype is not torch.bfloat16 or torch.compiler.is_exporting():
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(dtype)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (weight,) = ctx.saved_tensors
-        spread = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=torch.channels_last).zero_()
-        spread[:, :, :: ctx.stride[0], :: ctx.stride[1]] = grad
-        mirrored = weight.detach().to(grad.dtype).flip(2, 3)
-        padding, dilation = ctx.geometry
-        grad_x = F.conv2d(spread, mirrored, padding=padding, dilation=dilation, groups=len(weight))
-        return grad_x, grad, None, None, None, None
+
+def adopt_dilated(network: nn.Module) -> None:
+    """Give a network's dilated convolutions right gradients on a CPU in bfloat16, too; parameters and names stay.
+
+    Where a group does not read a multiple of 16 channels, oneDNN's gradient of the weights reads memory that nobody has
+    written (benchmarks/NOTES.md).
+    """
+    for module in network.modules():
+        if type(module) is not nn.Conv2d or max(module.dilation) == 1 or module.in_channels // module.groups % 16 == 0:
+            continue
+        ours = DepthwiseConv2d(module.in_channels, module.stride[0], module.dilation[0])
+        same = all(getattr(module, name) == getattr(ours, name) for name in nn.Conv2d.__constants__)
+        module.__class__ = DepthwiseConv2d if same and module.bias is None else DilatedConv2d
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    """What a convolution of x computes in on a CPU."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype

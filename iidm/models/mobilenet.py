@@ -42,7 +42,7 @@ class InvertedResidual(nn.Module):
         if expansion != 1:
             parts.append(ConvNormActivation(nn.Conv2d(inputs, hidden, 1, bias=False)))
         parts += [
-            ConvNormActivation(DepthwiseConv2d(hidden, 3, stride, dilation)),
+            ConvNormActivation(DepthwiseConv2d(hidden, stride, dilation)),
             nn.Conv2d(hidden, outputs, 1, bias=False),
             BatchNorm2d(outputs),
         ]

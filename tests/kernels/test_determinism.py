@@ -15,6 +15,7 @@ from iidm.kernels.blur import blur
 from iidm.kernels.classmix import classmix, draw_classes
 from iidm.kernels.confusion_matrix import confusion_matrix
 from iidm.kernels.cross_entropy import cross_entropy
+from iidm.kernels.depthwise import depthwise
 from iidm.kernels.jitter import draw_jitter, jitter
 from iidm.kernels.pseudo_label import pseudo_label
 
@@ -53,6 +54,14 @@ def calls(height: int, width: int) -> dict[str, Call]:
         y.backward(residual)
         return [y.detach(), mean, var, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
+    kernels = torch.randn(70, 1, 3, 3)
+
+    def convolved_and_gradients() -> list[Tensor]:
+        leaves = [t.clone().requires_grad_() for t in (features, kernels)]
+        y = depthwise(*leaves, dilation=6)
+        y.backward(residual)
+        return [y.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
     return {
         "cross_entropy": loss_and_gradient,
         "pseudo_label": lambda: list(pseudo_label(logits, (height, width), 0.5, with_confidence=True)),
@@ -67,16 +76,22 @@ def calls(height: int, width: int) -> dict[str, Call]:
         "jitter": lambda: [jitter(images[0], params, mean=MEAN, std=STD)],
         "blur": lambda: [blur(floats, sigma, on)],
         "batch_norm": normalized_and_gradients,
+        "depthwise": convolved_and_gradients,
     }  # fmt: skip
 
 
-OPS = ("cross_entropy", "pseudo_label", "confusion_matrix", "draw_classes", "classmix", "jitter", "blur", "batch_norm")
+OPS = (
+    "cross_entropy", "pseudo_label", "confusion_matrix", "draw_classes", "classmix", "jitter", "blur", "batch_norm",
+    "depthwise",
+)  # fmt: skip
 SIZES = [(1, 1), (63, 500), (64, 128)]
 
 
 def skip_without_a_kernel(op: str, body: str) -> None:
     if body == "emulated" and op not in (*emulated.OPS, "draw_classes"):
         pytest.skip("has no CUDA kernel")
+    if body == "gpu" and op == "depthwise":
+        pytest.skip("is PyTorch's on a GPU")
 
 
 @pytest.fixture
@@ -134,6 +149,7 @@ def test_the_order_of_threads_and_blocks_changes_no_bit(op: str, body: str, monk
 def test_no_op_waits_for_the_gpu_and_all_run_in_a_cuda_graph(op: str, body: str) -> None:
     if body != "gpu":
         pytest.skip("needs a CUDA device")
+    skip_without_a_kernel(op, body)
     call = calls(64, 128)[op]
     expected = call()
     torch.cuda.synchronize()

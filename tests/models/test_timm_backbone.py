@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from iidm.models import build_network, load_pretrained, parameter_groups, set_recompute
 from iidm.models.daformer import DAFormerHead
+from iidm.models.depthwise import DepthwiseConv2d, DilatedConv2d
 from iidm.models.norm import BatchNorm2d
 from iidm.models.segformer import SegFormerHead
 from iidm.types import UserError
@@ -136,6 +137,13 @@ def test_hrda_covers_an_image_of_any_size_with_a_pyramid() -> None:
     assert network(torch.randn(1, 3, 90, 180)).shape == (1, K, 23, 45)
     with pytest.raises(UserError, match="--data.crop-size"):
         network_of("convnext_atto", hrda=True, crop_size=(80, 96))
+
+
+def test_dilated_groups_are_ours() -> None:
+    """oneDNN's gradient of their weights is wrong."""
+    network = build_network("timm:efficientnet_b0", K, output_stride=16)
+    kinds = {(m.kernel_size[0], type(m)) for m in network.modules() if isinstance(m, nn.Conv2d) and m.dilation[0] == 2}
+    assert kinds == {(3, DepthwiseConv2d), (5, DilatedConv2d)}
 
 
 def test_a_teacher_drops_no_path() -> None:

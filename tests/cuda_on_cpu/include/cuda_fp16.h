@@ -1,7 +1,7 @@
 // float16 as CUDA has it; the conversions are those of the C++ kernels.
 #pragma once
 
-#include "color.h"
+#include "formats.h"
 
 struct __half {
   uint16_t bits;
