@@ -19,6 +19,7 @@ from iidm.kernels.confusion_matrix import confusion_matrix
 from iidm.kernels.confusion_matrix import reference as confusion_reference
 from iidm.kernels.cross_entropy import cross_entropy
 from iidm.kernels.cross_entropy import reference as cross_entropy_reference
+from iidm.kernels.depthwise import depthwise
 from iidm.kernels.jitter import draw_jitter, empty_images, jitter
 from iidm.kernels.jitter import reference as jitter_reference
 from iidm.kernels.pseudo_label import pseudo_label
@@ -236,6 +237,34 @@ def batch_norm_case(x: Inputs, mode: str) -> Case:
     return Case(_bodies(lambda: run(op()), lambda: run(compiled(*leaves))), moved)
 
 
+def depthwise_case(x: Inputs, mode: str) -> Case:
+    """A dilated convolution of DAFormer's head, of 1024 channels, at output stride 8, beside PyTorch's in x's dtype.
+    On a GPU all three are PyTorch's."""
+    shape = (x.batch, 1024, x.size[0] // STRIDE, x.size[1] // STRIDE)
+    features, grad = (
+        torch.randn(shape, device=x.device, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+    weight = torch.randn(shape[1], 1, 3, 3, device=x.device, dtype=x.dtype)
+    leaves = [t.requires_grad_(mode == "forward_backward") for t in (features, weight)]
+
+    def run(y: Tensor) -> Tensor:
+        if y.requires_grad:
+            torch.autograd.grad(y, leaves, grad)
+        return y
+
+    def plain(features: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(features, weight, padding=12, dilation=12, groups=shape[1])
+
+    compiled = torch.compile(plain, dynamic=False)
+    bodies: dict[str, Body] = {
+        "fused": lambda: run(depthwise(features, weight, dilation=12)),
+        "eager": lambda: run(plain(features, weight)),
+        "compile": lambda: run(compiled(features, weight)),
+    }
+    return Case(bodies, features.numel() * x.number_bytes * (6 if mode == "forward_backward" else 2))
+
+
 CASES: dict[tuple[str, str], Callable[[Inputs, str], Case]] = {
     ("cross_entropy", "forward_backward"): cross_entropy_case,
     ("cross_entropy", "forward"): cross_entropy_case,
@@ -246,5 +275,7 @@ CASES: dict[tuple[str, str], Callable[[Inputs, str], Case]] = {
     ("confusion_matrix", "forward"): confusion_matrix_case,
     ("batch_norm", "forward_backward"): batch_norm_case,
     ("batch_norm", "forward"): batch_norm_case,
+    ("depthwise", "forward_backward"): depthwise_case,
+    ("depthwise", "forward"): depthwise_case,
 }
 """(op, mode) -> what makes its case."""
