@@ -37,9 +37,9 @@ from .scenes.builtin import builtin_root
 
 if TYPE_CHECKING:
     from .annotating.writing import PredictedLabel, write_annotations
+    from .loading.decoding import decoding_threads, read_image, read_image_size
     from .loading.eval_loader import EvalLoader
     from .loading.loader import TrainLoader, plain_crops
-    from .loading.pipeline import decoding_threads, read_image, read_image_size
     from .preparation.check import check_prepared
     from .preparation.plan import make_plan, megabytes, prepare
     from .preparation.shards import Shard, unfinished
@@ -50,9 +50,9 @@ _LATER = {
     "EvalLoader": ".loading.eval_loader",
     "TrainLoader": ".loading.loader",
     "plain_crops": ".loading.loader",
-    "decoding_threads": ".loading.pipeline",
-    "read_image": ".loading.pipeline",
-    "read_image_size": ".loading.pipeline",
+    "decoding_threads": ".loading.decoding",
+    "read_image": ".loading.decoding",
+    "read_image_size": ".loading.decoding",
     "check_prepared": ".preparation.check",
     "make_plan": ".preparation.plan",
     "megabytes": ".preparation.plan",
@@ -60,8 +60,8 @@ _LATER = {
     "Shard": ".preparation.shards",
     "unfinished": ".preparation.shards",
 }
-"""Imported when they are asked for: torch, which they need, takes a second and 200 MB that the worker processes of the
-loader have no use for."""
+"""Imported when they are asked for: what they need, torch or DALI, takes a second or two and 300 MB that the worker
+processes of the loader have no use for."""
 
 __all__ = [
     "WRITERS",

@@ -10,7 +10,7 @@ import numpy as np
 
 from iidm.config import DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
-from iidm.data.loading.pipeline import read_image
+from iidm.data.loading.decoding import read_image
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared.arrays import map_rows
 from iidm.data.prepared.entries import ImageFormat

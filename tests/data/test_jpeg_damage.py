@@ -20,7 +20,7 @@ from iidm.data.files import encoded
 from iidm.data.files.jpeg import jpeg_damage
 from iidm.data.loading import decoder_warnings
 from iidm.data.loading.decoder_warnings import damage_warnings
-from iidm.data.loading.pipeline import read_image
+from iidm.data.loading.decoding import read_image
 from iidm.data.preparation import worker
 from iidm.data.preparation.worker import Task, encode_sample
 from iidm.types import UserError

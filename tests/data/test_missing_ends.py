@@ -14,7 +14,7 @@ from PIL import Image
 
 from iidm.data.datasets.check import check_domains
 from iidm.data.files.whole import check_picture
-from iidm.data.loading.pipeline import read_image
+from iidm.data.loading.decoding import read_image
 from iidm.types import UserError
 
 SIZE = (40, 60)

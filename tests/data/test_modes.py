@@ -17,7 +17,7 @@ from PIL import Image
 from iidm.data.datasets.check import check_domains
 from iidm.data.datasets.dataset import Dataset
 from iidm.data.files.headers import image_header
-from iidm.data.loading.pipeline import read_image
+from iidm.data.loading.decoding import read_image
 from iidm.data.loading.sampling import CropRules, Sampler
 from iidm.data.preparation.worker import Task, encode_sample
 from iidm.types import Sample, UserError

@@ -19,7 +19,8 @@ from PIL import Image
 from iidm.data.datasets.check import check_domains
 from iidm.data.datasets.dataset import Dataset
 from iidm.data.files.headers import exif_orientation, image_header
-from iidm.data.loading.pipeline import SampleSource, read_image, train_pipeline
+from iidm.data.loading.decoding import read_image
+from iidm.data.loading.pipeline import SampleSource, train_pipeline
 from iidm.data.loading.sampling import CropRules, Sampler
 from iidm.data.preparation.worker import Task, encode_sample
 from iidm.types import IGNORE_INDEX, UserError

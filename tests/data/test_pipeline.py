@@ -17,7 +17,8 @@ from PIL import Image
 from iidm.data.datasets.dataset import Dataset
 from iidm.data.files.reading import read_bytes
 from iidm.data.loading.crops import CropRules
-from iidm.data.loading.pipeline import ImageDecoder, SampleSource, raise_damaged, read_image, train_pipeline
+from iidm.data.loading.decoding import raise_damaged, read_image
+from iidm.data.loading.pipeline import ImageDecoder, SampleSource, train_pipeline
 from iidm.data.loading.sampling import Sampler
 from iidm.types import IGNORE_INDEX, UserError
 

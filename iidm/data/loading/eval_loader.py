@@ -13,7 +13,8 @@ import torch
 from ...types import IGNORE_INDEX, EvalBatch, Sample
 from ..datasets.dataset import Dataset, training_size
 from ..prepared.arrays import map_rows
-from .pipeline import ImageDecoder, decoding_threads, raise_damaged
+from .decoding import decoding_threads, raise_damaged
+from .pipeline import ImageDecoder
 from .readahead import ReadAhead
 
 CHUNK_PX = 64 * 2**20

@@ -23,8 +23,9 @@ from ...types import LabeledImages, TrainBatch, UserError
 from ..datasets.dataset import Dataset, Domains
 from ..datasets.statistics import class_pixel_counts
 from .crops import CropRules
+from .decoding import decoding_threads, read_image
 from .lost_worker import WORKER_IS_GONE, lost_worker
-from .pipeline import decoding_threads, own, read_image, train_pipeline
+from .pipeline import own, train_pipeline
 from .readahead import ReadAhead
 from .sampling import RareClasses, Sampler
 from .source import SampleSource

@@ -13,24 +13,16 @@ All streams of one kind ride in one batch: [source | target | unlabeled]; the lo
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from ...processes import started_for_this_process
-from ...types import UserError
-from ..files.encoded import decodable_bytes
-from ..files.headers import image_header
 from ..files.reading import Encoded
+from .decoding import RESIZE, DaliDecoder, decoder_arguments
 from .generated_files import remove_generated_files
 from .source import SampleSource
 
@@ -96,7 +88,7 @@ def _scaled_raw_graph(crop_size: tuple[int, int], device: torch.device, feed: di
     image = fn.reshape(image, layout="HWC")  # as `resize` gives it: both ways must agree
     if is_resized:
         size = fn.cast(window_size, dtype=types.FLOAT)
-        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
+        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **RESIZE)
     return fn.flip(_padded(image, crop_size), horizontal=flip), label
 
 
@@ -114,22 +106,22 @@ def _encoded_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[
     )
     if is_resized:
         # Only the crop is resized, not the image around it; the filter still reads beyond the crop's edge.
-        image = fn.decoders.image(encoded, **_decoder_arguments(device))
+        image = fn.decoders.image(encoded, **decoder_arguments(on_gpu=device.type == "cuda"))
         size = fn.cast(window_size, dtype=types.FLOAT)
-        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **_RESIZE)
+        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **RESIZE)
     elif is_whole:
-        image = fn.decoders.image(encoded, **_decoder_arguments(device))
+        image = fn.decoders.image(encoded, **decoder_arguments(on_gpu=device.type == "cuda"))
         image = fn.slice(image, start=anchor, shape=window_size, axes=[0, 1])
     else:
         # A JPEG is decoded where the crop lies only: half the time.
         image = fn.decoders.image_slice(
-            encoded, start=anchor, shape=window_size, axes=[0, 1], **_decoder_arguments(device)
+            encoded, start=anchor, shape=window_size, axes=[0, 1], **decoder_arguments(on_gpu=device.type == "cuda")
         )
     return fn.flip(_padded(image, crop_size), horizontal=flip), label.gpu() if device.type == "cuda" else label
 
 
 class ImageDecoder:
-    """Decodes and resizes whole images, of any sizes side by side.
+    """Decodes and resizes whole images into tensors of torch.
 
     Args:
         device: where the images lie afterwards.
@@ -139,39 +131,11 @@ class ImageDecoder:
 
     def __init__(self, *, device: torch.device, batch_size: int, threads: int) -> None:
         self.device = device
-
-        @pipeline_def(
-            batch_size=batch_size,
-            num_threads=threads,
-            device_id=_device_id(device),
-            prefetch_queue_depth=1,
-            exec_dynamic=True,
-            enable_conditionals=True,
-        )
-        def graph() -> Any:
-            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
-            is_resized = fn.external_source(name="is_resized", dtype=types.BOOL, ndim=0)
-            size = fn.external_source(name="size", dtype=types.FLOAT, ndim=1)
-            image = fn.decoders.image(encoded, **_decoder_arguments(device))
-            if is_resized:
-                image = fn.resize(image, size=size, **_RESIZE)
-            return image
-
-        self._pipeline = graph()
-        remove_generated_files()
-        self._pipeline.build()
+        self._decoder = DaliDecoder(device_id=_device_id(device), batch_size=batch_size, threads=threads)
 
     def __call__(self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, int] | None]) -> list[torch.Tensor]:
-        """uint8 [H,W,3] RGB of each file, resized to its (H, W), or as large as on disk where that is None.
-
-        Raises:
-            RuntimeError: DALI cannot decode one of them (it does not say which; see `raise_damaged`).
-        """
-        self._pipeline.feed_input("encoded", list(encoded))
-        self._pipeline.feed_input("is_resized", [np.array(size is not None) for size in sizes])
-        self._pipeline.feed_input("size", [np.array(size or (1, 1), np.float32) for size in sizes])
-        (images,) = self._pipeline.run()
-        return [own(images[place], self.device) for place in range(len(images))]
+        """As `DaliDecoder` gives them."""
+        return [own(image, self.device) for image in self._decoder(encoded, sizes)]
 
 
 def own(output: Any, device: torch.device) -> torch.Tensor:
@@ -187,69 +151,6 @@ def own(output: Any, device: torch.device) -> torch.Tensor:
     # this in their own thread on their own stream, so the training step does not wait.
     stream.synchronize()
     return tensor
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decode one image as the loaders do: uint8 [H,W,3] RGB at the size on disk, upright.
-
-    Gray and palette images become RGB, alpha is dropped.
-
-    Raises:
-        UserError: the file is missing, too large, of a kind that is not read (files/headers.py) or cannot be decoded;
-            the message names it.
-    """
-    image_header(path, most_px=MOST_PX)
-    return decode_single(path, decodable_bytes(path))
-
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of what `read_image` returns, by the file's header.
-
-    Raises:
-        UserError: as there, unless the damage lies behind the header.
-    """
-    return image_header(path, most_px=MOST_PX).size
-
-
-def decode_single(path: Path, encoded: Encoded, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """uint8 [H,W,3] of the bytes of one image, resized to `size` (H, W). Raises UserError where DALI cannot."""
-    with _SINGLE_LOCK:
-        try:
-            return _single_decoder()([encoded], [size])[0].numpy()
-        except RuntimeError:
-            # A DALI pipeline is of no use after an error.
-            _single_decoder.cache_clear()
-            raise UserError(
-                f"Image {path} is damaged or is no image. Copy or download it again, or remove it."
-            ) from None
-
-
-def raise_damaged(paths: Sequence[Path]) -> None:
-    """Raise the UserError of the first file that cannot be decoded; DALI's own error names none."""
-    for path in dict.fromkeys(paths):
-        read_image(path)
-
-
-MOST_PX = 2**30
-"""Pixels of the largest image that DALI decodes (OpenCV's CV_IO_MAX_IMAGE_PIXELS); it does not say so."""
-_RESIZE = {"interp_type": types.INTERP_LINEAR, "antialias": True}
-_SINGLE_LOCK = threading.Lock()
-
-
-@cache
-def _single_decoder() -> ImageDecoder:
-    return ImageDecoder(device=torch.device("cpu"), batch_size=1, threads=1)
-
-
-def _decoder_arguments(device: torch.device) -> dict[str, Any]:
-    kind = "mixed" if device.type == "cuda" else "cpu"
-    return {"device": kind, "output_type": types.RGB, "adjust_orientation": True}
-
-
-def decoding_threads() -> int:
-    """Cores that this process may use, 8 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
 
 
 def _device_id(device: torch.device) -> int | None:

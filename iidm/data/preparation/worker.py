@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,7 +21,7 @@ from ..datasets.statistics import count_pixels
 from ..files.encoded import decodable_bytes
 from ..loading.crops import resize_label
 from ..loading.decoder_warnings import damage_warnings
-from ..loading.pipeline import decode_single
+from ..loading.decoding import decode_single
 from ..prepared.arrays import array_file
 from ..prepared.entries import Entry, FileFacts, ImageFormat, entry_paths
 from ..prepared.folder import part_of
@@ -73,7 +72,6 @@ def start_process(out: Path, image_format: ImageFormat, datasets: Mapping[Split,
     """What each process of a pool runs first."""
     global _worker
     leave_signals_to_the_main_process()
-    torch.set_num_threads(1)
     _worker = Worker(out, image_format, datasets)
 
 
