@@ -31,7 +31,6 @@ import torch
 from iidm.cli import config_as_dict, parse_config, program
 from iidm.config import Config
 from iidm.data import Domains, TrainLoader, check_data, decoding_threads, open_domains, slow_reading_notes
-from iidm.engine.curves import save_curves
 from iidm.engine.log import NoLog, Progress, RunLog
 from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
 from iidm.engine.trackers import wanted_trackers
@@ -114,6 +113,8 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
                 scores = evaluate_networks(step.networks, domains.val, config, step.amp_dtype, ranks)
         log.results({name: value.as_json() for name, value in scores.items()})
     if ranks.is_first:
+        from iidm.engine.curves import save_curves  # here: matplotlib takes half a second; no start should wait for it
+
         save_curves(run_dir)
         seconds = time.time() - started
         facts = {"seconds": round(seconds, 1), "steps": config.max_steps, "machine": machine_info()}
