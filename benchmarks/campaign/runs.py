@@ -72,6 +72,7 @@ def functions() -> Sequence[Wrapped]:
     """What is which phase."""
     import iidm.train as entry
     import iidm.training as loop
+    from iidm.engine import curves
 
     return (
         Wrapped(entry.TrainLoader, "__init__", "loader starts"),
@@ -81,7 +82,7 @@ def functions() -> Sequence[Wrapped]:
         Wrapped(loop, "save_previews", "picture"),
         Wrapped(loop, "evaluate_networks", "evaluation"),
         Wrapped(entry, "evaluate_networks", "evaluation"),
-        Wrapped(entry, "save_curves", "end"),
+        Wrapped(curves, "save_curves", "end"),
         Wrapped(entry, "write_results", "end"),
     )
 
