@@ -4,9 +4,8 @@ Training from encoded images: decode -> resize to training resolution -> crop, 0
 raw ones: flip. With `data.scale_range` each crop is resized by a factor of its own, also from raw images. The sampler
 has already cut the label with the same numbers (sampling.py), so the pair needs no second graph;
 tests/data/test_pipeline.py and test_scaling.py hold image and label to each other pixel by pixel. Images are resized
-with DALI's antialiased bilinear filter; the field's cv2 bilinear aliases when it shrinks. Images are turned as their
-EXIF orientation says, as cameras mean it and labeling tools show them; labels are taken as stored. Every size, anchor
-and region here is in the turned image (DALI's decoder turns before it cuts).
+and turned as decoding.py says, labels are taken as stored. Every size, anchor and region here is in the turned image
+(DALI's decoder turns before it cuts).
 
 All streams of one kind ride in one batch: [source | target | unlabeled]; the loader splits it into views.
 """
