@@ -63,6 +63,15 @@ class EvalBatch(NamedTuple):
     """File stem of each image."""
 
 
+class Place(NamedTuple):
+    """Where a window lies that slides over a batch of images."""
+
+    image: int
+    """Index in the batch."""
+    top: int
+    left: int
+
+
 class PseudoLabel(NamedTuple):
     """What the teacher says about unlabeled images."""
 

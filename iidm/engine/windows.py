@@ -9,15 +9,26 @@ needs no more than that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import SlidingWindow
+from ..types import Place
 
 Rows = Callable[[int, int], Tensor]
 """(top, bottom) -> float [B,3,bottom-top,W], those rows of the normalized images."""
+
+
+@runtime_checkable
+class Sliding(Protocol):
+    """A network that computes what neighbouring windows have in common once."""
+
+    def sliding(self) -> Callable[[Tensor, Sequence[Place]], Tensor]:
+        """For one image or batch of them: called from top to bottom with windows float [N,3,h,w] and where they lie, it
+        returns what the network says of them, logits [N,K,h',w']."""
 
 
 def image_logits(
@@ -58,20 +69,21 @@ def slide_strips(
     tops = window_offsets(height, window_h, windows.stride[0])
     lefts = window_offsets(width, window_w, windows.stride[1])
     covering_y, covering_x = _coverage(tops, window_h, height), _coverage(lefts, window_w, width)
+    look = network.sliding() if isinstance(network, Sliding) else lambda windows, places: network(windows)
     total: Tensor | None = None
     for top, next_top in zip(tops, [*tops[1:], height], strict=True):
         image = rows(top, top + window_h)
-        places = [(b, slice(left, left + window_w)) for b in range(len(image)) for left in lefts]
+        places = [Place(b, top, left) for b in range(len(image)) for left in lefts]
         for begin in range(0, len(places), windows.batch):
             batch = places[begin : begin + windows.batch]
-            crops = torch.stack([image[b, :, :, columns] for b, columns in batch])
-            logits = network(crops.contiguous(memory_format=torch.channels_last)).float()
+            crops = torch.stack([image[b, :, :, left : left + window_w] for b, _, left in batch])
+            logits = look(crops.contiguous(memory_format=torch.channels_last), batch).float()
             if total is None:
                 total = logits.new_zeros((len(image), logits.shape[1], window_h, width))
             # One by one: the upsampled logits of a batch may be larger than the sum they go to.
-            for (b, columns), low in zip(batch, logits, strict=True):
+            for (b, _, left), low in zip(batch, logits, strict=True):
                 full = F.interpolate(low[None], size=crops.shape[2:], mode="bilinear", align_corners=align_corners)
-                total[b, :, :, columns] += full[0]
+                total[b, :, :, left : left + window_w] += full[0]
         assert total is not None
         final, kept = next_top - top, window_h - (next_top - top)
         covering = covering_y[top:next_top, None] * covering_x

@@ -14,7 +14,7 @@ counts in full.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..types import UserError
+from ..types import Place, UserError
 from . import norm
 from .head import Head
 from .network import Look, Network
@@ -131,27 +131,65 @@ class HRDANetwork(Network):
         """Images of any size; the detail's logits are the mean of windows half a window apart. What is smaller than a
         training crop, or no multiple of whole cells, is filled up with the mean colour."""
         grid = [-(-side // self.head.stride) for side in image.shape[2:]]
-        missing = [
-            max(-side % self.whole, crop - side) for side, crop in zip(image.shape[2:], self.crop_size, strict=True)
-        ]
+        missing = self._missing(image.shape[2:])
         image = F.pad(image, (0, missing[1], 0, missing[0]))
-        height, width = image.shape[2:]
-        size = self.detail_size
-        rows, columns = _starts(height, size[0], self.unit), _starts(width, size[1], self.unit)
-        corners = [(top, left) for top in rows for left in columns]
-        windows = [image[:, :, y : y + size[0], x : x + size[1]] for y, x in corners]
+        corners = self._corners(image.shape[2:])
+        high, wide = self.detail_size
+        windows = [image[:, :, y : y + high, x : x + wide] for y, x in corners]
         context, details = self._encode(self.context_of(image), windows)
+        look = self._averaged(context, zip(corners, details, strict=True), image.shape[2:])
+        return look._replace(logits=look.logits[:, :, : grid[0], : grid[1]])
+
+    def _missing(self, size: Sequence[int]) -> list[int]:
+        """Rows and columns that an image of a size (H, W) is filled up by."""
+        return [max(-side % self.whole, crop - side) for side, crop in zip(size, self.crop_size, strict=True)]
+
+    def _corners(self, size: Sequence[int]) -> list[tuple[int, int]]:
+        """(top, left) of the windows that cover an image of a size (H, W)."""
+        rows, columns = (_starts(side, own, self.unit) for side, own in zip(size, self.detail_size, strict=True))
+        return [(top, left) for top in rows for left in columns]
+
+    def _averaged(
+        self, context: Sequence[Tensor], details: Iterable[tuple[tuple[int, int], Tensor]], size: Sequence[int]
+    ) -> Look:
+        """The levels of the context of images of a size (H, W), with the logits of windows at (top, left)."""
         features = self.head.fuse(context)
         logits, share = self.head(features), torch.sigmoid(self._attention(context).float())
         stride = self.head.stride
-        total = torch.zeros(image.shape[0], logits.shape[1], height // stride, width // stride, device=image.device)
-        count = torch.zeros(height // stride, width // stride, device=image.device)
-        for part, (top, left) in zip(details, corners, strict=True):
+        grid = (size[0] // stride, size[1] // stride)
+        total, count = logits.new_zeros(*logits.shape[:2], *grid, dtype=torch.float32), share.new_zeros(grid)
+        for (top, left), part in details:
             y, x = top // stride, left // stride
             total[:, :, y : y + part.shape[2], x : x + part.shape[3]] += part
             count[y : y + part.shape[2], x : x + part.shape[3]] += 1
-        fused = _fused(logits, share, total / count)
-        return Look(fused[:, :, : grid[0], : grid[1]], features, context[-1])
+        return Look(_fused(logits, share, total / count), features, context[-1])
+
+    def sliding(self) -> Callable[[Tensor, Sequence[Place]], Tensor]:
+        """See `iidm.engine.windows.Sliding`. A detail that neighbouring windows have in common is seen once, and kept
+        until all windows are below it: half a window apart, 4 of a window's 9 are new, in the first row 6."""
+        seen: dict[tuple[int, int, int], Tensor] = {}
+        high, wide = self.detail_size
+
+        def look(windows: Tensor, places: Sequence[Place]) -> Tensor:
+            size = windows.shape[2:]
+            # What is filled up is no neighbour's, and in training BatchNorm has the statistics of each call.
+            if any(self._missing(size)) or self.training:
+                return self.look(windows).logits
+            for key in [key for key in seen if key[1] < places[0].top]:
+                del seen[key]
+            corners = self._corners(size)
+            new: dict[tuple[int, int, int], Tensor] = {}
+            for image, (b, top, left) in zip(windows, places, strict=True):
+                for y, x in corners:
+                    if (key := (b, top + y, left + x)) not in seen:
+                        new.setdefault(key, image[None, :, y : y + high, x : x + wide])
+            if new:
+                logits = self._details(list(new.values()), WINDOWS_AT_ONCE * len(windows))
+                seen.update(zip(new, logits, strict=True))
+            details = (((y, x), torch.cat([seen[b, top + y, left + x] for b, top, left in places])) for y, x in corners)
+            return self._averaged(self.backbone(self.context_of(windows)), details, size).logits
+
+        return look
 
     def _attention(self, levels: Sequence[Tensor]) -> Tensor:
         """Its logits, of the levels that the head reads too."""
@@ -171,14 +209,19 @@ class HRDANetwork(Network):
             levels = self.backbone(torch.cat([context, *windows]))
             detail = self.head(self.head.fuse([level[count:] for level in levels]))
             return [level[:count] for level in levels], iter(detail.split(count))
+        return self.backbone(context), self._details(windows, len(windows) if self.training else WINDOWS_AT_ONCE)
+
+    def _details(self, windows: list[Tensor], at_once: int) -> Iterator[Tensor]:
+        """The logits of each window, so many in one call of the network."""
         # A graph that is exported has the network in it once for each call, and of any batch does not know how many
         # parts split(count) makes.
-        exporting = torch.compiler.is_exporting()
-        at_once = len(windows) if self.training or exporting else WINDOWS_AT_ONCE
+        count, exporting = windows[0].shape[0], torch.compiler.is_exporting()
+        if exporting:
+            at_once = len(windows)
         batches = (torch.cat(windows[i : i + at_once]) for i in range(0, len(windows), at_once))
         logits = (self.head(self.head.fuse(self.backbone(batch))) for batch in batches)
         parts = (batch.unflatten(0, (-1, count)).unbind(0) if exporting else batch.split(count) for batch in logits)
-        return self.backbone(context), (part for batch in parts for part in batch)
+        return (part for batch in parts for part in batch)
 
 
 def window(x: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:

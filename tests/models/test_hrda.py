@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iidm.config import SlidingWindow
+from iidm.engine.windows import image_logits
 from iidm.models import Network, build_network, parameter_groups, set_recompute
 from iidm.models.head import Head, Level
 from iidm.models.hrda import HRDANetwork, window
@@ -37,6 +39,18 @@ class Classify(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         logits: Tensor = self.conv(features)
+        return logits
+
+
+class Alone(nn.Module):
+    """A network that is not told where its windows lie."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network(image)
         return logits
 
 
@@ -134,6 +148,33 @@ def test_an_image_is_covered_by_windows_whose_logits_are_averaged(size: tuple[in
     context, share = scales_of(network, padded)
     expected = fused_by_hand(context, share, total / count, None)[:, :, : -(-size[0] // 4), : -(-size[1] // 4)]
     torch.testing.assert_close(network(image).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+# Of images of 80x100 and crops of 32x48, whose details of 16x24 lie every 8. Images that the backbone sees: contexts,
+# and rows times columns of distinct details, of two images each.
+@pytest.mark.parametrize(
+    ("size", "stride", "training", "calls"),
+    [
+        ((32, 48), (16, 24), False, 2 * (4 * 4 + 9 * 14)),  # the last column is moved back, to where it shares none
+        ((32, 48), (13, 24), False, 2 * (5 * 4 + 15 * 14)),  # rows share none
+        ((40, 56), (8, 8), False, 2 * (6 * 7 + 9 * 15)),
+        ((30, 48), (15, 24), False, 2 * (5 * 4) * (1 + 12)),  # filled up: each alone
+        ((32, 48), (16, 24), True, 2 * (4 * 4) * (1 + 12)),  # batch statistics: each alone
+    ],
+)
+@torch.inference_mode()
+def test_sliding_windows_share_details_and_say_what_each_says_alone(
+    size: tuple[int, int], stride: tuple[int, int], training: bool, calls: int
+) -> None:
+    network, image = small().train(training), torch.randn(2, 3, 80, 100, dtype=torch.float64)
+    seen: list[int] = []
+    network.backbone.register_forward_hook(lambda _, given, out: seen.append(len(given[0])))
+    for batch in (1, 4):
+        windows = SlidingWindow(size, stride, batch)
+        seen.clear()
+        found = image_logits(network, image, windows)
+        assert sum(seen) == calls
+        torch.testing.assert_close(found, image_logits(Alone(network), image, windows), rtol=1e-5, atol=1e-5)
 
 
 def test_boxes_are_multiples_of_a_cell_and_never_at_the_far_border() -> None:
