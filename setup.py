@@ -5,12 +5,14 @@ Environment:
     IIDM_CUDA         auto (default: CUDA if nvcc is found), 1 (fail without nvcc), 0 (C++ alone)
     IIDM_CUDA_ARCHS   compute capabilities, default "80;90"; PTX of the highest goes in as well
     CUDA_HOME         where the CUDA toolkit lies, else nvcc from PATH; CXX the C++ compiler
+    CFLAGS            flags of the C++ compiler, after setup.py's own
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -88,6 +90,7 @@ class BuildExtension(build_ext):
             )
         ext.extra_compile_args = ["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fno-trapping-math"]
         ext.extra_compile_args += ["-fno-math-errno", "-fvisibility=hidden"]
+        ext.extra_compile_args += shlex.split(os.environ.get("CFLAGS", ""))  # who builds has the last word
         if self.has_openmp(command):
             ext.extra_compile_args.append("-fopenmp")
             ext.extra_link_args.append("-fopenmp")

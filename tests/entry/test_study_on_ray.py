@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import small_runs
-from small_runs import STEPS, Said, kill_group
-from small_studies import GRID, records, study_words, training, wait_for_steps, wait_for_training
+from small_runs import STEPS, kill_group
+from small_studies import GRID, Records, records, study, study_words, training, wait_for_steps, wait_for_training
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'iidm[cluster]'")
 
@@ -39,14 +39,22 @@ def cluster() -> Iterator[Any]:
         found.shutdown()
 
 
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """The same run without Ray, uninterrupted."""
+    root = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        study(study_words(data, root, grid=ONE_RUN, seeds=1))
+    return records(root)
+
+
 def start(words: list[str]) -> Any:
     at = words.index("--jobs")
     return small_runs.start("study", [*words[:at], "--on", "ray", *words[at + 2 :]])
 
 
-def test_a_run_outlives_its_process_and_its_machine(
-    cluster: Any, data: Path, done: tuple[Path, Said], tmp_path: Path
-) -> None:
+def test_a_run_outlives_its_process_and_its_machine(cluster: Any, data: Path, alone: Records, tmp_path: Path) -> None:
     process = start(study_words(data, tmp_path, grid=ONE_RUN, seeds=1))
     try:
         wait_for_steps(process, tmp_path, 2)
@@ -63,7 +71,7 @@ def test_a_run_outlives_its_process_and_its_machine(
     assert "killed by SIGKILL" in again[0]
     assert "is gone" in again[-1] or len(again) == 1  # else the run was faster than the machine's end
     ((key, record),) = records(tmp_path).items()
-    expected = records(done[0])[key]
+    expected = alone[key]
     for network in ("student", "teacher"):
         assert record[network] == expected[network]
     assert record["commit"] == expected["commit"] and record["steps"] == STEPS
