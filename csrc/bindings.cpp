@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <stdexcept>
@@ -196,7 +197,9 @@ void batch_norm_backward_cpu(const std::vector<std::int64_t>& starts, int channe
 
 iidm::DepthwiseShape depthwise_shape(const std::array<int, 4>& sizes, int stride, int dilation, int format) {
   const auto& [batch, channels, height, width] = sizes;
-  return {batch, channels, height, width, stride, dilation, static_cast<iidm::Format>(format)};
+  const int longest = std::max({height, width, 1});  // whatever is larger leads out of the image as well
+  return {batch, channels, height, width, std::min(stride, longest), std::min(dilation, longest),
+          static_cast<iidm::Format>(format)};
 }
 
 void depthwise_cpu(const std::array<int, 4>& sizes, int stride, int dilation, int format, Address x, Address weight,

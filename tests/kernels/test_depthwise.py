@@ -75,6 +75,14 @@ def test_against_the_definition_in_float64(
     assert_close(ours, by_loops(*data, stride, dilation), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 2**31 - 1), (2**31 - 1, 1), (2**31 - 1, 2**31 - 1)])
+def test_what_leads_far_out_of_an_image(stride: int, dilation: int, body: str) -> None:
+    if body == "reference":
+        pytest.skip("PyTorch fills up with that many zeros")
+    data = inputs((2, 5, 7, 9), torch.float32, stride)
+    assert_close(run(*data, stride, dilation), by_loops(*data, stride, dilation), TOLERANCE[torch.float32])
+
+
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 def test_every_dtype_of_many_blocks(dtype: torch.dtype, body: str) -> None:
     """More pixels and channels than a block of the weights' gradient holds, in rows that do not fill one."""
