@@ -1,14 +1,12 @@
 """docs/own-data.md and docs/label-next.md as a new user follows them: their commands, as written, on a folder of
-photographs and a COCO export."""
+photographs and a COCO export. In this process: importing iidm for each is slow."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from small_runs import CLASSES, call, draw
 import iidm.select
 import iidm.study
 import iidm.train
+from iidm.command import COMMANDS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE, NEXT_PAGE = DOCS / "own-data.md", DOCS / "label-next.md"
@@ -58,23 +57,14 @@ def write_photographs(root: Path) -> None:
     (root / "export" / "annotations.json").write_text(json.dumps(table))
 
 
-def run(command: str, folder: Path) -> str:
-    """A line of the page in `folder`; returns what it printed."""
+def run(command: str) -> str:
+    """A line of the page in this folder and this process; returns what it printed."""
     words = shlex.split(command)[1:]
     kind = "train --resume" if "--resume" in words else words[0]
     if "--max-steps" in words and kind in SMALL:
         words = words[: words.index("--max-steps")]
-    process = subprocess.run(
-        [sys.executable, "-m", "iidm", *words, *SMALL.get(kind, "").split()],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
-    assert process.returncode == 0, (command, process.stderr)
-    assert "Traceback" not in process.stderr
-    return process.stdout + process.stderr
+    said = call(import_module(COMMANDS[words[0]]).main, [*words[1:], *SMALL.get(kind, "").split()])
+    return said.out + said.err
 
 
 @pytest.mark.slow
@@ -84,7 +74,8 @@ def test_the_commands_lead_from_photographs_to_a_network_and_on(
     write_photographs(tmp_path)
     lines = commands()
     assert [line.split()[1] for line in lines] == ["inspect", "train", "evaluate", "predict", "train"]
-    said = [run(line, tmp_path) for line in lines]
+    monkeypatch.chdir(tmp_path)
+    said = [run(line) for line in lines]
     assert "12" in said[0] and "8 of 12" in said[0]
     assert (tmp_path / "camera.toml").is_file() and (tmp_path / "camera.png").is_file()
     assert "labeled target: 3 images" in said[1] and "unlabeled target: 4 images" in said[1]
@@ -92,12 +83,11 @@ def test_the_commands_lead_from_photographs_to_a_network_and_on(
     assert "mIoU" in said[2]
     assert len(list((tmp_path / "results").glob("*.ids.png"))) == 12
     assert "3 steps in place of 2" in said[4] and "mIoU" in said[4]
-    monkeypatch.chdir(tmp_path)
     say_what_to_label_next()
 
 
 def say_what_to_label_next() -> None:
-    """The commands of the other page on the run that is there, in this process: importing iidm three times is slow."""
+    """The commands of the other page on the run that is there."""
     select, train, study = re.findall(r"^    iidm (.*)$", NEXT_PAGE.read_text().split("## Which images")[0], re.M)
     said = call(iidm.select.main, shlex.split(select)[1:])
     assert "1. Label them" in said.out and "annotations.json as COCO" in said.out
