@@ -103,10 +103,10 @@ void classmix(Address image, Address label, Address base_image, Address base_lab
   IIDM_RUN_CUDA("classmix", iidm::classmix_cuda(a, device, at<void>(stream)));
 }
 
-void draw_classes(Address label, Address keys, int batch, std::int64_t pixels, bool per_batch, bool round_up,
+void draw_classes(Address label, Address keys, int batch, std::int64_t pixels, bool from_batch, bool round_up,
                   bool include_ignored, Address selected, Address present, int device, Address stream) {
   const iidm::DrawArguments a = {batch,     pixels,   at<const std::uint8_t>(label), at<const float>(keys),
-                                 per_batch, round_up, include_ignored,               at<bool>(selected)};
+                                 from_batch, round_up, include_ignored,              at<bool>(selected)};
   const py::gil_scoped_release release;
   if (device < 0) return iidm::draw_classes_cpu(a);
   IIDM_RUN_CUDA("draw_classes", iidm::draw_classes_cuda(a, at<std::uint32_t>(present), device, at<void>(stream)));

@@ -65,7 +65,7 @@ struct DrawArguments {
   int64_t pixels;
   const uint8_t* label;
   const float* keys;
-  bool per_batch, round_up, include_ignored;
+  bool from_batch, round_up, include_ignored;
   bool* selected;
 };
 

@@ -149,28 +149,24 @@ void draw_classes_cpu(const DrawArguments& a) {
       present[static_cast<size_t>(image) * kLabelValues + v] = seen[0][v] | seen[1][v] | seen[2][v] | seen[3][v];
     }
   }
-  const int draws = a.per_batch ? 1 : a.batch;
-  for (int draw = 0; draw < draws; ++draw) {
-    uint8_t* here = present.data() + static_cast<size_t>(draw) * kLabelValues;
-    for (int image = 1; a.per_batch && image < a.batch; ++image) {
-      for (int v = 0; v < kLabelValues; ++v) here[v] |= present[static_cast<size_t>(image) * kLabelValues + v];
-    }
+  for (int image = 1; a.from_batch && image < a.batch; ++image) {
+    for (int v = 0; v < kLabelValues; ++v) present[v] |= present[static_cast<size_t>(image) * kLabelValues + v];
+  }
+  for (int image = 0; image < a.batch; ++image) {
+    uint8_t* here = present.data() + (a.from_batch ? 0 : static_cast<size_t>(image) * kLabelValues);
     if (!a.include_ignored) here[kIgnored] = 0;
     std::vector<int> values;
     for (int v = 0; v < kLabelValues; ++v) {
       if (here[v]) values.push_back(v);
     }
     const int count = static_cast<int>(values.size());
-    const float* keys = a.keys + static_cast<int64_t>(draw) * kLabelValues;
+    const float* keys = a.keys + static_cast<int64_t>(image) * kLabelValues;
     // Equal keys: the lower value first.
     std::stable_sort(values.begin(), values.end(), [keys](int x, int y) { return keys[x] < keys[y]; });
     const int half = a.round_up ? (count + 1) / 2 : std::max(count / 2, std::min(count, 1));
-    bool* out = a.selected + static_cast<int64_t>(draw) * kLabelValues;
+    bool* out = a.selected + static_cast<int64_t>(image) * kLabelValues;
     std::fill(out, out + kLabelValues, false);
     for (int i = 0; i < half; ++i) out[values[i]] = true;
-  }
-  for (int image = 1; a.per_batch && image < a.batch; ++image) {
-    std::copy(a.selected, a.selected + kLabelValues, a.selected + static_cast<int64_t>(image) * kLabelValues);
   }
 }
 

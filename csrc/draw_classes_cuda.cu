@@ -49,13 +49,12 @@ __global__ void __launch_bounds__(kLabelValues) draw_kernel(DrawArguments a, con
   __shared__ float keys[kLabelValues];
   __shared__ uint32_t here[kWords];
   const int value = threadIdx.x;
-  const int draw = a.per_batch ? 0 : blockIdx.x;
-  const float key = a.keys[draw * kLabelValues + value];
+  const float key = a.keys[blockIdx.x * kLabelValues + value];
   keys[value] = key;
   if (value < kWords) here[value] = 0;
   __syncthreads();
-  const uint32_t* words = present + draw * kWords;
-  for (int i = value; i < (a.per_batch ? a.batch : 1) * kWords; i += kLabelValues) {
+  const uint32_t* words = present + (a.from_batch ? 0 : blockIdx.x) * kWords;
+  for (int i = value; i < (a.from_batch ? a.batch : 1) * kWords; i += kLabelValues) {
     if (words[i] != 0) atomicOr(&here[i % kWords], words[i]);
   }
   __syncthreads();

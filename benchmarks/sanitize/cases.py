@@ -149,7 +149,7 @@ def draw_classes(draw: Draw) -> None:
     op(
         label,
         keys,
-        per_batch=draw.is_so(),
+        from_batch=draw.is_so(),
         rounding=draw.random.choice(["ceil", "floor"]),
         include_ignored=draw.is_so(),
     )

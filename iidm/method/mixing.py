@@ -15,12 +15,12 @@ from .masks import draw_region
 
 
 def select_classes(label: Tensor, config: Config, generator: torch.Generator) -> Tensor:
-    """Half of the classes of each image (or of the batch), from random keys. uint8 [B,H,W] -> bool [B,256]."""
+    """For each image half of its classes (or of the batch's), by random keys. uint8 [B,H,W] -> bool [B,256]."""
     keys = torch.rand(label.shape[0], 256, generator=generator, device=label.device)
     return draw_classes(
         label,
         keys,
-        per_batch=config.mixing.classes_from == "batch",
+        from_batch=config.mixing.classes_from == "batch",
         rounding=config.mixing.rounding,
         include_ignored=config.mixing.draw_ignored,
     )

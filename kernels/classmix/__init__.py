@@ -26,9 +26,9 @@ __all__ = ["JitterParams", "Mix", "classmix", "draw_classes"]
 
 
 @torch.library.custom_op("iidm::draw_classes", mutates_args=(), device_types=("cpu", "cuda"))
-def _draw_classes(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
+def _draw_classes(label: Tensor, keys: Tensor, from_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
     if not use_fused("classmix", label.device):
-        return reference.draw_classes(label, keys, per_batch, rounding, include_ignored)
+        return reference.draw_classes(label, keys, from_batch, rounding, include_ignored)
     assert extension is not None
     batch = label.shape[0]
     label, keys = label.contiguous(), keys.contiguous()
@@ -40,7 +40,7 @@ def _draw_classes(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, i
         keys.data_ptr(),
         batch,
         label[0].numel(),
-        per_batch,
+        from_batch,
         rounding == "ceil",
         include_ignored,
         selected.data_ptr(),
@@ -51,7 +51,7 @@ def _draw_classes(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, i
 
 
 @_draw_classes.register_fake
-def _(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
+def _(label: Tensor, keys: Tensor, from_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
     return label.new_empty((label.shape[0], reference.VALUES), dtype=torch.bool)
 
 
@@ -59,7 +59,7 @@ def draw_classes(
     label: Tensor,
     keys: Tensor,
     *,
-    per_batch: bool = False,
+    from_batch: bool = False,
     rounding: str = "ceil",
     include_ignored: bool = False,
 ) -> Tensor:
@@ -72,8 +72,8 @@ def draw_classes(
     Args:
         label: uint8 [B,H,W].
         keys: float32 [B,256], independent and uniform (`torch.rand`); must be finite.
-        per_batch: draw from the classes of the whole batch, by keys[0], the same for every image (DAFormer);
-            otherwise each image draws from its own (paper, DACS).
+        from_batch: each image draws from the classes of the whole batch (DAFormer); otherwise from its own (paper,
+            DACS).
         rounding: of half of an odd count: `ceil` (DACS, DAFormer), or `floor`, which takes at least one.
         include_ignored: whether 255 is a class that can be drawn (DACS, DAFormer: yes).
 
@@ -87,7 +87,7 @@ def draw_classes(
     check.tensor("keys", keys, (torch.float32,), (label.shape[0], reference.VALUES))
     check.same_device(("label", label), {"keys": keys})
     check.choice("rounding", rounding, ("ceil", "floor"))
-    return _draw_classes(label, keys, per_batch, rounding, include_ignored)
+    return _draw_classes(label, keys, from_batch, rounding, include_ignored)
 
 
 @torch.library.custom_op(

@@ -15,21 +15,21 @@ VALUES = 256
 IGNORED = 255
 
 
-def draw_classes(label: Tensor, keys: Tensor, per_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
+def draw_classes(label: Tensor, keys: Tensor, from_batch: bool, rounding: str, include_ignored: bool) -> Tensor:
     """See `iidm.kernels.classmix.draw_classes`."""
     batch = label.shape[0]
     present = torch.zeros((batch, VALUES), dtype=torch.bool, device=label.device)
     present.scatter_(1, label.reshape(batch, -1).long(), True)
     if not include_ignored:
         present[:, IGNORED] = False
-    if per_batch:
-        present, keys = present.any(0, keepdim=True), keys[:1]
+    if from_batch:
+        present = present.any(0, keepdim=True).expand_as(present)
     count = present.sum(1, keepdim=True)
     half = (count + 1) // 2 if rounding == "ceil" else torch.maximum(count // 2, count.clamp(max=1))
     # The place of each value in the order of the keys, present values first; equal keys: lower value first.
     order = torch.where(present, keys, torch.inf).argsort(dim=1, stable=True)
     rank = order.argsort(dim=1)
-    return (present & (rank < half)).expand(batch, VALUES).contiguous()
+    return present & (rank < half)
 
 
 def _mixed_weight(base_weight: Tensor, pasted: Tensor, pasted_weight: float | None, margins: Sequence[int]) -> Tensor:

@@ -99,7 +99,7 @@ void run_classmix(const Size& s) {
 }
 
 void run_draw_classes(const Size& s) {
-  for (const bool per_batch : {true, false}) {
+  for (const bool from_batch : {true, false}) {
     // Labels of 256 values, and of a few that are found again and again.
     for (const int classes : {256, 3}) {
       Bytes label(s.pixels(), classes, s.shift);
@@ -107,7 +107,7 @@ void run_draw_classes(const Size& s) {
       Buffer<bool> selected(s.batch * 256, 1);
       Buffer<uint32_t> present(s.batch * 8, 1);
       const int64_t pixels = static_cast<int64_t>(s.height) * s.width;
-      const iidm::DrawArguments a = {s.batch, pixels, label, keys, per_batch, true, !per_batch, selected};
+      const iidm::DrawArguments a = {s.batch, pixels, label, keys, from_batch, true, !from_batch, selected};
       expect_success(iidm::draw_classes_cuda(a, present, 0, nullptr), "draw_classes");
     }
   }

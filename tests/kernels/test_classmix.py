@@ -43,8 +43,8 @@ def test_half_of_the_present_classes_with_the_smallest_keys_are_drawn(
     selected = draw_classes(label, keys, rounding=rounding, include_ignored=ignored)
     expected = [expected_classes(label[b], keys[b], rounding, ignored) for b in range(3)]
     assert as_sets(selected) == expected
-    together = draw_classes(label, keys, rounding=rounding, include_ignored=ignored, per_batch=True)
-    assert as_sets(together) == [expected_classes(label, keys[0], rounding, ignored)] * 3
+    of_batch = draw_classes(label, keys, rounding=rounding, include_ignored=ignored, from_batch=True)
+    assert as_sets(of_batch) == [expected_classes(label, keys[b], rounding, ignored) for b in range(3)]
 
 
 def test_an_image_without_a_class_selects_nothing() -> None:
