@@ -62,8 +62,13 @@ class NormStatistics:
 
     @torch.no_grad()
     def _estimate(self, network: nn.Module) -> None:
-        """Mean and variance over all batches that a layer sees, which may be several of an image batch (HRDA's two
-        scales): a batch's own variance, and that of the batches' means."""
+        """Mean and variance over all batches that a layer sees: a batch's own variance, and that of the batches' means.
+
+        A network may see an image batch as several (HRDA's two scales): as many, and as often, as in training, where
+        each had its own statistics.
+        """
+        look: Callable[[Tensor, torch.Generator], object] | None = getattr(network, "look_as_in_training", None)
+        generator = torch.Generator(self.batches[0].device).manual_seed(0)
         norms = _norms(network)
         modes = [(module, module.training) for module in network.modules()]
         momenta = [norm.momentum for norm in norms]
@@ -82,7 +87,7 @@ class NormStatistics:
             for batch in self.batches:
                 image = self.normalize(batch)
                 with torch.autocast(image.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-                    network(image)
+                    network(image) if look is None else look(image, generator)
         finally:
             for hook in hooks:
                 hook.remove()

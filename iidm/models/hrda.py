@@ -87,6 +87,14 @@ class HRDANetwork(Network):
             places.append((draw * count).long().clamp(max=count - 1))
         return torch.stack(places) * self.unit
 
+    def look_as_in_training(self, image: Tensor, generator: torch.Generator) -> None:
+        """Crops [B,3,H,W] with one detail each, at a drawn place, each scale by itself."""
+        context = self.backbone(self.context_of(image))
+        self.head(self.head.fuse(context))
+        self._attention(context)
+        detail = window(image, self.draw_box(image.shape[2:], generator), self.detail_size)
+        self.head(self.head.fuse(self.backbone(detail)))
+
     def detail_of(self, x: Tensor, box: Tensor) -> Tensor:
         """The window of [B,H,W] at a box."""
         return window(x, box, self.detail_size)

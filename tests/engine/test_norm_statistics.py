@@ -7,8 +7,11 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from iidm.engine.norm_statistics import NormStatistics, running_statistics
+from iidm.models import build_network
+from iidm.models.hrda import HRDANetwork, window
 from iidm.models.norm import BatchNorm2d
 
 
@@ -63,6 +66,26 @@ def test_afterwards_everything_is_as_it_was_bit_for_bit(norm: type[nn.BatchNorm2
     assert {name: value.data_ptr() for name, value in net.state_dict().items()} == places, "a graph reads them in place"
     assert (net.first.momentum, net.first.training) == (momentum, True)
     assert torch.equal(torch.get_rng_state(), rng), "dropout is off"
+
+
+def test_of_two_scales_each_counts_half() -> None:
+    """In training HRDA's layers see one batch of context and one of detail of each branch; in evaluation details in as
+    many calls as memory asks for."""
+    net = build_network("resnet18", 3, head="segformer", hrda=True, crop_size=(64, 128))
+    assert isinstance(net, HRDANetwork)
+    batches = [torch.randint(0, 256, (2, 64, 128, 3), dtype=torch.uint8) for _ in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    seen = []
+    for image in map(floats, batches):
+        detail = window(image, net.draw_box((64, 128), generator), (32, 64))
+        seen += [net.backbone.conv1(part).detach() for part in (F.avg_pool2d(image, 2), detail)]
+    calls: list[int] = []
+    norm = net.backbone.bn1
+    norm.register_forward_hook(lambda *_: calls.append(1))
+    with NormStatistics(batches, floats, None).applied({"net": net}):
+        torch.testing.assert_close(norm.running_mean, torch.stack([part.mean((0, 2, 3)) for part in seen]).mean(0))
+        assert net.attention.point_norm.running_mean.abs().sum() > 0
+    assert len(calls) == 6
 
 
 def test_they_are_put_back_after_an_error_too() -> None:
