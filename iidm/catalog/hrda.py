@@ -29,6 +29,8 @@ def _with(base: Entry | None, *, mask: bool, hrda: bool) -> Callable[[Config], V
         if mask:
             add("loss", mask_weight=1.0)
             add("mixing", hidden_share=0.7)
+        if base is DIGA:  # HRDA's mixes, of which DiGA's code tells nothing
+            add("mixing", **DAFORMER.values_for(config)["mixing"])
         if base is not DAFORMER:  # what is HRDA's and MIC's own beside their losses is DAFormer's
             of_daformer = DAFORMER.values_for(config)
             margins = ("ema_decay", "ema_ramp", "ignore_top_px", "ignore_bottom_px")
@@ -59,12 +61,12 @@ MIC_ALONE = Entry(
 MIC_HRDA = Entry("MIC on HRDA", f"{_MIC}; Table 3, UDA", _with(DAFORMER, mask=True, hrda=True))
 DIGA_HRDA = Entry("DiGA on HRDA", "DiGA, arXiv 2304.02222; Table 3, UDA", _with(DIGA, mask=False, hrda=True))
 IIDM_HRDA = Entry(
-    "IIDM on HRDA: both mixes, EMA 0.999, margins, feature distance on the source",
+    "IIDM on HRDA: both mixes, EMA 0.999, feature distance on the source",
     f"{_IIDM}, Table 3",
     _with(None, mask=False, hrda=True),
 )
 IIDM_MIC = Entry(
-    "IIDM + consistency of unlabeled images of which blocks are hidden",
+    "IIDM + consistency of unlabeled images of which blocks are hidden, EMA 0.999",
     f"{_IIDM}, with {_MIC}",
     _with(None, mask=True, hrda=False),
 )

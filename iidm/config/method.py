@@ -156,7 +156,8 @@ class TeacherConfig:
     quality_per: Literal["image", "batch"] = "image"
     """q of each image (paper eq. 6), or one of the batch (DACS, DAFormer)."""
     ignore_top_px: int = 0
-    """Rows at the top of the crop whose pseudo-labels get weight 0; 15 in full DAFormer, 0 in its DACS."""
+    """Rows at the top of the crop whose pseudo-labels get weight 0; 15 in full DAFormer, 0 in its DACS. They are meant
+    for crops as high as the image."""
     ignore_bottom_px: int = 0
     """Rows at the bottom; 120 in full DAFormer, 0 in its DACS."""
 

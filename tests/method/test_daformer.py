@@ -14,6 +14,7 @@ from iidm.method.losses import Output
 from iidm.method.published import build_method
 from iidm.method.published.daformer import DAFormer
 from iidm.models import build_network
+from iidm.presets import preset_config
 from iidm.recipes import with_values
 from iidm.types import LabeledImages, UserError
 
@@ -62,11 +63,14 @@ def test_the_imagenet_network_never_moves_and_is_in_no_checkpoint() -> None:
     assert "method" not in step.modules
 
 
-def test_margins_are_shares_of_the_crop() -> None:
-    teacher = with_method(Config(), "daformer").teacher
+def test_margins_are_shares_of_the_crop_on_cityscapes_and_none_elsewhere() -> None:
+    cityscapes = preset_config("gta5-cityscapes-100")
+    teacher = with_method(cityscapes, "daformer").teacher
     assert (teacher.ignore_top_px, teacher.ignore_bottom_px, teacher.ema_decay) == (15, 120, 0.999)
-    small = with_method(with_values(Config(), {"data": {"crop_size": (128, 256)}}), "daformer").teacher
+    small = with_method(with_values(cityscapes, {"data": {"crop_size": (128, 256)}}), "daformer").teacher
     assert (small.ignore_top_px, small.ignore_bottom_px) == (3, 30)
+    own = preset_config("folder", method="daformer").teacher
+    assert (own.ignore_top_px, own.ignore_bottom_px, own.ema_decay) == (0, 0, 0.999)
 
 
 def test_without_pretrained_weights_there_is_nothing_to_stay_near() -> None:

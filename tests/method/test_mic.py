@@ -149,6 +149,7 @@ def test_hrda_changes_the_network_and_leaves_the_losses(name: str) -> None:
     assert (config.loss.target_weight, config.loss.intra_weight) == ((1.0, 2.0) if "iidm" in name else (0.0, 0.0))
     assert config.teacher.ema_decay == 0.999 and config.teacher.ema_ramp and config.data.rare_class_sampling
     assert config.teacher.ignore_bottom_px == 120 and config.teacher.ignore_top_px == 15
+    assert (config.mixing.classes_from, config.mixing.rounding) == ("image" if "iidm" in name else "batch", "ceil")
 
 
 def test_the_distance_beside_the_distillation_has_its_own_weight() -> None:

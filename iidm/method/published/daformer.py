@@ -79,9 +79,9 @@ class FeatureDistance:
 class DAFormer(Method):
     """DACS with a feature distance on the source.
 
-    Known and kept: lambda 0.005, the list of things, the share of 0.75, EMA 0.999 with its ramp, the margins (here as
-    shares of the crop's height), rare class sampling, warm-up. The network is the preset's: with `--model.backbone
-    mit_b5` it is DAFormer's own.
+    Known and kept: lambda 0.005, the list of things, the share of 0.75, EMA 0.999 with its ramp, rare class sampling,
+    warm-up, and on Cityscapes the margins, as shares of the height of the preset's crop. The network is the preset's:
+    with `--model.backbone mit_b5` it is DAFormer's own.
     """
 
     keeps_start = True
