@@ -4,15 +4,17 @@
 A few labeled images hold few pixels of thin and rare things, and cross-entropy learns that rarity: a network that was
 trained on twenty street images finds less than half of the pedestrians' pixels. Its pseudo-labels lack the others, and
 the mixes teach that on. With strength * log(share of the class) added to the logits in the loss alone, the rarity lies
-in what is added, and the network's own logits, which label images, are free of it. Each branch has shares of its own,
-so that a source with other shares than the target, or a class that is sampled often, leaves no trace either.
+in what is added, and the network's own logits, which label images, are free of it; with a strength below 1 the rest of
+it stays. Each branch has shares of its own, so that a source with other shares than the target, or a class that is
+sampled often, leaves as little trace.
 
 Pseudo-labels are drawn with a part of the rarity put back (`prior`), the more the less evenly the classes divide the
 pixels: all of it where nearly all are of one class, none where all classes are equally common. That part is the chance
 that two pixels are of one class. Without it a student that learns labels from adjusted logits is adjusted again, and
 more with every round: where cracks are 1.5 % of the pixels, ever more was called a crack. With all of it riders in a
 street, which few labels show, are missed again (benchmarks/NOTES.md). A mix has one bias for all of its pixels: the
-mean of the whole one, for the true labels of the half that is pasted, and of that part, for the others.
+mean of the whole one, for the true labels of what is pasted, taken as half of the pixels, and of that part, for the
+others.
 """
 
 from __future__ import annotations
@@ -20,14 +22,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from iidm.config import MixingConfig
 from iidm.types import IGNORE_INDEX
 
 from .losses import Branch
 
 BRANCHES = ("source", "target", "inter", "intra")
 """Those with shares of their own."""
-TRUE_LABELS = (1.0, 1.0, 0.5, 0.5)
-"""Which share of their labels is not the teacher's."""
 PSEUDO_LABELED = "mask"
 """The branch all of whose labels are the teacher's: its bias is what they were drawn with."""
 DECAY = 0.99
@@ -49,6 +50,7 @@ class ClassBalance(nn.Module):
     Args:
         strength: 0 is none; 1 teaches the network as if all classes were equally common.
         device: of the labels.
+        mixing: says which share of a mix's labels is true.
     """
 
     counts: Tensor
@@ -56,11 +58,11 @@ class ClassBalance(nn.Module):
     true_labels: Tensor
     """float32 [len(BRANCHES), 1]."""
 
-    def __init__(self, strength: float, device: torch.device) -> None:
+    def __init__(self, strength: float, device: torch.device, mixing: MixingConfig = MixingConfig()) -> None:  # noqa: B008
         super().__init__()
         self.strength = strength
         self.register_buffer("counts", torch.zeros(len(BRANCHES), 256, device=device))
-        true_labels = torch.tensor(TRUE_LABELS, device=device)[:, None]
+        true_labels = torch.tensor((1.0, 1.0, *_true_in_mixes(mixing)), device=device)[:, None]
         self.register_buffer("true_labels", true_labels, persistent=False)
         self._seen: list[Tensor] = []
 
@@ -127,6 +129,13 @@ class ClassBalance(nn.Module):
         counts = torch.zeros(256, dtype=torch.int64, device=label.device).scatter_add_(0, label, parts)
         counts[IGNORE_INDEX].fill_(0)
         return counts / _WEIGHT_UNITS
+
+
+def _true_in_mixes(mixing: MixingConfig) -> tuple[float, float]:
+    """Which share of the labels of the inter- and of the intra-domain mix is not the teacher's."""
+    if mixing.strategy == "one-xu-one-stream":  # half is pasted, and half of the rest
+        return 0.75, 0.5
+    return 0.5, 0.5 if mixing.intra_from == "labeled" else 0.0
 
 
 def _shares(counts: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Method(nn.Module):
         device = next(student.parameters()).device
         self.register_buffer("progress", torch.zeros((), device=device), persistent=False)
         strength = config.loss.class_balance
-        self.balance = ClassBalance(strength, device) if strength > 0 else None
+        self.balance = ClassBalance(strength, device, config.mixing) if strength > 0 else None
         self.register_buffer("class_weight", None)
 
     def weigh_classes(self, weights: Sequence[float] | None) -> None:

@@ -9,7 +9,7 @@ import torch
 from small_steps import batch, config_of, gradients, make_step
 from torch import Tensor
 
-from iidm.config import LossConfig
+from iidm.config import LossConfig, MixingConfig
 from iidm.method.balance import BRANCHES, DECAY, LEAST_SHARE, STRIDE, ClassBalance
 from iidm.method.losses import Branch, Output, branch_terms
 from iidm.recipes import with_values
@@ -79,6 +79,22 @@ def test_a_mix_has_the_mean_of_the_bias_of_its_true_and_of_its_pseudo_labels() -
             assert found == pytest.approx(one)
         balance.settle()
     assert BRANCHES == ("source", "target", "inter", "intra")
+
+
+@pytest.mark.parametrize(
+    ("mixing", "inter", "intra"),
+    [
+        (MixingConfig(mask="cutmix", intra_from="unlabeled"), 0.5, 0.0),
+        (MixingConfig(strategy="one-xu-one-stream"), 0.75, 0.5),  # source over it, then the labeled target over both
+    ],
+)
+def test_how_much_of_a_mix_has_true_labels_is_the_mixings(mixing: MixingConfig, inter: float, intra: float) -> None:
+    label, balance = columns(0, 0, 0, 1), ClassBalance(1.0, CPU, mixing)
+    for part in (0.0, 0.625):
+        found = bias_of(balance, branch("source", label), branch("inter", label), branch("intra", label))
+        for bias, share in zip(found[1:], (inter, intra), strict=True):
+            assert bias == pytest.approx([(share + (1 - share) * part) * math.log(s) for s in (0.75, 0.25)])
+        balance.settle()
 
 
 def put_back(strength: float, *branches: Branch) -> list[float]:
