@@ -50,6 +50,8 @@ class TrainBatch(NamedTuple):
     target: LabeledImages | None
     unlabeled: Tensor | None
     """uint8 [B,H,W,3] RGB; with strategy `two-xu-two-streams` 2B images: the first B meet the source."""
+    beyond: Tensor | None = None
+    """uint8 [B,H,W]: 255 beyond the end of an unlabeled image that is smaller than the crop, else 0. None: nowhere."""
 
 
 class EvalBatch(NamedTuple):

@@ -177,6 +177,8 @@ class TrainStep:
         if self.method.labels_images and batch.unlabeled is not None:
             with record_function("iidm: pseudo-labels"), self._autocast():
                 pseudo = self.method.pseudo_label(self.teacher, batch.unlabeled)
+                if batch.beyond is not None:  # there 255, elsewhere as it is
+                    pseudo = pseudo._replace(label=pseudo.label | batch.beyond)
         self.student.train()  # here, as it may be the student that has just labeled
         with record_function("iidm: mixing"):
             mixes = self.method.mixes(batch, pseudo, generator)

@@ -37,7 +37,7 @@ def batches_of(domains: Domains, count: int, data: DataConfig = DATA, **more: An
 
 
 def tensors(batch: TrainBatch) -> list[torch.Tensor]:
-    unlabeled = [] if batch.unlabeled is None else [batch.unlabeled]
+    unlabeled = [part for part in (batch.unlabeled, batch.beyond) if part is not None]
     return [*(batch.source or ()), *(batch.target or ()), *unlabeled]
 
 

@@ -53,7 +53,8 @@ def test_a_batch_holds_every_stream_paired_and_padded(dataset: Dataset) -> None:
         assert batch.source and batch.target and batch.unlabeled is not None
         assert batch.source.image.shape == (3, 32, 48, 3) and batch.source.label.shape == (3, 32, 48)
         assert batch.target.image.shape == (1, 32, 48, 3) and batch.target.label.shape == (1, 32, 48)
-        assert batch.unlabeled.shape == (2, 32, 48, 3)
+        assert batch.unlabeled.shape == (2, 32, 48, 3) and batch.beyond is not None
+        np.testing.assert_array_equal(batch.beyond.numpy(), np.where(batch.unlabeled.numpy()[..., 2] > 0, 0, 255))
         assert {tensor.dtype for tensor in tensors(batch)} == {torch.uint8}
         for image, label in (batch.source, batch.target):
             inside = image.numpy()[..., 2] > 0

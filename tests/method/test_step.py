@@ -176,6 +176,21 @@ def test_one_xu_two_streams_shares_image_and_pseudo_label() -> None:
         assert bool((own | (mixed.label == labeled.label)).all())
 
 
+def test_beyond_the_end_of_an_unlabeled_image_nothing_is_learned() -> None:
+    """What a mix shows there has no label, unless something with one was pasted onto it; else all is as without."""
+    config = config_of("adapt")
+    data, beyond = batch(config), torch.zeros(B, H, W, dtype=torch.uint8)
+    beyond[:, -4:] = 255
+    step, plain = make_step(config), make_step(config)
+    out, before = step([data._replace(beyond=beyond)], 0), plain([data], 0)
+    assert out.pseudo_label is not None and before.pseudo_label is not None
+    assert torch.equal(out.pseudo_label.label, before.pseudo_label.label | beyond)
+    for mixed, other, source in ((out.inter, before.inter, data.source), (out.intra, before.intra, data.target)):
+        assert mixed is not None and other is not None and source is not None
+        ends = (beyond == 255) & (mixed.label == 255)
+        assert torch.equal(mixed.label[~ends], other.label[~ends]) and 0 < int(ends.sum()) < int((beyond == 255).sum())
+
+
 def test_each_branch_is_a_forward_of_its_own_in_batch_norm() -> None:
     config = config_of()
     step, data = make_step(config), batch(config)

@@ -209,8 +209,8 @@ def _train_batches(groups: Sequence[_Group], start_step: int) -> Generator[Train
         streams: dict[str, LabeledImages] = {}
         for group in groups:
             streams |= group.read(step)
-        unlabeled = streams.get("unlabeled")
-        yield TrainBatch(streams.get("source"), streams.get("target"), unlabeled.image if unlabeled else None)
+        image, beyond = streams.get("unlabeled", (None, None))
+        yield TrainBatch(streams.get("source"), streams.get("target"), image, beyond)
 
 
 def _streams(

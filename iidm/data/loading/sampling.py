@@ -42,8 +42,8 @@ class Draw(NamedTuple):
     """(y, x) of the crop's first pixel in it."""
     flip: bool
     """Whether the crop is mirrored left-right."""
-    label: NDArray[np.uint8] | None
-    """uint8 [h,w] of the crop size, mirrored already, 255 where the image ends; None in a stream without
+    label: NDArray[np.uint8]
+    """uint8 [h,w] of the crop size, mirrored already, 255 beyond the image's end; all 0 before it in a stream without
     labels."""
 
 
@@ -230,7 +230,9 @@ class Sampler:
             plain_size = training_size(self.dataset, disk_size)
             size = self.rules.draw_size(plain_size, rng)
             if not self.labeled:
-                return Draw(sample, disk_size, size, random_anchor(size, self.rules.size, rng), flip, None)
+                anchor = random_anchor(size, self.rules.size, rng)
+                nothing = cut_label(np.broadcast_to(np.uint8(0), size), size, anchor, self.rules.size, flip)
+                return Draw(sample, disk_size, size, anchor, flip, nothing)
             file = sample.label or sample.image
             label = self._cache.get(index, lambda: self._label(sample, disk_size, plain_size))
         except UserError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...processes import leave_signals_to_the_main_process
-from ...types import IGNORE_INDEX, UserError
+from ...types import UserError
 from ..prepared.arrays import map_rows, read_crop
 from .sampling import Draw, Sampler
 from .shared_arrays import SharedArrays
@@ -62,8 +62,7 @@ class SampleSource:
         sampler, number = self.sampler(self.start_step + info.iteration, info.idx_in_batch)
         while True:
             draw = sampler.draw(number)
-            # Streams without labels fill their place: every output of a DALI pipeline has the same batch size.
-            label = np.full(self.crop_size, IGNORE_INDEX, np.uint8) if draw.label is None else draw.label
+            label = draw.label
             flip = np.array(draw.flip, np.int32)
             try:
                 if self.is_raw and self.is_scaled:
