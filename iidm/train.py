@@ -181,9 +181,11 @@ def choose_kernels(config: Config, device: torch.device) -> str:
 def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -> list[str]:
     """What this run is, in a few lines."""
     precision = str(step.amp_dtype).removeprefix("torch.") if step.amp_dtype else "float32"
+    boxes = step.method.config.mixing.mask != config.mixing.mask
     return [
         f"{config.preset} · {config.method} · recipe {config.recipe} · {config.max_steps} steps · {run_dir}",
         f"{config.model.backbone} · {getattr(step.student, 'title', '')} · {len(domains.classes)} classes"
         f" · {step.device.type} · {precision}, channels-last",
         *describe_class_weights(step, domains.classes.names),
+        *(["two classes: boxes are pasted in place of classes (--mixing.two-classes)"] if boxes else []),
     ]

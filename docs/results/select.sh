@@ -5,7 +5,8 @@
 here="$(dirname "$0")"
 case "${1:-streetscenes}" in
     camvid) start="--preset scenes-camvid --target-root ${2:?the folder of CamVid} --max-steps ${STEPS:-2000}"; name=select-camvid; shift 2 ;;
-    *) start="--preset scenes --max-steps ${STEPS:-1000} --model.backbone mobilenet_v2 --model.output-stride 16 --optim.warmup-steps 50
+    *) start="--preset scenes --max-steps ${STEPS:-1000} --model.backbone mobilenet_v2 --model.head deeplabv2 --model.output-stride 16
+        --model.dropout 0 --optim.warmup-steps 50
         --data.source-batch 2 --data.target-batch 2 --data.unlabeled-batch 2"; name=select-streetscenes; shift ;;
 esac
 exec python "$here/label_next.py" --out "$here/$name" --start "$start --amp --method iidm --model.weights ${WEIGHTS:-imagenet}" "$@"

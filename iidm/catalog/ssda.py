@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from iidm.config import Config
+
 from .entry import MEANS, Entry, Values
 
 SUBSET = 0.25
 """Share of the source images that `ass_sdss` trains on. Its abstract says "small-scale" and no number; a quarter is a
 choice."""
 
-MME = Entry(
-    "L_s + L_t + minimax entropy of the unlabeled images, cosine head, gradient reversal",
-    "MME, Saito et al., arXiv 1904.06487 (ICCV 2019); Tables 1 and 2, SSDA",
-    {
+
+def _mme(config: Config) -> Values:
+    return {
         "loss": {
             **MEANS,
             "source_weight": 1.0,
@@ -20,8 +21,15 @@ MME = Entry(
             "intra_weight": 0.0,
             "auxiliary_weight": 0.1,
         },
-        "model": {"head": "cosine"},
-    },
+        # Its head reads the deepest level alone.
+        "model": {"head": "cosine", "output_stride": min(config.model.output_stride, 16)},
+    }
+
+
+MME = Entry(
+    "L_s + L_t + minimax entropy of the unlabeled images, cosine head, gradient reversal",
+    "MME, Saito et al., arXiv 1904.06487 (ICCV 2019); Tables 1 and 2, SSDA",
+    _mme,
 )
 _ASS: Values = {
     "loss": {

@@ -92,6 +92,10 @@ class MixingConfig:
     mask: Literal["classmix", "cutmix", "cowmix", "none"] = "classmix"
     """Which pixels are pasted: `classmix` those of half of the classes (paper, DACS), `cutmix` a box (arXiv
     1905.04899), `cowmix` irregular blobs (arXiv 1906.01916); `none` pastes nothing: the image is only augmented."""
+    two_classes: Literal["cutmix", "classmix"] = "cutmix"
+    """What mask `classmix` is where there are two classes. Half of two is one: the mix would be the whole labeled image
+    where a crop shows one class, and elsewhere a thing with its outline cut out, or an image with a hole of that
+    outline, by which alone the network would know it."""
     mask_probability: float = 1.0
     """Chance that anything is pasted onto an image (box and blobs); UniMatch: 0.5, all others 1."""
     cut_area: tuple[float, float] = (0.5, 0.5)

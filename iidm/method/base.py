@@ -18,7 +18,7 @@ from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Mixed, PseudoLabel, Tra
 
 from .balance import ClassBalance
 from .losses import Branch
-from .mixing import mix, mix_onto_one, mix_unlabeled
+from .mixing import mix, mix_onto_one, mix_unlabeled, with_mask_for
 from .teacher import Teacher
 
 
@@ -69,7 +69,7 @@ class Method(nn.Module):
 
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.config, self.classes = config, classes
+        self.config, self.classes = with_mask_for(config, len(classes)), classes
         device = next(student.parameters()).device
         self.register_buffer("progress", torch.zeros((), device=device), persistent=False)
         strength = config.loss.class_balance

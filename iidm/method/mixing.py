@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,15 @@ from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Mixed, PseudoLabel
 
 from .augment import draw_strong
 from .masks import draw_region
+
+
+def with_mask_for(config: Config, classes: int) -> Config:
+    """The configuration with the mask that is pasted by where there are so many classes (`mixing.two_classes`)."""
+    mixing = config.mixing
+    boxes = classes == 2 and mixing.mask == "classmix" and mixing.two_classes == "cutmix"
+    if not boxes or mixing.strategy == "one-xu-one-stream":  # which pastes classes alone
+        return config
+    return replace(config, mixing=replace(mixing, mask="cutmix"))
 
 
 def select_classes(label: Tensor, config: Config, generator: torch.Generator) -> Tensor:

@@ -1,12 +1,14 @@
 """Both mixes and all three strategies against a per-pixel oracle written from the paper's equations."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from iidm.config import AugmentConfig, Config
 from iidm.method.mixing import mix, mix_onto_one
+from iidm.method.published import build_method
 from iidm.recipes import with_recipe, with_values
 from iidm.types import IGNORE_INDEX, MEAN_RGB, STD_RGB, LabeledImages, PseudoLabel
 
@@ -140,3 +142,21 @@ def test_augmentation_changes_images_and_leaves_labels_and_weights() -> None:
     assert not torch.allclose(plain.image, changed.image)
     assert torch.equal(plain.label, changed.label)
     assert torch.equal(plain.weight, changed.weight)
+
+
+@pytest.mark.parametrize(
+    ("classes", "mixing", "mask"),
+    [
+        (2, {}, "cutmix"),
+        (3, {}, "classmix"),
+        (2, {"two_classes": "classmix"}, "classmix"),
+        (2, {"mask": "cowmix"}, "cowmix"),
+        (2, {"strategy": "one-xu-one-stream"}, "classmix"),
+    ],
+)
+def test_where_there_are_two_classes_boxes_are_pasted(classes: int, mixing: dict[str, Any], mask: str) -> None:
+    """ClassMix would paste one of two: a thing with its outline cut out, or all but a hole of that outline."""
+    config = with_values(config_of("adapt"), {"mixing": mixing})
+    names = tuple(f"class {number}" for number in range(classes))
+    method = build_method(config, torch.nn.Conv2d(3, classes, 1), names)
+    assert method.config.mixing.mask == mask and config.mixing.mask == mixing.get("mask", "classmix")
