@@ -130,7 +130,7 @@ def scenes() -> Config:
     """
     config = _small("scenes", "streetscenes-rendered", "streetscenes-camera")
     box = (144, 288)
-    return with_values(
+    config = with_values(
         config,
         {
             "data": {
@@ -148,6 +148,7 @@ def scenes() -> Config:
             "optim": {"lr": 2e-3, "head_lr_mult": 1.0},
         },
     )
+    return replace(config, max_steps=380)
 
 
 def camvid_dusk() -> Config:
