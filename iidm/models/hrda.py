@@ -187,10 +187,10 @@ class HRDANetwork(Network):
                 del seen[key]
             corners = self._corners(size)
             new: dict[tuple[int, int, int], Tensor] = {}
-            for image, (b, top, left) in zip(windows, places, strict=True):
+            for image, (b, top, left) in zip(windows.split(1), places, strict=True):
                 for y, x in corners:
                     if (key := (b, top + y, left + x)) not in seen:
-                        new.setdefault(key, image[None, :, y : y + high, x : x + wide])
+                        new.setdefault(key, image[:, :, y : y + high, x : x + wide])
             if new:
                 logits = self._details(list(new.values()), WINDOWS_AT_ONCE * len(windows))
                 seen.update(zip(new, logits, strict=True))

@@ -113,7 +113,7 @@ def test_what_the_file_tells_of_itself(exported: tuple[Path, Said], finished: Fi
         assert [one["id"] for one in json.loads(facts["classes"])] == [0, 1, 2]
         assert facts["iidm"] == iidm.__version__ and facts["precision"] == precision
         assert str(finished.run_dir) in facts["command"] and "any size" in facts["input"]
-        assert "teacher after 6 steps: resnet18, deeplabv2 head" in facts["network"]
+        assert "teacher after 6 steps: resnet18, segformer head" in facts["network"]
         assert session.get_inputs()[0].shape == ["batch", "height", "width", 3]
 
 

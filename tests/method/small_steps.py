@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iidm.catalog import with_method
-from iidm.config import Config
+from iidm.config import Config, streams_of
 from iidm.engine.optim import build_optimizer
 from iidm.method import TrainStep
 from iidm.method.published import build_method
@@ -83,7 +83,19 @@ def batch(seed: int = 0, device: str = "cpu") -> TrainBatch:
         label[:, 0] = 255
         return LabeledImages(image(), label.repeat_interleave(8, 1).repeat_interleave(8, 2).contiguous().to(device))
 
-    return TrainBatch(labeled(), labeled(), image())
+    beyond = torch.zeros((B, H, W), dtype=torch.uint8, device=device)  # no image has ended
+    return TrainBatch(labeled(), labeled(), image(), beyond)
+
+
+def with_streams(whole: TrainBatch, config: Config) -> TrainBatch:
+    """A batch with the streams alone that the losses read."""
+    source, target, unlabeled = streams_of(config)
+    return TrainBatch(
+        whole.source if source else None,
+        whole.target if target else None,
+        whole.unlabeled if unlabeled else None,
+        whole.beyond if unlabeled else None,
+    )
 
 
 def trained(step: TrainStep, batches: list[TrainBatch], number: int = 0) -> tuple[dict[str, Tensor], StepOutput]:

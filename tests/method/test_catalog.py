@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_steps import CLASSES, Watch, assert_close, batch, config_of, gradients, make_step
+from small_steps import CLASSES, Watch, assert_close, batch, config_of, gradients, make_step, with_streams
 from tape import Tape, as_on_a_gpu
 
 from iidm.catalog import METHODS, describe_methods, with_method
-from iidm.config import Config, streams_of
+from iidm.config import Config
 from iidm.engine.checkpoint import load_checkpoint, save_checkpoint
 from iidm.kernels import build_info
 from iidm.method import TrainStep
@@ -33,9 +33,7 @@ WITH_CODE = list(CODE)
 
 def read(config: Config, seed: int = 0, device: str = "cpu") -> TrainBatch:
     """The streams that the losses read."""
-    whole, reads = batch(seed, device), streams_of(config)
-    kept = (part if needed else None for part, needed in zip(whole, reads, strict=True))
-    return TrainBatch(*kept)  # type: ignore[arg-type]
+    return with_streams(batch(seed, device), config)
 
 
 def step_of(method: str, **step: object) -> tuple[Config, TrainStep]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from small_steps import CHANNELS, Tiny, assert_close, batch, config_of, gradients, make_step
+from small_steps import CHANNELS, Tiny, assert_close, batch, config_of, gradients, make_step, with_streams
 from torch import Tensor, nn
 
-from iidm.config import Config, streams_of
+from iidm.config import Config
 from iidm.method import TrainStep
 from iidm.method.teacher import Teacher
 from iidm.models import Network
@@ -59,9 +59,7 @@ def tiny_config(method: str, **step: object) -> Config:
 
 def read(config: Config, seed: int = 0) -> TrainBatch:
     """The streams that the losses read."""
-    whole, reads = batch(seed), streams_of(config)
-    kept = (part if needed else None for part, needed in zip(whole, reads, strict=True))
-    return TrainBatch(*kept)  # type: ignore[arg-type]
+    return with_streams(batch(seed), config)
 
 
 def assert_merged_is_sequential(method: str) -> None:

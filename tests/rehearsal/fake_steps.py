@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from device_watch import DeviceWatch, Finding
-from small_steps import K, batch, config_of, make_step
+from small_steps import K, batch, config_of, make_step, with_streams
 
-from iidm.config import Config, streams_of
+from iidm.config import Config
 from iidm.engine.optim import set_learning_rate
 from iidm.method import TrainStep
 from iidm.recipes import with_values
@@ -35,8 +35,7 @@ MEANT = {
 
 def read(config: Config, seed: int = 0) -> TrainBatch:
     """The streams that the losses read, on the fake device."""
-    kept = (part if needed else None for part, needed in zip(batch(seed, "cuda"), streams_of(config), strict=True))
-    return TrainBatch(*kept)  # type: ignore[arg-type]
+    return with_streams(batch(seed, "cuda"), config)
 
 
 def step_of(method: str, amp: str = "float32", backbone: str = "tiny", **step: Any) -> TrainStep:
