@@ -148,7 +148,7 @@ def scenes() -> Config:
             "optim": {"lr": 2e-3, "head_lr_mult": 1.0},
         },
     )
-    return replace(config, max_steps=380)
+    return replace(config, max_steps=340)
 
 
 def camvid_dusk() -> Config:

@@ -121,7 +121,7 @@ def test_the_short_help_shows_the_options_that_people_need_with_the_presets_valu
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    for preset, steps in (("scenes", "[380]"), ("camvid-dusk", "[600]")):
+    for preset, steps in (("scenes", "[340]"), ("camvid-dusk", "[600]")):
         with pytest.raises(SystemExit):
             parse_config(["--preset", preset, "--help"])
         lines = capsys.readouterr().out.splitlines()
