@@ -100,8 +100,8 @@ def _dinov2(source: str, target: str, labeled_count: int) -> Config:
 def _small(preset: str, source: str, target: str) -> Config:
     """What trains in minutes on 2 CPU cores: MobileNetV2 with logits every 4 pixels on crops of about 240x320.
 
-    SegFormer's head costs no more than DeepLabV2's at stride 16 there, and what is thin is found: on cracks the IoU
-    with 9 labels rose from 23 to 45 (benchmarks/NOTES.md).
+    With SegFormer's head a step takes 1.3 times as long as with DeepLabV2's at stride 16, and what is thin is found: on
+    cracks the IoU with 9 labels rose from 23 to 45 (benchmarks/NOTES.md).
 
     The thresholds of rare class sampling are lower than the paper's 3000 and 1500 pixels scaled by area (879, 439).
     """
