@@ -181,7 +181,8 @@ def choose_kernels(config: Config, device: torch.device) -> str:
 def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -> list[str]:
     """What this run is, in a few lines."""
     precision = str(step.amp_dtype).removeprefix("torch.") if step.amp_dtype else "float32"
-    boxes = step.method.config.mixing.mask != config.mixing.mask
+    mixes = max(config.loss.inter_weight, config.loss.intra_weight) > 0
+    boxes = mixes and step.method.config.mixing.mask != config.mixing.mask
     return [
         f"{config.preset} · {config.method} · recipe {config.recipe} · {config.max_steps} steps · {run_dir}",
         f"{config.model.backbone} · {getattr(step.student, 'title', '')} · {len(domains.classes)} classes"
