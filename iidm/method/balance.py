@@ -111,7 +111,8 @@ class ClassBalance(nn.Module):
     def settle(self) -> None:
         """End a step: what its batches have counted belongs to the steps before from now on."""
         if self._seen:
-            self.counts.mul_(DECAY).add_(torch.stack(self._seen).mean(0))
+            # As ranks with a batch each would do it, to the last bit: each its own, then the mean of all.
+            self.counts.copy_(torch.stack([self.counts * DECAY + seen for seen in self._seen]).mean(0))
             self._seen = []
 
     def forget_batches(self) -> None:

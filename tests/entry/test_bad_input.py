@@ -225,7 +225,7 @@ def test_evaluating_and_predicting_before_the_first_checkpoint(finished: Finishe
 def test_weights_of_another_architecture_say_what_they_are(finished: Finished, data: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(finished.run_dir, tmp_path / "run"))
     config = run_dir / "config.json"
-    config.write_text(config.read_text().replace('"resnet18"', '"resnet50"'))
+    config.write_text(config.read_text().replace(f'"{small_runs.BACKBONE}"', '"resnet50"'))
     calls = (
         ("train", ["--resume", run_dir, "--quiet"]),
         ("evaluate", [run_dir]),
@@ -234,7 +234,7 @@ def test_weights_of_another_architecture_say_what_they_are(finished: Finished, d
     for program, words in calls:
         message = refusal(program, words)
         assert str(run_dir / "checkpoints" / f"step-{STEPS:08d}") in message
-        assert "resnet18" in message
+        assert small_runs.BACKBONE in message
     assert metrics(run_dir) == metrics(finished.run_dir)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_runs import BACKBONE
 from small_studies import data_options, study
 
 from iidm.types import UserError
@@ -30,7 +31,7 @@ def alone(data: Path, root: Path, *more: str, options: tuple[str, ...] = ()) -> 
     """Words for a target without source and without a validation split."""
     own = ["--target-root", str(data / "target"), "--data.target.images", "images/train"]
     own += ["--data.target.labels", "labels/train", "--data.target.class-names", "ground", "wall", "sky"]
-    own += "--model.backbone resnet18 --model.output-stride 16 --model.weights none --data.crop-size 48 64".split()
+    own += f"--model.backbone {BACKBONE} --model.output-stride 16 --model.weights none --data.crop-size 48 64".split()
     own += "--data.val-count 2 --eval.statistics-crops 8 --log.checkpoint-every 0".split()
     return ["budget", "--out", str(root / "out"), "--seeds", "1", "--steps", "2", *more, "--", *own, *options]
 

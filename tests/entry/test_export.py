@@ -16,7 +16,7 @@ import pytest
 import small_runs
 from numpy.typing import NDArray
 from PIL import Image
-from small_runs import CLASSES, Finished, Said, call, one_line, predict
+from small_runs import BACKBONE, CLASSES, Finished, Said, call, one_line, predict
 
 import iidm
 import iidm.export
@@ -84,7 +84,7 @@ def test_the_table_tells_what_each_file_loses(exported: tuple[Path, Said], finis
         assert size[name] == pytest.approx((out.parent / name).stat().st_size / 1e6, abs=0.06)
         assert 0 <= float(miou) <= 100
     assert shares["camera.onnx"] > 99.9 and shares["camera-int8.onnx"] > 80
-    assert size["camera-int8.onnx"] < 0.35 * size["camera.onnx"]
+    assert size["camera-int8.onnx"] < 0.4 * size["camera.onnx"]
     scored = json.loads(small_runs.evaluate([finished.run_dir, "--json", "--precision", "float32"]).out)
     (own,) = [line for line in said.out.splitlines() if line.startswith("iidm predict")]
     assert float(own.split()[-1]) == pytest.approx(100 * scored["teacher"]["miou"], abs=0.2)
@@ -113,7 +113,7 @@ def test_what_the_file_tells_of_itself(exported: tuple[Path, Said], finished: Fi
         assert [one["id"] for one in json.loads(facts["classes"])] == [0, 1, 2]
         assert facts["iidm"] == iidm.__version__ and facts["precision"] == precision
         assert str(finished.run_dir) in facts["command"] and "any size" in facts["input"]
-        assert "teacher after 6 steps: resnet18, segformer head" in facts["network"]
+        assert f"teacher after 6 steps: {BACKBONE}, segformer head" in facts["network"]
         assert session.get_inputs()[0].shape == ["batch", "height", "width", 3]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from html_reports import Parsed, change_config, copied, report
 from PIL import Image
-from small_runs import CLASSES, VAL_IMAGES, evaluate
+from small_runs import BACKBONE, CLASSES, VAL_IMAGES, evaluate
 
 from iidm.cli import parse_config, read_config
 from iidm.reports.folder import open_folders
@@ -68,7 +68,7 @@ def test_the_worst_image_comes_first_with_the_picture_of_its_own_mistakes(report
 
 def test_it_tells_what_was_trained_on_what_and_how_to_do_it_again(reported: Path) -> None:
     text = Parsed(reported / "report.html").text
-    for words in ("resnet18", "6 of 6", "48x64 pixels", "2 labeled target", "6 source", "4 unlabeled target", "torch"):
+    for words in (BACKBONE, "6 of 6", "48x64 pixels", "2 labeled target", "6 source", "4 unlabeled target", "torch"):
         assert words in text, words
     assert " ".join((reported / "notes.txt").read_text().split()) in text
     assert "What is missing" not in text

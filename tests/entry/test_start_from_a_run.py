@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import CLASSES, STEPS, Finished, metrics, options, refusal, train
+from small_runs import BACKBONE, CLASSES, STEPS, Finished, metrics, options, refusal, train
 from torch import nn
 
 from iidm.cli import config_as_dict, read_config, write_config
@@ -161,8 +161,8 @@ def test_a_run_trains_on_from_another_and_says_so(finished: Finished, data: Path
     first, others = (json.loads(metrics(run).splitlines()[0]) for run in (tmp_path / "on", finished.run_dir))
     assert first["loss_target"] != others["loss_target"], "not the random start"
     assert read_config(tmp_path / "on" / "config.json").model.weights == str(finished.run_dir)
-    message = refusal("train", options(data, tmp_path / "no", *more, "--model.backbone", "mobilenet_v2"))
-    assert "give --model.backbone resnet18." in message and not (tmp_path / "no").exists()
+    message = refusal("train", options(data, tmp_path / "no", *more, "--model.backbone", "resnet18"))
+    assert f"give --model.backbone {BACKBONE}." in message and not (tmp_path / "no").exists()
 
 
 def test_a_run_is_resumed_without_what_it_started_from(finished: Finished, data: Path, tmp_path: Path) -> None:

@@ -52,11 +52,11 @@ def saved(run_dir: Path, network: str) -> dict[str, Tensor]:
 
 
 def first_means(state: dict[str, Tensor], folder: Path) -> Tensor:
-    """[C] mean of what the first BatchNorm layer of a ResNet sees of every image in a folder."""
+    """[C] mean of what the first BatchNorm layer sees of every image in a folder."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     image = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    conv = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-    conv.load_state_dict({"weight": state["backbone.conv1.weight"]})
+    conv = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)  # MobileNetV2's
+    conv.load_state_dict({"weight": state["backbone.features.0.0.weight"]})
     with torch.no_grad():
         seen: Tensor = conv(normalize_image(torch.from_numpy(image)))
     return seen.mean((0, 2, 3))
@@ -72,7 +72,7 @@ def test_saved_statistics_are_those_of_plain_target_images(
         state = saved(run_dir, network)
         target, source = (first_means(state, dark_data / d / "images/train") for d in ("target", "source"))
         apart = (target - source).norm()
-        distance[kind] = float((state["backbone.bn1.running_mean"] - target).norm() / apart)
+        distance[kind] = float((state["backbone.features.0.1.running_mean"] - target).norm() / apart)
     assert distance["target"] < 0.05
     assert network == "teacher" or distance["running"] > 0.2
 
@@ -170,7 +170,7 @@ def test_the_source_alone_takes_them_where_there_are_target_images_and_says_wher
     state = saved(tmp_path / "run", "student")
     target = first_means(state, dark_data / "target/images/train")
     source = first_means(state, dark_data / "source/images/train")
-    distance = (state["backbone.bn1.running_mean"] - target).norm() / (target - source).norm()
+    distance = (state["backbone.features.0.1.running_mean"] - target).norm() / (target - source).norm()
     assert (distance < 0.05) == kept
 
 

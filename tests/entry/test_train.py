@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import small_runs
 from PIL import Image
-from small_runs import CLASSES, STEPS, TRAIN_IMAGES, VAL_IMAGES, Finished, metrics, options, train, weights
+from small_runs import BACKBONE, CLASSES, STEPS, TRAIN_IMAGES, VAL_IMAGES, Finished, metrics, options, train, weights
 
 from iidm.cli import PARSERS
 from iidm.data.scenes import draw_scene
@@ -95,7 +95,7 @@ def test_a_run_says_what_it_trains_on_and_how_far_it_is(finished: Finished) -> N
         "labeled target: 2",
         f"validation: {VAL_IMAGES}",
         "3 classes",
-        "resnet18",
+        BACKBONE,
     ):
         assert fact in err
     assert f"step {STEPS}/{STEPS}" in err
