@@ -24,6 +24,7 @@ from .reference_step import ReferenceStep
 from .steps import Case, Step, flops, iidm_step, reference_step
 
 CPU_CASES = [
+    Case("mobilenet_v2", (240, 320), 2, output_stride=32, head="segformer"),  # the default of one's own images
     Case("mobilenet_v2", (240, 320), 2, output_stride=16),
     Case("resnet18", (240, 320), 2),
     Case("mit_b0", (256, 256), 2, head="daformer", hrda=True),
@@ -33,6 +34,7 @@ CPU_CASES = [
     pytest.param(Case("resnet101-v1c", (512, 512), 1), marks=pytest.mark.long),
 ]
 GPU_CASES = [
+    Case("mobilenet_v2", (512, 512), 2, output_stride=32, head="segformer"),
     Case("mobilenet_v2", (512, 512), 2, output_stride=16),
     Case("resnet18", (512, 512), 2),
     *(Case("resnet101-v1c", (512, 512), batch) for batch in (2, 4, 8)),

@@ -42,8 +42,8 @@ class Case(NamedTuple):
     hrda: bool = False
 
     def __str__(self) -> str:
-        kind = f"{self.model}-{self.head}-hrda" if self.hrda else self.model
-        return f"{kind}-{self.crop[0]}x{self.crop[1]}-{self.batch}"
+        head = "" if self.head == "deeplabv2" else f"-{self.head}"
+        return f"{self.model}{head}{'-hrda' * self.hrda}-{self.crop[0]}x{self.crop[1]}-{self.batch}"
 
 
 def config_of(case: Case, options: dict[str, Any] | None = None) -> Config:

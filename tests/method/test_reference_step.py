@@ -13,6 +13,7 @@ from benchmarks.steps import Case, flops, iidm_step, network_of, random_batch, r
 from iidm.models.norm import BatchNorm2d
 
 SMALL = Case("resnet18", (48, 64), 2)
+DEFAULT = Case("mobilenet_v2", (64, 96), 2, output_stride=32, head="segformer")
 HRDA = [Case(model, (64, 96), 2, output_stride=16, head="daformer", hrda=True) for model in ("resnet18", "mit_b0")]
 
 
@@ -21,6 +22,7 @@ HRDA = [Case(model, (64, 96), 2, output_stride=16, head="daformer", hrda=True) f
     [
         (SMALL, False),
         (SMALL, True),
+        (DEFAULT, True),
         (HRDA[0], True),
         (HRDA[1], False),
         pytest.param(HRDA[0], False, marks=pytest.mark.long),
