@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     """Entry point."""
     arguments = parse_arguments(InspectArguments, "inspect", argv)
     if not arguments.folders:
-        raise UserError("Name a folder of images: iidm inspect FOLDER.")
+        raise UserError("Name the folders of images and labels first: iidm inspect FOLDER... --write FILE.toml")
     groups = group_folders(arguments.folders)
     if len(groups) > 2:
         raise UserError(f"{len(groups)} folders have images; at most two are inspected at once: source and target.")

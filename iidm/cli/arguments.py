@@ -278,7 +278,7 @@ def parse_study(argv: Sequence[str]) -> tuple[StudyArguments, list[str]]:
             example = f"{program('study')} table4 --out DIR -- --amp"
             print(f"iidm: options of iidm.train stand after a --, as in: {example}", file=sys.stderr)
         raise
-    return arguments, expanded(words[cut + 1 :])
+    return arguments, expanded(words[cut + 1 :], "train")
 
 
 PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {

@@ -19,10 +19,12 @@ _converter.register_structure_hook(Path, lambda value, _: Path(value).expanduser
 
 
 def read_config(path: Path) -> Config:
-    """Read a configuration that `write_config` wrote (RUN/config.json).
+    """Read a configuration that `write_config` wrote: RUN/config.json, or RUN.
 
     Raises: UserError naming the file for one that is missing, no JSON, or has unknown or ill-typed fields.
     """
+    if path.is_dir():
+        path = path / "config.json"
     try:
         data = json.loads(read_text(path, "Config file"))
     except FileNotFoundError:

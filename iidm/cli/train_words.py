@@ -52,7 +52,7 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
     Returns: the configuration, and the folder to resume or None.
     Raises: UserError for names that do not exist; SystemExit (tyro) for options that do not exist, and for --help.
     """
-    known, rest = _base_parser().parse_known_args(expanded(argv))
+    known, rest = _base_parser().parse_known_args(expanded(argv, "train"))
     if known.list_presets:
         sys.exit(print(describe_presets()))
     if known.list_methods:
@@ -126,6 +126,12 @@ def _resumed(known: argparse.Namespace, rest: Sequence[str]) -> tuple[Config, Pa
         raise UserError(f"--resume needs the folder of a run; {run_dir} is no folder.")
     base = replace(read_config(run_dir / "config.json"), run_dir=run_dir)
     config = _from_options(base, rest)
+    if config.run_dir is None or config.run_dir.resolve() != run_dir.resolve():
+        raise UserError(
+            f"--resume goes on in {run_dir}, so leave out --run-dir. To keep the run as it is, copy its folder and give"
+            " the copy to --resume."
+        )
+    config = replace(config, run_dir=run_dir)
     changed = [
         path
         for path in _differences(base, config)

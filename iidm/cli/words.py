@@ -5,12 +5,31 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
+from ..types import UserError
+
 T = TypeVar("T")
+
+SAME = {
+    "train": {"--out": "--run-dir", "--output": "--run-dir", "--work-dir": "--run-dir", "--steps": "--max-steps"},
+    "inspect": {"--out": "--write", "--output": "--write"},
+}
+"""Words that other commands (and other programs) have for an option of this one; they are taken for it."""
+SAME_ELSEWHERE = {"--output": "--out", "-o": "--out"}
+OTHERS = {
+    "--epochs": "a run is counted in steps, each on one batch of every kind of image: --max-steps N",
+    "--batch-size": "there is one for each kind of image: --data.source-batch, --data.target-batch (labeled ones) and"
+    " --data.unlabeled-batch",
+    "--gpu": "the first GPU is taken; for another one write CUDA_VISIBLE_DEVICES=1 before the command",
+    "--gpus": "a run on several GPUs is started by torchrun (docs/scale.md); for one other than the first write"
+    " CUDA_VISIBLE_DEVICES=1 before the command",
+}
+"""Options of other programs for training that have no single one here, and what there is in their place."""
 
 
 def program(command: str) -> str:
@@ -25,12 +44,19 @@ def program(command: str) -> str:
     return f"iidm {command}"
 
 
-def expanded(words: Sequence[str]) -> list[str]:
-    """The words with `~` as the home folder. A shell does that itself, but not in `--out=~/results` or in quotes."""
+def expanded(words: Sequence[str], command: str) -> list[str]:
+    """The words of a command with its own names for options (`SAME`), and with `~` as the home folder: a shell does
+    that itself, but not in `--out=~/results` or in quotes.
+
+    Raises: UserError for an option of another program (`OTHERS`).
+    """
+    same = SAME.get(command, SAME_ELSEWHERE)
     found = []
     for word in words:
-        name, is_option, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        found.append(name + is_option + os.path.expanduser(value))
+        name, is_option, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        if command == "train" and name in OTHERS:
+            raise UserError(f"{program(command)} has no {name}: {OTHERS[name]}.")
+        found.append(same.get(name, name) + is_option + os.path.expanduser(value))
     return found
 
 
@@ -39,5 +65,15 @@ def parse_arguments(kind: type[T], command: str, argv: Sequence[str], descriptio
 
     Raises: SystemExit (tyro) for --help, and for options and values that do not exist, with the nearest.
     """
-    words = ["--help" if word == "--help-all" else word for word in expanded(argv)]
-    return tyro.cli(kind, prog=program(command), description=description, args=words)
+    words = ["--help" if word == "--help-all" else word for word in expanded(argv, command)]
+    try:
+        return tyro.cli(kind, prog=program(command), description=description, args=words)
+    except SystemExit as end:
+        if end.code and words and words[0] in _takes_several(kind):
+            print(f"iidm: {words[0]} takes all words after it; what is no option stands first.", file=sys.stderr)
+        raise
+
+
+def _takes_several(kind: Any) -> set[str]:
+    """Options of a command with any number of values."""
+    return {"--" + field.name.replace("_", "-") for field in fields(kind) if isinstance(field.default, tuple)}

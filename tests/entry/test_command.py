@@ -18,7 +18,13 @@ import torch
 from small_runs import Said, one_line
 
 from iidm.cli import PARSERS, parse_arguments, parse_config, parse_study, program, read_config, run_main, write_config
-from iidm.cli.arguments import EvaluateArguments, PredictArguments, PrepareArguments
+from iidm.cli.arguments import (
+    EvaluateArguments,
+    InspectArguments,
+    PredictArguments,
+    PrepareArguments,
+    SelectArguments,
+)
 from iidm.cli.short_help import GROUPS
 from iidm.command import COMMANDS
 from iidm.presets import preset_config
@@ -348,3 +354,45 @@ def test_crops_of_one_cell_are_refused_before_anything_is_made() -> None:
     assert parse_config([*small, *ones, "--data.crop-size", "16", "48"])[0].data.source_batch == 1
     only = ["--method", "target_only", "--data.source-batch", "1", "--data.unlabeled-batch", "1"]
     assert parse_config([*small, *only])[0].data.source_batch == 1, "what no loss reads does not matter"
+
+
+def test_words_of_other_commands_and_programs_are_taken_for_the_option_that_is_meant(tmp_path: Path) -> None:
+    for word in ("--out", "--output", "--work-dir", "--run-dir"):
+        config, _ = parse_config([word, str(tmp_path / "run"), "--steps=7"])
+        assert config.run_dir == tmp_path / "run" and config.max_steps == 7
+    for word in ("-o", "--output"):
+        assert parse_arguments(PredictArguments, "predict", ["run", "images", word, "x"]).out == Path("x")
+    assert parse_arguments(InspectArguments, "inspect", ["photos", "--out", "c.toml"]).write == (Path("c.toml"),)
+    assert parse_study(["table4", "--out", "x", "--", "--steps", "3"])[1] == ["--max-steps", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--epochs", "3"], "--max-steps"),
+        (["--batch-size=4"], "--data.source-batch"),
+        (["--gpu", "1"], "CUDA_VISIBLE_DEVICES=1"),
+    ],
+)
+def test_an_option_that_only_others_have_is_answered_with_what_there_is(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=f"has no {words[0].partition('=')[0]}: .*{said}"):
+        parse_config(words)
+
+
+def test_an_option_that_takes_all_words_after_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(SelectArguments, "select", ["--images", "photos", "runs/first", "--count", "3"])
+    assert "iidm: --images takes all words after it; what is no option stands first." in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_arguments(SelectArguments, "select", ["--cuont", "3", "runs/first"])
+    assert "takes all words" not in capsys.readouterr().err
+
+
+def test_a_resumed_run_stays_in_its_folder_and_a_folder_is_a_config_too(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    write_config(preset_config("scenes"), run_dir / "config.json")
+    with pytest.raises(UserError, match=f"goes on in {run_dir}, so leave out --run-dir"):
+        parse_config(["--resume", str(run_dir), "--run-dir", str(tmp_path / "other")])
+    assert parse_config(["--resume", str(run_dir), "--run-dir", f"{run_dir}/"])[1] == run_dir
+    assert parse_config(["--config", str(run_dir)]) == parse_config(["--config", str(run_dir / "config.json")])

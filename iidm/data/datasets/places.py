@@ -67,7 +67,8 @@ def data_folder(name: str, what: str, folder: str, root: Path | None) -> Path:
     if not path.is_absolute():
         if root is None:
             raise UserError(
-                f"{name} needs the folder of the data set (--source-root or --target-root; iidm.prepare: --root)."
+                f"{name} needs the folder of the data set: give --target-root DIR, of a source --source-root DIR"
+                " (iidm.prepare: --root DIR)."
             )
         path = root.expanduser() / path
     if path.is_dir() or (what == "label" and path.is_file()):
@@ -79,7 +80,8 @@ def data_folder(name: str, what: str, folder: str, root: Path | None) -> Path:
         )
     raise UserError(
         f"{name} has no {what} folder {path}{_instead(path)}."
-        f" Check the root folder, or name the {what} folder yourself."
+        f" Check the root folder, or name the {what} folder yourself. Images of your own need a file that describes"
+        " them first: iidm inspect IMAGES LABELS --write FILE.toml."
     )
 
 
