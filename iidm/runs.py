@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import iidm
 from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config
-from iidm.data import Domains, changes_since, class_pixel_counts, refuse, write_splits
+from iidm.data import Domains, changes_since, class_pixel_counts, refuse, with_kept_validation, write_splits
 from iidm.engine.checkpoint import (
     find_checkpoint,
     load_checkpoint,
@@ -251,7 +251,7 @@ def open_run(run_dir: Path) -> tuple[Config, Path]:
         raise UserError(f"{run_dir} has no checkpoint yet; train it first, or go on with --resume {run_dir}.")
     for note in found.notes:
         print(note, file=sys.stderr)
-    return read_config(run_dir / "config.json"), found.checkpoint
+    return with_kept_validation(read_config(run_dir / "config.json"), run_dir), found.checkpoint
 
 
 def checkpoint_to_resume(run_dir: Path, keep: int) -> tuple[Path | None, list[str]]:

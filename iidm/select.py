@@ -22,7 +22,7 @@ from pathlib import Path
 
 from iidm.cli import SelectArguments, parse_arguments, read_config
 from iidm.config import Config
-from iidm.data import target_classes
+from iidm.data import target_classes, with_kept_validation
 from iidm.data.annotating.writing import AnnotationFormat
 from iidm.data.files.common import counted, first_few
 from iidm.engine.log import Progress
@@ -84,7 +84,7 @@ def read_run(run_dir: Path) -> Config:
         raise UserError(
             f"{run_dir} is no run: it has no config.json. Give the folder that iidm.train printed at its end."
         )
-    return read_config(run_dir / "config.json")
+    return with_kept_validation(read_config(run_dir / "config.json"), run_dir)
 
 
 def choose(pool: Pool, arguments: SelectArguments, networks: Networks | None) -> Chosen:

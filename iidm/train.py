@@ -30,7 +30,15 @@ import torch
 
 from iidm.cli import config_as_dict, parse_config, program
 from iidm.config import Config
-from iidm.data import Domains, TrainLoader, check_data, decoding_threads, open_domains, slow_reading_notes
+from iidm.data import (
+    Domains,
+    TrainLoader,
+    check_data,
+    decoding_threads,
+    open_domains,
+    slow_reading_notes,
+    with_kept_validation,
+)
 from iidm.engine.log import NoLog, Progress, RunLog
 from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
 from iidm.engine.trackers import wanted_trackers
@@ -82,7 +90,8 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
     notes = [choose_kernels(config, device)]
     with ranks.first_on_each_machine():
         with Progress("drawing scenes or labels, once", config.quiet) as progress:
-            domains = open_domains(config, progress=progress)
+            kept = config if resume is None else with_kept_validation(config, resume)
+            domains = open_domains(kept, progress=progress)
         with Progress("reading the labels, once", config.quiet) as progress:
             checked = check_data(domains, config.data, progress)
     notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]

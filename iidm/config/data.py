@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..types import UserError
 from .checks import require, require_share
 
 Mistake = Literal["ignored", "one-class", "train-ids", "missing-class", "class-names", "changed"]
@@ -79,10 +78,11 @@ class DataConfig:
     2205.00312), the distance this project's: see data/datasets/subset.py."""
     val_list: Path | None = None
     """Text file with the names of the validation images: of the spec's validation split, or of the labeled training
-    images where it has none. Default: the whole split."""
+    images where it has none and with `val_count`, whose number it must name. Default: the whole split."""
     val_count: int | None = None
-    """Labeled target images that validate and do not train. They stand in place of a validation split: the first of a
-    shuffle by `split_seed`, so a smaller number is a part of a larger one. Without them and without a validation split
+    """Labeled target images that validate and do not train. They stand in place of a validation split: the first that
+    `labeled_list` does not name, in an order by `split_seed` and name. So a smaller number is a part of a larger one,
+    and further labels displace few. A run keeps those that it began with. Without them and without a validation split
     nothing is scored."""
     flip_probability: float = 0.5
     """Chance of a horizontal flip; DAFormer: 0.5."""
@@ -131,8 +131,6 @@ class DataConfig:
             ">= 0",
         )
         require(self.val_count is None or self.val_count >= 1, "data.val_count", self.val_count, "at least 1")
-        if self.val_count is not None and self.val_list is not None:
-            raise UserError("--data.val-count and --data.val-list both choose the validation images; give one of them.")
         require(
             self.source_subset is None or 0 < self.source_subset <= 1,
             "data.source_subset",

@@ -26,6 +26,7 @@ from .datasets.domains import (
     target_classes,
     target_ids,
     training_size_for,
+    with_kept_validation,
     write_splits,
 )
 from .datasets.statistics import class_pixel_counts
@@ -104,6 +105,7 @@ __all__ = [
     "training_size_for",
     "unfinished",
     "write_annotations",
+    "with_kept_validation",
     "write_splits",
 ]
 

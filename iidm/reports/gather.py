@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iidm.cli.arguments import ReportArguments
 from iidm.config import Config
-from iidm.data import Dataset, open_domains, require_validation, target_classes
+from iidm.data import Dataset, open_domains, require_validation, target_classes, with_kept_validation
 from iidm.data.datasets.statistics import label_pixel_totals
 from iidm.data.datasets.summary import TITLES
 from iidm.engine.log import Progress
@@ -55,7 +55,7 @@ def gather(folder: RunFolder, arguments: ReportArguments, pictures: int) -> Gath
         arguments: which network is shown, where the data lie now, whether networks may be evaluated.
         pictures: most validation images among the worst, and among the best.
     """
-    config = folder.config
+    config = with_kept_validation(folder.config, folder.path)
     roots = {name: getattr(arguments, name) for name in ("source_root", "target_root")}
     config = replace(config, **{name: root for name, root in roots.items() if root is not None})
     found = Gathered(folder, missing=list(folder.missing) + description_notes(folder.path))

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from ..config import Config, DatasetConfig, streams_of
-from ..data.datasets.places import has_validation, split_folders
+from ..data.datasets.places import split_folders
 from ..data.specs.described import find_spec
 
 _FORMS = {
@@ -56,8 +56,6 @@ def next_round(config: Config, run_dir: Path, labeled_list: Path) -> str:
     if not streams_of(config).labeled:
         words += ["--method", "target_intra" if config.data.source == DatasetConfig() else "iidm"]
     words += ["--data.labeled-list", str(labeled_list)]
-    if config.data.val_count is not None and not has_validation(config.data.target):
-        # Another draw would validate with other images than the run. A list is of the validation split, where there is
-        # one, and cannot name these.
-        words += ["--data.val-count", "None", "--data.val-list", str(run_dir / "splits" / "val.txt")]
+    if config.data.val_count is not None:  # another draw might validate with other images than the run
+        words += ["--data.val-list", str(run_dir / "splits" / "val.txt")]
     return shlex.join([*words, "--model.weights", str(run_dir)])

@@ -12,7 +12,6 @@ import numpy as np
 from iidm.cli import parse_config
 from iidm.config import Config, DatasetConfig
 from iidm.data import open_training_target, require_validation
-from iidm.data.datasets.places import has_validation
 from iidm.data.datasets.splits import list_text
 from iidm.text import write_text
 from iidm.types import UserError
@@ -55,12 +54,7 @@ def ask(wishes: Wishes, out: Path, *, runs_follow: bool) -> tuple[Study, Wishes]
     if not method:
         method = "target_intra" if config.data.source == DatasetConfig() else config.method
     if config.data.val_count is not None:
-        if has_validation(config.data.target):
-            raise UserError(
-                "--data.val-count draws other validation images for each seed here, and the target has a validation"
-                " split: leave it out."
-            )
-        options += ["--data.val-count", "None", "--data.val-list", str(out / "val.txt")]
+        options += ["--data.val-list", str(out / "val.txt")]
         if runs_follow:
             _keep_validation(config, out / "val.txt")
     budgets = wishes.budgets or default_counts(int(open_training_target(config).has_label.sum()))

@@ -10,7 +10,7 @@ import pytest
 
 from iidm.config import Config, DataConfig, DatasetConfig, LossConfig
 from iidm.data.datasets.dataset import Dataset
-from iidm.data.datasets.domains import changes_since, open_domains, write_splits
+from iidm.data.datasets.domains import changes_since, open_domains, with_kept_validation, write_splits
 from iidm.data.datasets.validation import open_validation
 from iidm.data.preparation.plan import make_plan, prepare
 from iidm.types import UserError
@@ -74,8 +74,35 @@ def test_without_a_split_a_list_may_name_labeled_training_images(root: Path) -> 
     (root / "val.txt").write_text("03\n07\n")
     domains = open_domains(config(root, val_list=root / "val.txt"))
     assert names(domains.val) == ["03", "07"] and len(names(domains.labeled)) == 10
-    with pytest.raises(UserError, match="give one of them"):
-        config(root, val_list=root / "val.txt", val_count=2)
+    assert names(open_domains(config(root, val_list=root / "val.txt", val_count=2)).val) == ["03", "07"]
+    with pytest.raises(UserError, match=r"--data.val-count is 3, and .*val.txt names 2 images"):
+        open_domains(config(root, val_list=root / "val.txt", val_count=3))
+
+
+def test_further_labels_displace_few_that_validate_and_a_longer_list_of_labeled_ones_only_those_it_names(
+    root: Path,
+) -> None:
+    before = names(open_validation(config(root, val_count=4)))
+    listed = root / "labeled.txt"
+    listed.write_text("".join(f"{i:02}\n" for i in range(12) if f"{i:02}" not in before[1:]))
+    after = names(open_validation(config(root, val_count=3, labeled_list=listed)))
+    assert after == before[1:]
+    make.write_folder(root, ["12"], range(3))
+    assert len(set(before) & set(names(open_validation(config(root, val_count=4))))) >= 3
+
+
+def test_a_run_keeps_the_images_that_validate_when_labels_come(root: Path, tmp_path: Path) -> None:
+    own = config(root, val_count=4)
+    domains = open_domains(own)
+    write_splits(domains, tmp_path / "run")
+    make.write_folder(root, [f"{i}" for i in range(12, 20)], range(3))
+    assert names(open_validation(own)) != names(domains.val), "else this shows nothing"
+    kept = with_kept_validation(own, tmp_path / "run")
+    assert names(open_validation(kept)) == names(domains.val)
+    assert with_kept_validation(kept, tmp_path / "run") == kept
+    assert with_kept_validation(own, tmp_path / "a run without splits") == own
+    without = config(root)
+    assert with_kept_validation(without, tmp_path / "run") == without, "which validates with a split, or not at all"
 
 
 def test_a_run_without_validation_says_that_nothing_is_scored(root: Path) -> None:

@@ -63,6 +63,18 @@ class Dataset:
             return replace(self, samples=self.samples.without_labels())
         return self.with_samples(sample._replace(label=None) for sample in self.samples)
 
+    def without(self, other: Dataset | None) -> Dataset:
+        """The same data set without the images that another one holds too."""
+        if other is None or (self.prepared is None) != (other.prepared is None):
+            return self
+        if self.prepared is None or other.prepared is None:
+            held = {other.origin(sample) for sample in other.samples}
+            return self.with_samples(sample for sample in self.samples if self.origin(sample) not in held)
+        if (self.prepared.root, self.prepared.images) != (other.prepared.root, other.prepared.images):
+            return self  # two splits of a folder share no image: `preparation.plan.make_plan` sees to that
+        names = set(other.names)
+        return self.take([place for place, name in enumerate(self.names) if name not in names])
+
     @property
     def names(self) -> list[str]:
         """The names of the samples."""

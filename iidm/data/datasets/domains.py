@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...config import Config, DataConfig, DatasetConfig, streams_of
 from ...types import ClassSet, UserError
-from ..files.common import Progress, first_few
+from ..files.common import Progress, counted, first_few
 from ..files.walking import walk
 from ..scenes.builtin import builtin_root
 from ..specs.described import find_spec
@@ -28,9 +28,9 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
     """Open the images of a run and divide those of the target into labeled and unlabeled.
 
     A stream is opened only where a loss needs it: `labeled_count` images of the target are labeled and the
-    others are unlabeled whatever the losses are, so that runs with other losses see the same images. A target
-    image that is also a validation image is left out of training. An unlabeled list may hold labeled images:
-    their labels are not read with it. `source_subset` reads the labels of the labeled images even where no loss
+    others are unlabeled whatever the losses are, so that runs with other losses see the same images. An image
+    that is also a validation image is left out of training, of the source too. An unlabeled list may hold labeled
+    images: their labels are not read with it. `source_subset` reads the labels of the labeled images even where no loss
     does: who asks for it wants that, and the images are the same whatever the losses are.
 
     Args:
@@ -56,6 +56,10 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         source = open_dataset(data.source, source_root, "train", classes=classes, progress=progress)
         if data.source_list is not None:
             source = listed(source, data.source_list)
+        count = len(source.samples)
+        source = _require_images(source.without(val), _NO_SOURCE_LEFT)
+        if len(source.samples) < count:
+            notes.append(f"source: {counted(count - len(source.samples), 'image')} of it that validate are left out")
     whole_source = source if data.source_subset is not None else None
     needs_labeled, needs_unlabeled = reads.labeled, reads.unlabeled
     if data.labeled_list is None and data.labeled_count == 0:  # before the labels are looked for
@@ -67,7 +71,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
     if needs_labeled or needs_unlabeled or whole_source is not None:
         need: Need = "some" if needs_labeled else "optional"
         target = open_dataset(data.target, target_root, "train", labels=need, progress=progress)
-        target = _without(target, val)
+        target = target.without(val)
         labeled, unlabeled, plain_target = _divide(target, data, needs_labeled)
         if whole_source is not None:
             source, note = nearest_subset(whole_source, _labeled_for_subset(target, data), data)
@@ -100,7 +104,7 @@ def open_plain_target(config: Config, *, target_root: Path | None = None) -> Dat
         target = _open_training(config, target_root)
     except UserError:  # a target that only validates need not have a training split
         return None
-    target = _without(target, open_validation(config, target_root=target_root))
+    target = target.without(open_validation(config, target_root=target_root))
     return _divide(target, config.data, needs_labeled=False).together
 
 
@@ -114,7 +118,7 @@ def open_training_target(config: Config, *, target_root: Path | None = None) -> 
     Raises:
         UserError: what `open_dataset` raises; no image is left.
     """
-    target = _without(_open_training(config, target_root), open_validation(config, target_root=target_root))
+    target = _open_training(config, target_root).without(open_validation(config, target_root=target_root))
     if config.data.unlabeled_list is not None:
         parts = _divide(target, config.data, needs_labeled=False)
         names = set() if parts.together is None else set(parts.together.names)
@@ -168,6 +172,15 @@ def write_splits(domains: Domains, run_dir: Path) -> None:
             write_list(folder / f"{stream}.txt", dataset.names)
 
 
+def with_kept_validation(config: Config, run_dir: Path) -> Config:
+    """The configuration of a run with the validation images that it began with, where they are labeled ones that were
+    kept out: among labels that have come since other ones would be drawn, such as it has trained on."""
+    kept = run_dir / "splits" / "val.txt"
+    if config.data.val_count is None or config.data.val_list is not None or not kept.is_file():
+        return config
+    return replace(config, data=replace(config.data, val_list=kept))
+
+
 def changes_since(domains: Domains, run_dir: Path) -> list[str]:
     """How the images differ from those in RUN/splits, a line for each set that does."""
     lines = []
@@ -194,6 +207,7 @@ _NO_SOURCE = (
     "The method reads a labeled source domain, and none is given. Name one (--data.source.spec FILE.toml), or train on"
     " the target alone: --method target_intra."
 )
+_NO_SOURCE_LEFT = "All images of the source validate, and none is left to train on. Name other ones for either."
 _NO_LABELED = (
     "No target image is labeled, but L_t or L_intra needs them. Give labels (--data.labeled-count or"
     " --data.labeled-list), or train without them: --loss.target-weight 0 --loss.intra-weight 0."
@@ -256,19 +270,6 @@ def _divide(target: Dataset, data: DataConfig, needs_labeled: bool) -> _Parts:
         target.take(np.flatnonzero(unlabeled)).without_labels(),
         together if together.samples else None,
     )
-
-
-def _without(target: Dataset, val: Dataset | None) -> Dataset:
-    """The target's training images that do not validate."""
-    if val is None or (target.prepared is None) != (val.prepared is None):
-        return target
-    if target.prepared is None or val.prepared is None:
-        held_out = {val.origin(sample) for sample in val.samples}
-        return target.with_samples(s for s in target.samples if target.origin(s) not in held_out)
-    if (target.prepared.root, target.prepared.images) != (val.prepared.root, val.prepared.images):
-        return target
-    names = set(val.names)
-    return target.take([place for place, name in enumerate(target.names) if name not in names])
 
 
 def _require_images(dataset: Dataset | None, message: str) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ from ..files.common import Progress
 from ..scenes.builtin import builtin_root
 from .dataset import Dataset, open_dataset
 from .places import has_validation
-from .splits import labeled_places, read_list
+from .splits import read_list
 
 
 def open_validation(
     config: Config, *, target_root: Path | None = None, progress: Progress | None = None
 ) -> Dataset | None:
-    """The validation images of the target, or those of them that `data.val_list` names; labeled training images where
-    `data.val_count` asks for them or there is no validation split. None: nothing validates.
+    """The validation images of the target; labeled training images where `data.val_count` asks for them or there is no
+    validation split. Of these those that `data.val_list` names. None: nothing validates.
 
     Args:
         target_root: where the target lies, in place of the configured folder.
@@ -35,7 +36,15 @@ def open_validation(
         return None
     target = open_dataset(data.target, root, "train", labels="some", progress=progress)
     target = target.take(np.flatnonzero(target.has_label))
-    return _held_out(target, data) if data.val_list is None else listed(target, data.val_list)
+    if data.val_list is None:
+        return _held_out(target, data)
+    val = listed(target, data.val_list)
+    if data.val_count not in (None, len(val.samples)):
+        raise UserError(
+            f"--data.val-count is {data.val_count}, and {data.val_list} names {len(val.samples)} images; give one of"
+            " the two."
+        )
+    return val
 
 
 def require_validation(config: Config, target_root: Path | None = None) -> Dataset:
@@ -78,7 +87,10 @@ def listed_places(dataset: Dataset, path: Path) -> NDArray[np.int64]:
 
 
 def _held_out(labeled: Dataset, data: DataConfig) -> Dataset:
-    """`data.val_count` labeled training images; none that `data.labeled_list` wants to train on."""
+    """`data.val_count` labeled training images; none that `data.labeled_list` wants to train on.
+
+    The order is by a hash of seed and name, not a shuffle of places: further labels would shuffle all anew.
+    """
     assert data.val_count is not None
     is_free = np.ones(len(labeled.samples), np.bool_)
     if data.labeled_list is not None:
@@ -92,4 +104,6 @@ def _held_out(labeled: Dataset, data: DataConfig) -> Dataset:
             f"--data.val-count is {data.val_count}, but {len(is_free)} target images have a label{listed}. Give at most"
             f" {len(free)}, or label more."
         )
-    return labeled.take(free[labeled_places(len(free), data.val_count, "random", data.split_seed)])
+    names = labeled.names
+    order = sorted(free.tolist(), key=lambda place: sha256(f"{data.split_seed}\n{names[place]}".encode()).digest())
+    return labeled.take(sorted(order[: data.val_count]))

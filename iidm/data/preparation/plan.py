@@ -10,14 +10,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...config import DatasetConfig
 from ...types import Sample, UserError
 from ..datasets.dataset import Dataset, open_dataset, training_size
 from ..datasets.places import Split, has_validation, split_folders
-from ..files.common import Progress, first_few
+from ..files.common import Progress, counted, first_few
 from ..prepared.arrays import array_bytes
 from ..prepared.entries import INDEX, Entry, ImageFormat, read_index
 from ..prepared.folder import MANIFEST, PART, Manifest, is_prepared, read_manifest
@@ -85,6 +85,9 @@ def make_plan(
         split: open_dataset(config, root, split, labels=labels[split], progress=progress)  # type: ignore[arg-type]
         for split in wanted
     }
+    folders = {split: split_folders(spec, config, split) for split in wanted}
+    if len({where.images for where in folders.values()}) == 2:  # of one folder a list will name those that validate
+        datasets["train"] = _without_validation(datasets["train"], datasets["val"])
     first = datasets[wanted[0]]
     manifest = Manifest(
         dataset=spec.name,
@@ -92,7 +95,7 @@ def make_plan(
         train_ids=first.encoding.keys,
         resize=first.resize,
         format=image_format,
-        splits={split: split_folders(spec, config, split) for split in wanted},
+        splits=folders,
         root=str((root or spec.root or Path()).expanduser().absolute()),
     )
     before = _earlier_entries(out, manifest)
@@ -110,6 +113,17 @@ def make_plan(
             tasks.append(task)
     need = _needed_bytes(tasks, datasets, image_format)
     return Plan(out, manifest, datasets, tuple(tasks), tuple(done), shard, len(every), need, _free_bytes(out))
+
+
+def _without_validation(train: Dataset, val: Dataset) -> Dataset:
+    """The training images that do not validate. As files runs leave them out by themselves; prepared, nothing would
+    tell that two are one."""
+    rest = train.without(val)
+    count = len(train.samples) - len(rest.samples)
+    if not rest.samples:
+        raise UserError(f"All training images of {train.name} validate too, and none is left to train on.")
+    said = f"{counted(count, 'training image')} of {train.name} validate, and are prepared for that alone"
+    return replace(rest, notes=(*rest.notes, said)) if count else train
 
 
 def prepare(
