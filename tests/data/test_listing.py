@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from iidm.config import Config, DataConfig, DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
 from iidm.data.datasets.domains import open_domains
-from iidm.data.files.inputs import find_images
+from iidm.data.files.inputs import find_images, find_inputs
 from iidm.data.files.listing import IMAGE_ENDINGS, Beside, list_images, list_labels
 from iidm.data.files.walking import walk
 from iidm.types import UserError
@@ -102,6 +102,25 @@ def test_own_results_are_left_aside(tmp_path: Path) -> None:
     listing = list_images(tmp_path, what="test")
     assert list(listing.paths) == ["a.color", "day/r", "half", "q", "x.jpg", "x.png"]
     assert listing.aside.words() == "10 results of iidm.predict"
+
+
+def test_results_in_a_folder_of_their_own_below_the_images_are_left_aside(tmp_path: Path) -> None:
+    _write(tmp_path, "q.jpg", "day/r.jpg", "results/q.overlay.png", "results/day_r.overlay.png", "day/out/r.ids.png")
+    _write(tmp_path, "results/other.overlay.png")
+    listing = list_images(tmp_path, what="test")
+    assert list(listing.paths) == ["day/r", "q", "results/other.overlay"]
+    assert listing.aside.words() == "3 results of iidm.predict"
+
+
+def test_an_image_and_a_video_of_one_name_are_both_found(tmp_path: Path) -> None:
+    _write(tmp_path, "drive.jpg", "drive.mp4", "a/b.mp4", "a_b.mp4")
+    found, _ = find_inputs([tmp_path])
+    assert sorted((one.file_name, one.name) for one in found) == [
+        ("a/b.mp4", "a/b"), ("a_b.mp4", "a_b"), ("drive.jpg", "drive"), ("drive.mp4", "drive"),
+    ]  # fmt: skip
+    _write(tmp_path, "sub/drive.jpg")
+    with pytest.raises(UserError, match="Several images would write the same result 'drive'"):
+        find_inputs([tmp_path / "drive.jpg", tmp_path / "sub" / "drive.jpg"])
 
 
 # Masks that lie where the images lie
@@ -210,8 +229,9 @@ def test_validation_images_that_training_links_to_are_left_out_of_training(tmp_p
     domains = open_domains(Config(source_root=tmp_path, target_root=tmp_path, data=data))
     assert domains.labeled and domains.unlabeled and domains.source
     names = {sample.name for sample in (*domains.labeled.samples, *domains.unlabeled.samples)}
-    assert names == {"t0", "t1", "t2"}
-    assert domains.notes == (f"{tmp_path / 'images/train'}: 1 .heic left aside",)
+    assert names == {"t0", "t1", "t2"} == {sample.name for sample in domains.source.samples}
+    left = "source: left out, as validation reads them: 1 image"
+    assert domains.notes == (left, f"{tmp_path / 'images/train'}: 1 .heic left aside")
 
 
 def test_labels_of_an_unneeded_kind_are_told_where_none_is_needed(tmp_path: Path) -> None:

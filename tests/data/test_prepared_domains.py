@@ -92,7 +92,7 @@ def test_a_source_in_the_targets_folder_teaches_no_image_that_validates(tmp_path
     for one in (config, _prepared(config, tmp_path)):
         domains = open_domains(one)
         assert domains.source and domains.source.names == ["004", "005", "006", "007"]
-        assert "source: 4 images of it that validate are left out" in domains.notes
+        assert "source: left out, as validation reads them: 4 images" in domains.notes
     (tmp_path / "val.txt").write_text("".join(f"{i:03d}\n" for i in range(8)))
     with pytest.raises(UserError, match="All images of the source validate"):
         open_domains(config)

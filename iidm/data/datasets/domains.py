@@ -59,7 +59,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         count = len(source.samples)
         source = _require_images(source.without(val), _NO_SOURCE_LEFT)
         if len(source.samples) < count:
-            notes.append(f"source: {counted(count - len(source.samples), 'image')} of it that validate are left out")
+            notes.append(f"source: left out, as validation reads them: {counted(count - len(source.samples), 'image')}")
     whole_source = source if data.source_subset is not None else None
     needs_labeled, needs_unlabeled = reads.labeled, reads.unlabeled
     if data.labeled_list is None and data.labeled_count == 0:  # before the labels are looked for

@@ -54,8 +54,8 @@ def find_inputs(paths: Iterable[Path], *, with_videos: bool = True) -> tuple[lis
     `a_b.jpg`, those in folders keep them: results go to `a/b.*`.
 
     Raises:
-        UserError: a path that does not exist, a folder without images and videos, or two of one name from different
-            paths.
+        UserError: a path that does not exist, a folder without images and videos, or two images (or two videos) of
+            one name from different paths.
     """
     found: dict[str, Input] = {}
     notes: list[str] = []
@@ -65,7 +65,7 @@ def find_inputs(paths: Iterable[Path], *, with_videos: bool = True) -> tuple[lis
             others = VIDEO_ENDINGS if with_videos else ()
             listing = list_images(path, what=str(path), others=others, may_be_empty=bool(videos))
             notes += listing.notes
-            for name, file in {**listing.paths, **videos}.items():
+            for name, file in [*listing.paths.items(), *videos.items()]:
                 below = Path(os.path.relpath(file, path)).as_posix()
                 found.setdefault(os.path.realpath(file), Input(file, name, below))
         elif path.is_file():
@@ -74,13 +74,14 @@ def find_inputs(paths: Iterable[Path], *, with_videos: bool = True) -> tuple[lis
             found.setdefault(os.path.realpath(path), Input(path, name, path.name))
         else:
             raise UserError(f"There is no image {path}.")
-    often = Counter(one.name.replace("/", "_") for one in found.values())
+    # An image and a video of one name have different results.
+    often = Counter((one.name.replace("/", "_"), one.is_video) for one in found.values())
     named = [
-        one if often[joined] > 1 else one._replace(name=joined)
+        one if often[joined, one.is_video] > 1 else one._replace(name=joined)
         for one in found.values()
         for joined in (one.name.replace("/", "_"),)
     ]
-    twice = sorted(name for name, count in Counter(one.name for one in named).items() if count > 1)
+    twice = sorted(name for (name, _), count in Counter((n.name, n.is_video) for n in named).items() if count > 1)
     if twice:
         raise UserError(
             f"Several images would write the same result {twice[0]!r}; label them into folders of their own."

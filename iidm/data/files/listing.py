@@ -202,20 +202,27 @@ def _real(beside: Beside | None) -> str | None:
 
 
 def predicted_among(found: Iterable[Found]) -> set[str]:
-    """Paths below the folder of what `iidm.predict` wrote: two or three pictures of one name, or one beside its
-    image."""
+    """Paths below the folder of what `iidm.predict` wrote: two or three pictures of one name, or one beside its image
+    or called as an image of another folder is in results."""
     found = list(found)
     names = {file.below for file in found}
     stems = {os.path.splitext(name)[0] for name in names if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS}
+    elsewhere = {name for stem in stems for name in _names_in_results(stem)}
     own = set()
     for name in names:
         for ending in RESULT_ENDINGS:
             if name.endswith(ending):
                 base = name.removesuffix(ending)
                 is_one_of_several = sum(base + other in names for other in RESULT_ENDINGS) > 1
-                if is_one_of_several or base in stems or base in names:
+                if is_one_of_several or base in stems or base in names or os.path.basename(base) in elsewhere:
                     own.add(name)
     return own
+
+
+def _names_in_results(stem: str) -> list[str]:
+    """What results of an image may be called, whichever folder above it was named: a/b/c is c, b_c or a_b_c."""
+    parts = stem.split("/")
+    return ["_".join(parts[first:]) for first in range(len(parts))]
 
 
 def _labels_among(pictures: Iterable[Found], suffix: str, label_suffix: str) -> set[str]:

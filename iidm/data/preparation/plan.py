@@ -22,6 +22,7 @@ from ..prepared.arrays import array_bytes
 from ..prepared.entries import INDEX, Entry, ImageFormat, read_index
 from ..prepared.folder import MANIFEST, PART, Manifest, is_prepared, read_manifest
 from ..specs.described import find_spec
+from ..specs.spec import SplitSpec
 from . import shards
 from .pool import Folder, cores, run_tasks
 from .shards import Finished, Shard
@@ -85,7 +86,7 @@ def make_plan(
         split: open_dataset(config, root, split, labels=labels[split], progress=progress)  # type: ignore[arg-type]
         for split in wanted
     }
-    folders = {split: split_folders(spec, config, split) for split in wanted}
+    folders: dict[str, SplitSpec] = {split: split_folders(spec, config, split) for split in wanted}
     if len({where.images for where in folders.values()}) == 2:  # of one folder a list will name those that validate
         datasets["train"] = _without_validation(datasets["train"], datasets["val"])
     first = datasets[wanted[0]]
