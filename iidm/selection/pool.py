@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..config import Config
 from ..data import Dataset, find_images, open_training_target
 from ..data.datasets.splits import read_list
+from ..data.datasets.validation import open_validation
 from ..data.files.common import counted, first_few
 from ..types import Sample, UserError
 
@@ -89,7 +90,8 @@ def open_pool(config: Config, run_dir: Path, images: Sequence[Path], target_root
             )
     pool = Pool((target.without_labels(),), list(names), labeled, has_label, tuple(notes))
     if images:
-        pool = _named(pool, target, images)
+        val = open_validation(config, target_root=target_root)
+        pool = _named(pool, target, set() if val is None else {val.origin(sample) for sample in val.samples}, images)
     if not pool.candidates.any():
         raise UserError(
             f"All {int(pool.labeled.sum())} training images of the target are labeled: there is none to choose. Name"
@@ -98,12 +100,13 @@ def open_pool(config: Config, run_dir: Path, images: Sequence[Path], target_root
     return pool
 
 
-def _named(pool: Pool, target: Dataset, images: Sequence[Path]) -> Pool:
-    """The labeled images of a pool and those of `images` that are none."""
+def _named(pool: Pool, target: Dataset, validating: Collection[Hashable], images: Sequence[Path]) -> Pool:
+    """The labeled images of a pool and those of `images` that are none and do not validate (by `Dataset.origin`)."""
     found = find_images(images)
+    chosen = [(path, name) for path, name in found.images if os.path.realpath(path) not in validating]
     inside = {os.path.realpath(sample.image): place for place, sample in enumerate(target.samples)}
-    wanted = {inside[real] for path, _ in found.images if (real := os.path.realpath(path)) in inside}
-    outside = [Sample(name, path, None) for path, name in found.images if os.path.realpath(path) not in inside]
+    wanted = {inside[real] for path, _ in chosen if (real := os.path.realpath(path)) in inside}
+    outside = [Sample(name, path, None) for path, name in chosen if os.path.realpath(path) not in inside]
     twice = [sample for sample in outside if sample.name in target.places]
     if twice:
         raise UserError(
@@ -111,6 +114,9 @@ def _named(pool: Pool, target: Dataset, images: Sequence[Path]) -> Pool:
         )
     keep = np.array(sorted(wanted | set(np.flatnonzero(pool.labeled).tolist())), np.int64)
     notes = [*pool.notes, *found.notes]
+    if len(chosen) < len(found.images):
+        count = len(found.images) - len(chosen)
+        notes.append(f"{counted(count, 'image')} of those named validate the run, and are not chosen")
     again = sum(bool(pool.labeled[place]) for place in wanted)
     if again:
         notes.append(f"{counted(again, 'image')} of those named are labeled already, and are not chosen")

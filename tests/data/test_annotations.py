@@ -71,15 +71,23 @@ def test_pixels_without_annotation_are_what_unlabeled_says(
     np.testing.assert_array_equal(label, box(1, 4, 1, 4, 1, value))
 
 
-def test_an_image_without_annotation_is_labeled_only_where_the_rest_is_a_class(tmp_path: Path) -> None:
+def test_an_image_without_annotation_is_labeled_only_where_that_is_said_and_the_rest_is_a_class(tmp_path: Path) -> None:
     table = coco({"category_id": 2, "segmentation": [flat(SQUARE)]})
     table["images"].append({"id": 8, "file_name": "b.jpg", "height": 12, "width": 16})
     name = write_coco(tmp_path, table)
     save_image(tmp_path / "images" / "b.jpg")
-    assert (label_of(opened(tmp_path, name), "b") == 3).all()
-    dataset = opened(tmp_path, name, 'unlabeled = "ignore"')
-    assert dataset.samples[1].label is None
-    assert "1 images without any annotation count as unlabeled: b." in dataset.notes[0]
+    labeled = 'empty_images = "labeled"'
+    assert (label_of(opened(tmp_path, name, labeled), "b") == 3).all()
+    for more, remedy in (("", "labeled"), (f'unlabeled = "ignore"\n{labeled}', "`unlabeled = CLASS`")):
+        dataset = opened(tmp_path, name, more)
+        assert dataset.samples[0].label is not None and dataset.samples[1].label is None
+        assert "1 image without any annotation: unlabeled (b)." in dataset.notes[0] and remedy in dataset.notes[0]
+    with pytest.raises(UserError, match='empty_images must be "labeled" or "unlabeled"'):
+        opened(tmp_path, name, 'empty_images = "no"')
+
+
+def test_an_own_file_of_an_image_without_shapes_is_a_label(tmp_path: Path) -> None:
+    assert (label_of(opened(tmp_path, write_labelme(tmp_path))) == 3).all()
 
 
 @pytest.mark.parametrize(

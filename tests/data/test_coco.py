@@ -31,6 +31,9 @@ from pycocotools import mask as coco_mask
 from iidm.data.labels.shapes import decode_counts
 from iidm.types import UserError
 
+LABELED = 'empty_images = "labeled"'
+"""An image without annotation is a label."""
+
 
 def test_coco_polygons_cover_the_pixels_that_pycocotools_gives_them(tmp_path: Path) -> None:
     name = write_coco(tmp_path, coco({"category_id": 2, "segmentation": [flat(SQUARE)]}))
@@ -135,7 +138,7 @@ def test_a_name_that_fits_two_images_is_an_error_and_folders_tell_them_apart(tmp
         opened(tmp_path, "a.json")
     table["images"] = [{**table["images"][0], "id": i, "file_name": f"{n}/a.jpg"} for i, n in ((7, "one"), (8, "two"))]
     (tmp_path / "a.json").write_text(json.dumps(table))
-    dataset = opened(tmp_path, "a.json")
+    dataset = opened(tmp_path, "a.json", LABELED)
     assert (label_of(dataset, "one/a") == 1).any() and (label_of(dataset, "two/a") == 3).all()
 
 
@@ -173,7 +176,7 @@ def test_a_coco_export_of_datumaro_is_read(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_image(tmp_path / "images" / "drive" / f"{name}.png")
     (tmp_path / "a.json").write_text(json.dumps(table))
-    dataset = opened(tmp_path, "a.json")
+    dataset = opened(tmp_path, "a.json", LABELED)
     expected = np.full(SIZE, 3, np.uint8)
     for annotation in table["annotations"]:
         parts = annotation["segmentation"]
@@ -203,7 +206,7 @@ def test_images_of_one_name_and_two_endings_have_the_entry_with_their_own(tmp_pa
     assert any("a.bmp" in note for note in dataset.notes)
     table["images"].append({**table["images"][0], "id": 8, "file_name": "x/a.bmp"})
     (tmp_path / "a.json").write_text(json.dumps(table))
-    dataset = opened(tmp_path, "a.json")
+    dataset = opened(tmp_path, "a.json", LABELED)
     assert (label_of(dataset, "a.jpg") == 1).any() and (label_of(dataset, "a.bmp") == 3).all()
     assert dataset.samples[2].label is None
 

@@ -88,4 +88,5 @@ def test_a_cvat_export_of_datumaro_is_read(tmp_path: Path) -> None:
     expected[6:] = 0
     expected[car] = 1
     np.testing.assert_array_equal(label, expected)
-    assert dataset.notes == ("Annotations without an area are left out: 1 <polyline>.",)
+    assert "1 image without any annotation: unlabeled (drive/b)" in dataset.notes[0], "it lists it all the same"
+    assert dataset.notes[1:] == ("Annotations without an area are left out: 1 <polyline>.",)

@@ -264,11 +264,12 @@ def test_a_partly_labeled_folder_is_divided_the_same_whatever_the_losses_are(tmp
     make.write_folder(tmp_path, [f"{i}" for i in range(9)], range(3))
     for i in (0, 4, 5):
         (tmp_path / "labels" / f"{i}.png").unlink()
-    make.write_folder(tmp_path / "night", ["0"], range(3))
+    for name in ("day", "night"):
+        make.write_folder(tmp_path / name, ["0"], range(3))
     folders = {"val_images": "night/images", "val_labels": "night/labels"}
     target = _spec("folder", images="images", labels="labels", **folders, class_names=("a", "b", "c"))
     config = Config(
-        source_root=tmp_path / "night",
+        source_root=tmp_path / "day",
         target_root=tmp_path,
         data=DataConfig(source=replace(target, images="images"), target=target, labeled_count=3),
     )

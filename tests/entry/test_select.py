@@ -154,6 +154,10 @@ def test_images_of_another_folder_can_be_chosen(own: Path, tmp_path: Path) -> No
     assert "2 images of those named are labeled already" in said.err
     outside = sum(name.startswith("drive") for name in lines(tmp_path / "out" / "new.txt"))
     assert f"{outside} image" in said.out and "copy them there" in said.out
+    validating = tmp_path / "data" / "target" / "images" / "val"
+    said = select(own, "--count", "4", "--images", tmp_path / "new", validating, "--out", tmp_path / "held-out")
+    assert f"{small_runs.VAL_IMAGES} images of those named validate the run, and are not chosen" in said.err
+    assert all(name.startswith("drive_n") for name in lines(tmp_path / "held-out" / "new.txt"))
     Image.fromarray(small_runs.draw(400)[0]).save(tmp_path / "new" / "t0.png")
     with pytest.raises(UserError, match="Rename it"):
         select(own, "--count", "1", "--images", tmp_path / "new", "--out", tmp_path / "again")

@@ -36,6 +36,8 @@ class Annotations:
     """Class -> how many areas of it there are; in the order of the file, those without any among them."""
     images: list[str] = field(default_factory=list)
     """What it calls its images (COCO and CVAT)."""
+    empty: set[int] = field(default_factory=set)
+    """Places of those among them that nothing with an area is annotated in."""
     no_area: Counter[str] = field(default_factory=Counter)
     """What covers no area and labels no pixel -> how many of it there are."""
     problems: list[str] = field(default_factory=list)
@@ -64,12 +66,14 @@ def read_annotations(path: Path) -> Annotations | None:
 
 def _counted(kind: AnnotationKind, names: Iterable[str], entries: Sequence[Entry]) -> Annotations:
     found = Annotations(kind, Counter(dict.fromkeys(names, 0)), [entry.file_name for entry in entries])
-    for entry in entries:
+    for place, entry in enumerate(entries):
         try:
             annotated = entry.read()
         except UserError as error:
             found.problems.append(str(error))
         else:
+            if not annotated.shapes:
+                found.empty.add(place)
             found.names.update(shape.name for shape in annotated.shapes)
             found.no_area.update(annotated.left_out)
     return found

@@ -185,6 +185,8 @@ def _ignored(report: Report, named: Iterable[Named]) -> list[str]:
         lines = [f"ignore_names = [{', '.join(map(_text, names))}]"] if names else []
         if any(e.name == "background" and e.guessed for e in named):
             lines.append('unlabeled = "background"  # guessed; "ignore" where parts of images are not annotated')
+        if any(pairs.empty for pairs in report.splits.values()):
+            lines.append('empty_images = "unlabeled"  # guessed; "labeled" where somebody has looked at them')
         return lines
     if report.values is None:
         return []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ...types import Sample, UserError
 from ..datasets.pairing import pair
-from ..files.common import first_few
+from ..files.common import counted, first_few
 from ..files.listing import LABEL_ENDINGS, Beside, Listing, list_files, list_images
 from ..labels.encodings import AnnotationKind
 from ..labels.matching import match
@@ -23,6 +23,8 @@ class Pairs(NamedTuple):
     labels: dict[str, Path]
     """Of the images that have one: a picture or an annotation file."""
     doubts: tuple[str, ...] = ()
+    empty: int = 0
+    """How many of the images a COCO or CVAT file lists without any annotation."""
     """Lines on names that do not fit together."""
 
     @property
@@ -50,26 +52,38 @@ def open_pairs(
     except UserError:
         return None
     labels: dict[str, Path] = {}
-    doubts = _doubles(images)
+    doubts, empty = _doubles(images), 0
     if place is not None and place.exists():
         try:
-            labels, notes = _labels(layout, place, kind, images, documents)
+            labels, notes, empty = _labels(layout, place, kind, images, documents)
             doubts += notes
         except UserError as error:
             doubts += (str(error),)
-    return Pairs(images.paths, labels, doubts)
+    return Pairs(images.paths, labels, doubts, empty)
 
 
 def _labels(
     layout: Layout, place: Path, kind: AnnotationKind | None, images: Listing, documents: Mapping[Path, Annotations]
-) -> tuple[dict[str, Path], tuple[str, ...]]:
+) -> tuple[dict[str, Path], tuple[str, ...], int]:
+    """The labels, lines on what is odd about them, and how many images are listed without any annotation."""
     if kind in ("coco", "cvat"):
         found = match(documents[place].images, images.paths, f"Annotation file {place}") if place in documents else {}
-        return dict.fromkeys(found, place), ()
+        empty = {name for name, at in found.items() if at in documents[place].empty}
+        labels = {name: place for name in found if name not in empty}
+        return labels, _empty_note(place, empty), len(empty)
     beside = Beside(images.folder, layout.image_suffix)
     endings = (".json",) if kind else LABEL_ENDINGS
     listed = list_files(place, endings, layout.label_suffix, str(images.folder), images=beside)
-    return pair(images, listed.paths, place)
+    return (*pair(images, listed.paths, place), 0)
+
+
+def _empty_note(place: Path, empty: Collection[str]) -> tuple[str, ...]:
+    if not empty:
+        return ()
+    return (
+        f"{place}: {counted(len(empty), 'image')} without any annotation: unlabeled ({first_few(sorted(empty), 3)})."
+        ' If somebody has looked and there is nothing, write empty_images = "labeled" into the TOML file',
+    )
 
 
 def _doubles(images: Listing) -> tuple[str, ...]:

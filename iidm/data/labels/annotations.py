@@ -25,7 +25,7 @@ from .labelme import is_labelme, read_labelme
 from .matching import match
 from .shapes import Annotated
 
-VERSION = 1
+VERSION = 2
 """Of the drawing: a change of rules draws anew."""
 
 
@@ -81,7 +81,7 @@ def draw_labels(
         progress: called with (images drawn, all).
 
     Returns: a label for each image that has one. An image without any annotation has one only where pixels without
-        annotation are a class.
+        annotation are a class, and in COCO and CVAT files where `encoding.empty_is_labeled` says so.
 
     Raises:
         UserError: a file cannot be read, names a class that is unknown (all such names in one error), or is about an
@@ -99,7 +99,7 @@ def _key(
     kind: AnnotationKind, files: Path | Mapping[str, Path], images: Mapping[str, Path], encoding: LabelEncoding
 ) -> str:
     """A hash of all that the labels depend on."""
-    about = (VERSION, kind, encoding.names, encoding.unlabeled, encoding.class_names)
+    about = (VERSION, kind, encoding.names, encoding.unlabeled, encoding.empty_is_labeled, encoding.class_names)
     digest = hashlib.sha256(repr(about).encode())
     for path in [files] if isinstance(files, Path) else files.values():
         digest.update(_facts(path))
@@ -123,7 +123,7 @@ def _jobs(
     if not isinstance(files, Path):
         reads = {"labelme": read_labelme, "cityscapes-polygons": read_cityscapes}[kind]
         jobs = [
-            Job(name, images[name], _lazily(reads, path), f"Annotation file {path}", path.stat().st_mtime_ns)
+            Job(name, images[name], _lazily(reads, path), f"Annotation file {path}", path.stat().st_mtime_ns, False)
             for name, path in files.items()
             if name in images
         ]
@@ -135,8 +135,8 @@ def _jobs(
     time_ns = files.stat().st_mtime_ns
     places = match(file_names, images, f"Annotation file {files}")
     jobs = [
-        Job(name, images[name], entries[place].read, f"Annotation file {files}, image {file_names[place]!r}", time_ns)
-        for name, place in places.items()
+        Job(name, images[name], entries[at].read, f"Annotation file {files}, image {file_names[at]!r}", time_ns, True)
+        for name, at in places.items()
     ]
     used = set(places.values())
     strangers = [name for place, name in enumerate(file_names) if place not in used]

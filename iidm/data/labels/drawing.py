@@ -18,7 +18,7 @@ from PIL import Image
 
 from ...config import unknown_name
 from ...types import IGNORE_INDEX, UserError
-from ..files.common import Progress, first_few, hw
+from ..files.common import Progress, counted, first_few, hw
 from .encodings import LabelEncoding
 from .shapes import Annotated
 
@@ -39,6 +39,8 @@ class Job:
     """The annotation file and the image, for messages."""
     time_ns: int
     """When the annotation file was changed."""
+    is_listed: bool
+    """Whether the file is one of all images."""
 
 
 class _Result(NamedTuple):
@@ -88,7 +90,8 @@ def draw_whole(
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         _require_known(jobs, results, encoding)
-        card = {"labels": [name for name, r in results.items() if r.is_labeled], "notes": [*notes, *_notes(results)]}
+        labels = [name for name, result in results.items() if result.is_labeled]
+        card = {"labels": labels, "notes": [*notes, *_notes(results, encoding)]}
         (half / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         if root.exists() and read_card(root) is None:
             shutil.rmtree(root, ignore_errors=True)  # pictures of it were deleted
@@ -128,7 +131,8 @@ def _draw(job: Job, folder: Path, encoding: LabelEncoding, image_size: Callable[
             " image as it was labeled: scale neither alone."
         )
     left_out = Counter(annotated.left_out)
-    if not annotated.shapes and encoding.unlabeled == IGNORE_INDEX:
+    is_label = encoding.unlabeled != IGNORE_INDEX and (encoding.empty_is_labeled or not job.is_listed)
+    if not annotated.shapes and not is_label:
         return _Result(False, left_out, Counter())
     table, unknown = dict(encoding.names), Counter[str]()
     canvas = Image.new("L", (size[1], size[0]), encoding.unlabeled)
@@ -167,13 +171,16 @@ def _require_known(jobs: Sequence[Job], results: Mapping[str, _Result], encoding
     )
 
 
-def _notes(results: Mapping[str, _Result]) -> list[str]:
+def _notes(results: Mapping[str, _Result], encoding: LabelEncoding) -> list[str]:
     notes = []
     empty = [name for name, result in results.items() if not result.is_labeled]
     if empty:
+        keys = '`empty_images = "labeled"`'
+        if encoding.unlabeled == IGNORE_INDEX:
+            keys += " and `unlabeled = CLASS`"
         notes.append(
-            f"{len(empty)} images without any annotation count as unlabeled: {first_few(empty, 3)}. `unlabeled = CLASS`"
-            " in the TOML file makes them that class."
+            f"{counted(len(empty), 'image')} without any annotation: unlabeled ({first_few(empty, 3)}). If somebody has"
+            f" looked and there is nothing, write {keys} into the TOML file."
         )
     left_out = sum((result.left_out for result in results.values()), Counter[str]())
     if left_out:

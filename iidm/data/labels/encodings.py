@@ -56,6 +56,9 @@ class LabelEncoding:
     """(name, train id) of every name that may occur in annotation files."""
     unlabeled: int = IGNORE_INDEX
     """Train id of pixels without any annotation."""
+    empty_is_labeled: bool = False
+    """Whether an image that a file of all images (COCO, CVAT) lists without any annotation has a label, all of it
+    `unlabeled`. Many tools list all images, those that nobody has looked at yet among them."""
     class_names: tuple[str, ...] = ()
     """For messages."""
     by: Literal["ids", "colors", "names"] = "ids"

@@ -46,17 +46,22 @@ def class_set(entries: Sequence[ClassEntry]) -> ClassSet:
 
 
 def label_table(
-    entries: Sequence[ClassEntry], ignored: Ignored, kind: Kind = "auto", unlabeled: str | None = None
+    entries: Sequence[ClassEntry],
+    ignored: Ignored,
+    kind: Kind = "auto",
+    unlabeled: str | None = None,
+    empty_images: str = "unlabeled",
 ) -> LabelEncoding:
     """How label files of the classes are read.
 
     Args:
         unlabeled: `ignore` or a class's name: what pixels without annotation are; None: the class `background` where
             there is one.
+        empty_images: `labeled` or `unlabeled`: what images are that COCO and CVAT files list without any annotation.
 
     Raises:
-        UserError: an id, a colour or a name of two classes, or of a class and ignored; a class without a colour where
-            labels are read by colour.
+        UserError: another word; an id, a colour or a name of two classes, or of a class and ignored; a class without a
+            colour where labels are read by colour.
     """
     names = tuple(entry.name for entry in entries)
     if kind == "colors":
@@ -69,6 +74,8 @@ def label_table(
         raise UserError(
             f'unlabeled must be "ignore" or a class\'s name, not {unlabeled!r} (classes: {", ".join(names)}).'
         )
+    if empty_images not in ("labeled", "unlabeled"):
+        raise UserError(f'empty_images must be "labeled" or "unlabeled", not {empty_images!r}.')
     return LabelEncoding(
         kind,
         _table("id", names, [(i, k, str(i)) for k, e in enumerate(entries) for i in e.ids], _keyed(ignored.ids, int)),
@@ -85,6 +92,7 @@ def label_table(
             _keyed(ignored.names, str),
         ),
         unlabeled=IGNORE_INDEX if unlabeled == "ignore" else names.index(unlabeled),
+        empty_is_labeled=empty_images == "labeled",
         class_names=names,
         by="colors" if kind == "colors" else "ids",
     )

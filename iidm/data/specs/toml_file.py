@@ -23,6 +23,9 @@ Such a file, `my-camera.toml`:
     ignore_names = ["unsure"]
     # what pixels without any annotation are; default: the class `background` where there is one, else "ignore"
     unlabeled = "ignore"
+    # images that a COCO or CVAT file lists without any annotation; default: "unlabeled", as tools list those that
+    # nobody has looked at yet; "labeled" where somebody has, and there is nothing but what `unlabeled` says
+    empty_images = "labeled"
 
     [[classes]]                      # in the order of the network's outputs
     name = "road"
@@ -70,6 +73,7 @@ _KEYS: dict[str, ValueKind] = {
     "ignore_colors": TEXTS,
     "ignore_names": TEXTS,
     "unlabeled": TEXT,
+    "empty_images": TEXT,
     "classes": list_of("[[classes]] tables", lambda value: isinstance(value, dict)),
 }
 _CLASS_KEYS: dict[str, ValueKind] = {
@@ -100,7 +104,13 @@ def read_toml(path: Path) -> DatasetSpec:
     try:
         entries = _entries(table["classes"])
         classes = class_set(entries)
-        label_encoding = label_table(entries, _ignored(table, entries), _kind(table), table.get("unlabeled"))
+        label_encoding = label_table(
+            entries,
+            _ignored(table, entries),
+            _kind(table),
+            table.get("unlabeled"),
+            table.get("empty_images", "unlabeled"),
+        )
         resize = _resize(table.get("resize"))
     except UserError as error:
         raise UserError(f"Data set file {path}: {error}") from None
