@@ -224,3 +224,14 @@ def test_a_missing_pycocotools_is_told_in_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(UserError, match="need pycocotools: pip install pycocotools"):
         opened(tmp_path, name)
+
+
+def test_an_image_with_a_suffix_has_its_entry_by_file_or_by_name(tmp_path: Path) -> None:
+    for image in ("day/a_rgb.jpg", "day/b_rgb.jpg"):
+        save_image(tmp_path / "images" / image)
+    table = coco({"category_id": 2, "segmentation": [flat(SQUARE)]}, file_name="day/a_rgb.jpg")
+    shape = {**table["annotations"][0], "id": 2, "image_id": 8}
+    table["images"].append({**table["images"][0], "id": 8, "file_name": "day/b.jpg"})
+    table["annotations"].append(shape)
+    dataset = opened(tmp_path, write_coco(tmp_path, table), 'image_suffix = "_rgb"')
+    assert [(sample.name, sample.label is not None) for sample in dataset.samples] == [("day/a", True), ("day/b", True)]

@@ -17,7 +17,8 @@ def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> 
     """Sample name -> place of its image in `file_names`, by the end of the path.
 
     `drive/0001.jpg` is the image drive/0001.png of any folder; where several fit, the one that shares most folders is
-    meant, and of those the one with the same ending.
+    meant, and of those the one with the same ending. An image whose file has a suffix that its name lacks may have an
+    entry by its name too.
 
     Args:
         file_names: as the annotation file says.
@@ -34,6 +35,8 @@ def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> 
     fits: dict[str, list[tuple[int, int, int]]] = {}
     for name, image in images.items():
         whole, short = _parts(image.absolute().as_posix()), len(PurePosixPath(name).parts)
+        if whole[-1] not in by_stem:  # a copy of iidm.select, whose name lacks the images' suffix
+            whole = (*whole[:-1], _parts(name)[-1])
         near = [(_common(parts[p], whole), _alike(file_names[p], image.name), p) for p in by_stem.get(whole[-1], ())]
         fits[name] = sorted((fit for fit in near if fit[0] >= min(len(parts[fit[2]]), short)), reverse=True)
     found: dict[str, int] = {}
