@@ -19,6 +19,9 @@ CODECS = ("libx264", "libopenh264", "mpeg4")
 _OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qscale": "3"}}
 _TICKS = 60_000
 """A second of a written video; MPEG-4 has no more than 65,535, and the usual frame rates divide it."""
+_BT709, _UNSPECIFIED, _LIMITED = 1, 2, 1
+"""FFmpeg's numbers of colour spaces, and of the range 16 to 235."""
+_HD_ROWS = 720
 _MISSING_FRAMES, _MISSING_S = 2, 0.5
 """Of what a file's header promises: up to so much may be missing of one that is whole (edit lists, rounding)."""
 
@@ -85,9 +88,14 @@ class VideoReader:
             if number % every:
                 continue
             shape = shape or {"width": frame.width, "height": frame.height}
-            image = frame.to_ndarray(format="rgb24", **shape)
+            image = frame.reformat(format="rgb24", src_colorspace=self._colorspace(frame), **shape).to_ndarray()
             turns = round(frame.rotation / 90) % 4
             yield Frame(number, seconds, np.ascontiguousarray(np.rot90(image, turns)))
+
+    def _colorspace(self, frame: Any) -> Any:
+        """How its colours are coded; of large frames that do not say so as players take them, BT.709 and not BT.601."""
+        is_told = frame.colorspace != _UNSPECIFIED
+        return None if is_told or frame.height < _HD_ROWS else self.av.video.reformatter.Colorspace.ITU709
 
     def _decoded(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)
@@ -162,6 +170,7 @@ class VideoWriter:
         if self._stream is None:
             self._stream = self._new_stream(image.shape[0], image.shape[1])
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=self._av.video.reformatter.Colorspace.ITU709)
         self._last = frame.pts = max(round(seconds * _TICKS), self._last + 1)
         frame.time_base = Fraction(1, _TICKS)
         self._container.mux(self._stream.encode(frame))
@@ -170,7 +179,10 @@ class VideoWriter:
         name = next(name for name in CODECS if name in self._av.codecs_available)
         stream = self._container.add_stream(name, rate=self._rate, options=_OPTIONS.get(name, {}))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, _TICKS)
+        context = stream.codec_context
+        context.time_base = Fraction(1, _TICKS)
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
         return stream
 
 

@@ -128,3 +128,34 @@ def test_a_build_without_h264_writes_mpeg4(tmp_path: Path, monkeypatch: pytest.M
         assert container.streams.video[0].codec_context.name == "mpeg4"
         times = [float(frame.time) for frame in container.decode(video=0)]
     assert times == pytest.approx([i * 1001 / 30000 for i in range(5)], abs=1e-4)
+
+
+GREEN, BT709_GREEN = (60, 160, 50), (128, 90, 89)
+"""RGB, and Y'CbCr of it by BT.709, 16 to 235."""
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["as the file says", "as players take it"])
+def test_colours_of_a_large_video_are_those_that_players_show(told: bool, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"qscale": "1"})
+        stream.height, stream.width, stream.pix_fmt = 720, 1280, "yuv420p"
+        if told:
+            stream.codec_context.colorspace = 1
+        frame = av.VideoFrame(1280, 720, "yuv420p")
+        for plane, value in zip(frame.planes, BT709_GREEN, strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        (frame,) = reader.frames(1)
+    np.testing.assert_allclose(frame.image[300, 300], GREEN, atol=3)
+
+
+def test_a_written_video_says_how_its_colours_are_coded(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", Fraction(10)) as writer:
+        writer.add(0.0, np.full((*SIZE, 3), GREEN, np.uint8))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frame = next(container.decode(video=0))
+    assert frame.colorspace == 1
+    middle = [np.frombuffer(plane, np.uint8)[5] for plane in frame.planes]
+    np.testing.assert_allclose(middle, BT709_GREEN, atol=2)
