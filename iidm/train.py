@@ -90,8 +90,7 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
     notes = [choose_kernels(config, device)]
     with ranks.first_on_each_machine():
         with Progress("drawing scenes or labels, once", config.quiet) as progress:
-            kept = config if resume is None else with_kept_validation(config, resume)
-            domains = open_domains(kept, progress=progress)
+            domains = open_domains(with_kept_validation(config, resume), progress=progress)
         with Progress("reading the labels, once", config.quiet) as progress:
             checked = check_data(domains, config.data, progress)
     notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]

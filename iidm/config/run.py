@@ -43,7 +43,7 @@ class Config:
     seed: int = 0
     """Seed of weights, data order, crops, class draws and augmentation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: the GPU where there is one."""
+    """`auto`: the GPU where there is one; CUDA_VISIBLE_DEVICES=1 before the command chooses another than the first."""
     amp: bool = False
     """Mixed precision: bfloat16 where the device has it, else float16 with a GradScaler."""
     kernels: Literal["auto", "fused", "reference"] = "auto"

@@ -172,11 +172,17 @@ def write_splits(domains: Domains, run_dir: Path) -> None:
             write_list(folder / f"{stream}.txt", dataset.names)
 
 
-def with_kept_validation(config: Config, run_dir: Path) -> Config:
+def with_kept_validation(config: Config, run_dir: Path | None) -> Config:
     """The configuration of a run with the validation images that it began with, where they are labeled ones that were
-    kept out: among labels that have come since other ones would be drawn, such as it has trained on."""
+    kept out: among labels that have come since other ones would be drawn, such as it has trained on.
+
+    Args:
+        run_dir: None for a run that begins.
+    """
+    if run_dir is None or config.data.val_count is None or config.data.val_list is not None:
+        return config
     kept = run_dir / "splits" / "val.txt"
-    if config.data.val_count is None or config.data.val_list is not None or not kept.is_file():
+    if not kept.is_file():
         return config
     return replace(config, data=replace(config.data, val_list=kept))
 
