@@ -210,8 +210,8 @@ class PrepareArguments:
     out: Path | None = None
     """Folder to write: a new one, an empty one, or that of an earlier call of the same command, which goes on."""
     format: Literal["raw", "jpeg", "png"] = "raw"
-    """`raw`: uint8 arrays, of which only the crop is read; `jpeg`: quality 95 at 4:4:4, a sixteenth of the size, decoded by
-    a GPU where there is one; `png`: lossless, the slowest."""
+    """`raw`: uint8 arrays, of which only the crop is read; `jpeg`: quality 95 at 4:4:4, a sixteenth of it, decoded
+    by a GPU where there is one; `png`: lossless, the slowest."""
     splits: tuple[Literal["train", "val"], ...] = ()
     """Which splits. Default: all that the data set has."""
     jobs: int | None = None
