@@ -38,8 +38,7 @@ class Measured:
     equal: int = 0
     """Pixels with the network's label."""
     gap: float = 0.0
-    """Over the pixels with another label: the most that the network's logit of its own label is above that of the
-    other."""
+    """Over the pixels with another label: the most that the logits of the two labels lie apart."""
 
     @property
     def share(self) -> str:
@@ -118,10 +117,14 @@ def _count(measured: Measured, said: NDArray[np.uint8], label: NDArray[np.uint8]
 
 
 def _gap(logits: torch.Tensor, said: NDArray[np.uint8], label: NDArray[np.uint8], where: torch.Tensor) -> float:
-    """The most that the logits [K,H,W] of `label` are above those of `said`, over the pixels `where` they differ; what
-    is no class is infinitely far."""
+    """The most that the logits [K,H,W] of `label` and of `said` lie apart, over the pixels `where` they differ; what is
+    no class is infinitely far.
+
+    In either direction: the logits are of the module that is in the file, and where that is at fault, not the file,
+    those of what the file says are the larger ones.
+    """
     values = logits[:, where]
     other, own = (torch.from_numpy(ids)[where].long() for ids in (said, label))
     if int(other.max()) >= len(values):
         return float("inf")
-    return float((values.gather(0, own[None]) - values.gather(0, other[None])).max())
+    return float((values.gather(0, own[None]) - values.gather(0, other[None])).abs().max())

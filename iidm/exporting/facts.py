@@ -7,7 +7,7 @@ import json
 import iidm
 from iidm.config import Config
 from iidm.data.labels.encodings import LabelEncoding
-from iidm.types import IGNORE_INDEX, ClassSet, UserError
+from iidm.types import ClassSet, UserError
 
 from .deployed import Form
 
@@ -69,7 +69,6 @@ def size_text(form: Form) -> str:
 
 
 def _output_text(form: Form) -> str:
-    assert form.ids is None or IGNORE_INDEX not in form.ids
     kind = "places in `classes`, 0, 1, ..." if form.ids is None else "the data set's own ids, see `classes`"
     more = "; confidence: float32 [batch,height,width], the largest class probability" if form.confidence else ""
     return f"label: uint8 [batch,height,width], {kind}{more}"

@@ -172,9 +172,13 @@ def fit_into(box: tuple[int, int] | None, image_size: tuple[int, int]) -> tuple[
     """
     if box is None:
         return image_size
-    scale = min(max(box) / max(image_size), min(box) / min(image_size))
-    height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
-    return height, width
+    longest, shortest = max(image_size), min(image_size)
+
+    def fitted(side: int) -> int:  # in whole numbers, as an exported file must: floats may miss a half by a hair
+        by_long = (2 * side * max(box) + longest) // (2 * longest)
+        return max(1, min(by_long, (2 * side * min(box) + shortest) // (2 * shortest)))
+
+    return fitted(image_size[0]), fitted(image_size[1])
 
 
 def open_dataset(
