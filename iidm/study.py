@@ -30,6 +30,7 @@ from iidm.studies import budget
 from iidm.studies.folder import Record, StudyFolder
 from iidm.studies.grid import describe_studies, find_study
 from iidm.studies.local import LocalProcesses, make_slots
+from iidm.studies.named_files import changed, refuse_changed
 from iidm.studies.on_ray import RayCluster, connect
 from iidm.studies.plan import Plan, Run, Wishes, make_plan
 from iidm.studies.preflight import check_data, task_of
@@ -64,6 +65,8 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"There is no finished run in {arguments.out}: nothing to report.")
         with suppress(UserError):  # only to leave out what cannot be; the data need not be at hand
             plan = check_data(plan, records, ())
+        for line in changed(plan, folder, records):
+            say(line)
         finish(Report(plan, folder, command, arguments.strips), records, [])
     else:
         make_place = find_place(arguments, plan)
@@ -95,6 +98,7 @@ def run(arguments: StudyArguments, report: Report, place: Place) -> None:
     """Run what is missing, with the report as it stands after each run. Ends the process with 1 where one failed."""
     plan, folder = report.plan, report.folder
     records = folder.records()
+    refuse_changed(plan, folder, records)
     missing = [run for run in plan.runs if run.key not in records]
     for note in (*plan.notes, *moved_data_notes(plan, records)):
         say(note)

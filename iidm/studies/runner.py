@@ -18,6 +18,7 @@ from iidm.types import UserError
 
 from .folder import Record, StudyFolder
 from .local import POLL_S, Ended, run_log
+from .named_files import sums, with_kept_descriptions
 from .plan import Run
 from .predictions import list_labels
 
@@ -88,7 +89,7 @@ def run_missing(
                 for run, end in place.ended():
                     working -= 1
                     if end.results is not None:
-                        record = make_record(run, end)
+                        record = make_record(run, end, folder)
                         folder.append(record)
                         listener.on_done(run, record)
                     elif told:
@@ -115,7 +116,7 @@ def remove_checkpoints(run: Run, folder: StudyFolder) -> None:
         shutil.rmtree(folder.runs / run.name / "checkpoints", ignore_errors=True)
 
 
-def make_record(run: Run, end: Ended) -> Record:
+def make_record(run: Run, end: Ended, folder: StudyFolder) -> Record:
     """What runs.jsonl keeps of a run that has results."""
     assert end.results is not None
     return {
@@ -129,5 +130,6 @@ def make_record(run: Run, end: Ended) -> Record:
         "iidm": iidm.__version__,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": run.command,
+        "files": sums(with_kept_descriptions(run.config, folder.runs / run.name)),
         "config": config_as_dict(run.config),
     }

@@ -22,6 +22,7 @@ from iidm.config import Config
 from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.runtime import pick_device
 from iidm.processes import end_with
+from iidm.studies.named_files import with_kept_descriptions
 from iidm.studies.predictions import are_saved, save_predictions
 from iidm.train import choose_kernels, run
 
@@ -57,6 +58,7 @@ def main(argv: Sequence[str]) -> None:
     elif not are_saved(arguments.labels, arguments.strips):
         choose_kernels(config, pick_device(config.device))
         try:
+            config = with_kept_descriptions(config, arguments.run_dir)
             save_predictions(config, checkpoint, arguments.labels, arguments.pictures, arguments.strips)
         except Exception as error:  # pictures are no reason to lose a run's results
             print(f"no predictions: {error}")
@@ -68,7 +70,7 @@ def train(config: Config, run_dir: Path) -> None:
         return
     if find_checkpoint(run_dir) is None and run_dir.exists():
         shutil.rmtree(run_dir)  # killed before anything was saved, perhaps while the folder was made
-    run(config, run_dir if run_dir.exists() else None)
+    run(with_kept_descriptions(config, run_dir), run_dir if run_dir.exists() else None)
 
 
 def read_results(run_dir: Path) -> dict[str, Any] | None:
