@@ -46,6 +46,8 @@ def main() -> NoReturn:
 def run_command(command: str, argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command on the words of the command line, or on `argv`, and end the process."""
     _quit_on_signals()
+    if command == "train" and hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # but for the steps there is nothing to be saved (InterruptFlag)
     words = sys.argv[1:] if argv is None else list(argv)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun: each process would repeat what torch's C++ warns of
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -6,8 +6,10 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from iidm.engine.norm_statistics import Buffers
 from iidm.engine.optim import build_optimizer, learning_rate_factor
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.engine.whole_checkpoint import find_whole_checkpoint, set_aside
+from iidm.kernels import set_implementation
 from iidm.method import TrainStep
 from iidm.method.base import Method
 from iidm.method.class_weights import class_weights_note
@@ -60,8 +63,7 @@ def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Pa
             refuse({"changed": text}, config.data.accept)
             write_splits(domains, resume)
         return resume
-    name = f"{config.preset}-{config.method}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run_dir = config.run_dir or Path("runs") / name
+    run_dir = config.run_dir or _new_folder(f"{config.preset}-{config.method}-{time.strftime('%Y%m%d-%H%M%S')}")
     if (run_dir / "config.json").exists():
         raise UserError(
             f"{run_dir} holds a run already. Continue it with --resume {run_dir}, or give another --run-dir."
@@ -70,6 +72,17 @@ def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Pa
     write_splits(domains, run_dir)
     write_config(keep_descriptions(replace(config, run_dir=None), run_dir), run_dir / "config.json")
     return run_dir
+
+
+def _new_folder(name: str) -> Path:
+    """runs/<name>, or with a number behind it where another run has begun in the same second."""
+    for number in count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError
 
 
 def keep_descriptions(config: Config, run_dir: Path) -> Config:
@@ -136,6 +149,14 @@ def change_length(config: Config, run_dir: Path) -> list[str]:
         f"{new} steps in place of {saved.max_steps}: from step {done} on the learning rate is that of a run of {new}"
         f" steps, {rate:.3g} of --optim.lr at first"
     ]
+
+
+def choose_kernels(config: Config, device: torch.device) -> str:
+    """Which implementation the ops run as, in one line; a wish that cannot be met ends the run."""
+    try:
+        return set_implementation(config.kernels, device)
+    except RuntimeError as error:
+        raise UserError(str(error)) from None
 
 
 def build_step(

@@ -39,16 +39,17 @@ from iidm.data import (
     slow_reading_notes,
     with_kept_validation,
 )
+from iidm.engine.locks import alone_in
 from iidm.engine.log import NoLog, Progress, RunLog
 from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
 from iidm.engine.trackers import wanted_trackers
 from iidm.evaluation import evaluate_networks, target_statistics, write_results
-from iidm.kernels import set_implementation
 from iidm.method import TrainStep
 from iidm.ranks import ALONE, Ranks
 from iidm.runs import (
     build_step,
     checkpoint_to_resume,
+    choose_kernels,
     describe_class_weights,
     load_state,
     prepare_run_dir,
@@ -74,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
 def run(config: Config, resume: Path | None = None, ranks: Ranks = ALONE) -> Path:
     """Train, evaluate and write everything of one run; returns its folder."""
     device = device_of_rank(pick_device(config.device), ranks)
-    with ranks.joined(device):
+    with ranks.joined(device), alone_in(resume if ranks.is_first else None):
         return run_together(config, resume, ranks, device)
 
 
@@ -93,10 +94,9 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
             domains = open_domains(with_kept_validation(config, resume), progress=progress)
         with Progress("reading the labels, once", config.quiet) as progress:
             checked = check_data(domains, config.data, progress)
-    notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains)]
     found = checkpoint_to_resume(resume, config.log.keep_checkpoints) if resume and ranks.is_first else (None, [])
     checkpoint, damages = ranks.from_first(found)
-    notes += damages
+    notes += [*domains.notes, *checked.notes, *slow_reading_notes(domains), *damages]
     whole, (config, shared) = config, config_of_rank(config, ranks, checkpoint)
     step, origin = build_step(config, domains, device, checkpoint, ranks)
     statistics, note = target_statistics(config, domains.plain_target, step.networks, step.amp_dtype, checked.damaged)
@@ -104,7 +104,8 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
     notes += resume_notes(config, run_dir) if resume and ranks.is_first else []
     start_step, seconds_before = load_state(checkpoint, step) if checkpoint else (0, 0.0)
     started -= seconds_before
-    with open_log(config, run_dir, start_step, ranks, trackers) as log:
+    new = run_dir if resume is None and ranks.is_first else None
+    with alone_in(new), open_log(config, run_dir, start_step, ranks, trackers) as log:
         for line in [*describe(config, domains, step, run_dir), *shared, *origin, note, *notes]:
             log.note(line)
         if resume:
@@ -176,14 +177,6 @@ def open_log(config: Config, run_dir: Path, start_step: int, ranks: Ranks, track
         trackers=trackers,
         config=config_as_dict(config),
     )
-
-
-def choose_kernels(config: Config, device: torch.device) -> str:
-    """Which implementation the ops run as, in one line; a wish that cannot be met ends the run."""
-    try:
-        return set_implementation(config.kernels, device)
-    except RuntimeError as error:
-        raise UserError(str(error)) from None
 
 
 def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -> list[str]:

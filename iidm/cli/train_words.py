@@ -124,7 +124,7 @@ def _resumed(known: argparse.Namespace, rest: Sequence[str]) -> tuple[Config, Pa
     run_dir: Path = known.resume
     if not run_dir.is_dir():
         raise UserError(f"--resume needs the folder of a run; {run_dir} is no folder.")
-    base = replace(read_config(run_dir / "config.json"), run_dir=run_dir)
+    base = replace(read_config(run_dir / "config.json"), run_dir=run_dir, profile=0)  # it was recorded at the start
     config = _from_options(base, rest)
     if config.run_dir is None or config.run_dir.resolve() != run_dir.resolve():
         raise UserError(

@@ -24,7 +24,7 @@ def find_damage(folder: Path) -> str:
     """
     *lines, last = (folder / SUMS).read_bytes().decode(errors="replace").split("\n")
     sums = {line[2]: line[1] for text in lines if (line := _LINE.fullmatch(text))}
-    present = {path.name for path in folder.iterdir()} - {SUMS}
+    present = {path.name for path in folder.iterdir() if _is_ours(path.name)}
     if last or len(sums) != len(lines) or not present <= sums.keys():
         return f"{SUMS} is damaged"
     for name, wanted in sums.items():
@@ -35,6 +35,11 @@ def find_damage(folder: Path) -> str:
         except OSError as error:
             return f"{name} cannot be read, {error.strerror}"
     return ""
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file may be one that was described: file managers and network disks leave others (.DS_Store, ._x)."""
+    return name.endswith((".safetensors", ".json")) and not name.startswith(".")
 
 
 def sha256(path: Path) -> str:

@@ -19,6 +19,8 @@ from ..config import LogConfig
 from ..types import UserError
 
 IDS = "trackers.json"
+FOLDER = "folder"
+"""In it, where the run lay: a copy of its folder is another run, whose records must not be written into."""
 PROJECT = "iidm"
 """The project (Weights & Biases) or experiment (MLflow) where the environment names none."""
 TITLES = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
@@ -113,6 +115,11 @@ class Trackers:
             return
         path = run_dir / IDS
         ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+        here = str(run_dir.resolve())
+        if ids.get(FOLDER, here) != here:
+            note(f"the records of {', '.join(names)} begin anew: those of {path} are of {ids[FOLDER]}")
+            ids = {}
+        ids[FOLDER] = here
         for name in names:
             try:
                 self._running[name] = KINDS[name](run_dir, config, ids.get(name))

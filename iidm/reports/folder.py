@@ -47,6 +47,11 @@ class RunFolder:
         return max(logged, int(self.metadata.get("step", 0)))
 
     @property
+    def scored_steps(self) -> int:
+        """Training steps of the networks that are scored and shown: those of the checkpoint, where one is there."""
+        return int(self.metadata.get("step", self.steps))
+
+    @property
     def is_finished(self) -> bool:
         """Whether the run has ended with its results."""
         return bool(self.results) and self.results.get("steps", self.steps) == self.config.max_steps

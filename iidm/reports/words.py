@@ -96,7 +96,8 @@ def comparison(runs: Sequence[Gathered], network: str) -> str:
 
 def _steps(folder: RunFolder) -> str:
     wanted = folder.config.max_steps
-    return f"after {folder.steps} of {wanted} steps" if folder.steps < wanted else f"after all {wanted} steps"
+    done = folder.scored_steps
+    return f"after {done} of {wanted} steps" if done < wanted else f"after all {wanted} steps"
 
 
 class Weak(NamedTuple):

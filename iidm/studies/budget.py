@@ -54,7 +54,7 @@ def ask(wishes: Wishes, out: Path, *, runs_follow: bool) -> tuple[Study, Wishes]
     if not method:
         method = "target_intra" if config.data.source == DatasetConfig() else config.method
     if config.data.val_count is not None:
-        options += ["--data.val-list", str(out / "val.txt")]
+        options += ["--data.val-list", str(out.resolve() / "val.txt")]  # a part of each run's key
         if runs_follow:
             _keep_validation(config, out / "val.txt")
     budgets = wishes.budgets or default_counts(int(open_training_target(config).has_label.sum()))

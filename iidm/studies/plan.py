@@ -128,7 +128,8 @@ def make_plan(study: Study, wishes: Wishes) -> Plan:
         raise UserError(f"--steps must be at least 1, not {wishes.steps}.")
     if any(count < 0 for count in wishes.budgets):
         raise UserError(f"--budgets must be numbers of labeled images, not {min(wishes.budgets)}.")
-    _refuse_own(wishes.options, "After the --")
+    drawn = {"--data.split-seed": "--seeds before the --: each draws labels of its own"} if study.split_per_seed else {}
+    _refuse_own(wishes.options, "After the --", drawn)
     preset = wishes.preset or study.preset or "scenes"
     start = ["--preset", preset, *QUIET]
     steps = [] if wishes.steps is None else ["--max-steps", str(wishes.steps)]

@@ -22,9 +22,10 @@ from iidm.config import Config
 from iidm.engine.checkpoint import find_checkpoint
 from iidm.engine.runtime import pick_device
 from iidm.processes import end_with
+from iidm.runs import choose_kernels
 from iidm.studies.named_files import with_kept_descriptions
 from iidm.studies.predictions import are_saved, save_predictions
-from iidm.train import choose_kernels, run
+from iidm.train import run
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from iidm.config import LogConfig
 from iidm.engine.log import RunLog
-from iidm.engine.trackers import KINDS, wanted_trackers
+from iidm.engine.trackers import KINDS, Trackers, wanted_trackers
 from iidm.types import UserError
 
 CONFIG = {"preset": "folder", "optim": {"lr": 0.1, "betas": [0.9, 0.99]}}
@@ -104,7 +105,8 @@ def test_a_run_that_fails_is_told_to_have_failed(tmp_path: Path, wandb: Calls, m
 
 def test_a_resumed_run_goes_on_with_its_own(tmp_path: Path, wandb: Calls, mlflow: Calls) -> None:
     open_log(tmp_path, "wandb", "mlflow").close()
-    assert json.loads((tmp_path / "trackers.json").read_text()) == {"wandb": "w1", "mlflow": "m1"}
+    kept = json.loads((tmp_path / "trackers.json").read_text())
+    assert kept == {"wandb": "w1", "mlflow": "m1", "folder": str(tmp_path)}
     open_log(tmp_path, "wandb", "mlflow", start_step=2).close()
     _, (_, init) = wandb.of("init")
     assert (init["id"], init["resume"]) == ("w1", "allow") and "config" not in init
@@ -211,3 +213,16 @@ def test_the_true_mlflow_keeps_a_run_in_a_database_file(tmp_path: Path) -> None:
     assert run.data.metrics["final/student/iou/_3c_a_3e_ _26_ b"] == 0.25
     history = {point.step: point.value for point in client.get_metric_history(run.info.run_id, "loss/total")}
     assert history == {1: 1.0, 2: 0.5, 3: 1 / 3, 4: 0.25}
+
+
+def test_a_copy_of_a_run_begins_records_of_its_own(wandb: Calls, tmp_path: Path) -> None:
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    first.mkdir()
+    notes: list[str] = []
+    for run_dir in (first, first):
+        Trackers(["wandb"], run_dir, CONFIG, notes.append)
+    shutil.copytree(first, copy)
+    for run_dir in (copy, copy):
+        Trackers(["wandb"], run_dir, CONFIG, notes.append)
+    assert [more.get("id") for _, more in wandb.of("init")] == [None, "w1", None, "w1"]
+    assert notes == [f"the records of wandb begin anew: those of {copy}/trackers.json are of {first}"]

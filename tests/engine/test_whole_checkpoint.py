@@ -109,3 +109,14 @@ def test_the_checksums_are_those_of_sha256sum(run_dir: Path) -> None:
     lines = (step(run_dir, 6) / SUMS).read_text().splitlines()
     assert all(re.fullmatch(r"[0-9a-f]{64}  [\w.]+", line) for line in lines)
     assert [line.split()[1] for line in lines] == sorted(FILES[:3])
+
+
+def test_what_file_managers_leave_beside_it_is_no_damage(run_dir: Path) -> None:
+    newest = run_dir / "checkpoints" / "step-00000006"
+    for name in (".DS_Store", "._student.safetensors", "Thumbs.db"):
+        (newest / name).write_bytes(b"x")
+    (newest / "@eaDir").mkdir()
+    found = find_whole_checkpoint(run_dir)
+    assert found.checkpoint == newest and not found.notes
+    (newest / "more.safetensors").write_bytes(b"x")
+    assert find_damage(newest) == f"{SUMS} is damaged", "it may have lost a line"

@@ -52,5 +52,7 @@ def test_images_that_validate_are_the_same_for_all_draws(data: Path, tmp_path: P
 def test_what_it_draws_itself_cannot_be_given(data: Path, tmp_path: Path) -> None:
     listed = tmp_path / "labeled.txt"
     listed.write_text("t0\n")
+    with pytest.raises(UserError, match="cannot set --data.split-seed, .*Give --seeds before the --"):
+        study(words(data, tmp_path, "--dry-run", options=("--data.split-seed", "7")))
     with pytest.raises(UserError, match="this study draws them"):
         study(words(data, tmp_path, options=("--data.labeled-list", str(listed))))

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,11 @@ from iidm.cli.arguments import (
 )
 from iidm.cli.short_help import GROUPS
 from iidm.command import COMMANDS
+from iidm.data import Domains
 from iidm.presets import preset_config
 from iidm.processes import MAIN
 from iidm.runs import prepare_run_dir
-from iidm.types import UserError
+from iidm.types import ClassSet, UserError
 
 QUICK = [
     ("train", "--help"),
@@ -396,3 +398,20 @@ def test_a_resumed_run_stays_in_its_folder_and_a_folder_is_a_config_too(tmp_path
         parse_config(["--resume", str(run_dir), "--run-dir", str(tmp_path / "other")])
     assert parse_config(["--resume", str(run_dir), "--run-dir", f"{run_dir}/"])[1] == run_dir
     assert parse_config(["--config", str(run_dir)]) == parse_config(["--config", str(run_dir / "config.json")])
+
+
+def test_runs_without_a_name_that_begin_in_one_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("iidm.runs.time.strftime", lambda _: "20261127-040637")
+    domains = Domains(ClassSet(("road", "sky"), ((0, 0, 0), (1, 1, 1))), None, None, None, None)
+    folders = [prepare_run_dir(preset_config("scenes"), domains, None) for _ in range(3)]
+    assert [folder.name for folder in folders] == [f"scenes-iidm-20261127-040637{more}" for more in ("", "-2", "-3")]
+    assert all((folder / "config.json").is_file() for folder in folders)
+
+
+def test_a_profile_is_recorded_at_the_start_and_not_again_after_a_resume(tmp_path: Path) -> None:
+    write_config(replace(preset_config("scenes"), profile=3), tmp_path / "config.json")
+    assert parse_config(["--resume", str(tmp_path)])[0].profile == 0
+    assert parse_config(["--resume", str(tmp_path), "--profile", "5"])[0].profile == 5

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from html_reports import Parsed, change_config, copied, report
 from PIL import Image
-from small_runs import BACKBONE, CLASSES, VAL_IMAGES, evaluate
+from small_runs import BACKBONE, CLASSES, VAL_IMAGES, evaluate, half_done
 
 from iidm.cli import parse_config, read_config
 from iidm.reports.folder import open_folders
@@ -31,6 +31,16 @@ def copy(reported: Path, tmp_path: Path) -> Path:
 
 
 # What it tells
+
+
+def test_the_steps_are_those_of_the_networks_that_are_scored(reported: Path, tmp_path: Path) -> None:
+    """As after a kill before the last checkpoint: more steps were logged."""
+    run_dir = half_done(reported, tmp_path / "run")
+    for name in ("results.json", "report.json"):
+        (run_dir / name).unlink()
+    report(run_dir)
+    text = Parsed(run_dir / "report.html").text
+    assert "(after 3 of 6 steps)" in text and "after all 6 steps" not in text
 
 
 def test_the_numbers_are_those_of_the_evaluation(reported: Path, data: Path) -> None:
