@@ -31,6 +31,7 @@ from iidm.data.inspection.commands import next_steps
 from iidm.data.inspection.describe import describe, tell
 from iidm.data.inspection.report import Report, group_folders, inspect_folders
 from iidm.engine.preview import Panel, colorize, overlay, save_sheet
+from iidm.presets import preset_config
 from iidm.types import Sample, UserError
 
 SHEET_ROWS = 6
@@ -53,7 +54,8 @@ def main(argv: Sequence[str]) -> None:
         print(readable("\n".join(tell(report))), end="\n\n")
     for number, path in enumerate(arguments.write):
         write(reports, number, path)
-    print("\n".join(next_steps(reports, arguments.folders, arguments.write)))
+    usual_crop = preset_config("folder").data.crop_size
+    print("\n".join(next_steps(reports, arguments.folders, arguments.write, usual_crop)))
 
 
 def check_files(arguments: InspectArguments, count: int) -> None:

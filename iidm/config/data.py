@@ -8,6 +8,8 @@ from typing import Literal
 
 from .checks import require, require_share
 
+LEAST_CROP = 16
+"""Pixels of the shorter side of a crop."""
 Mistake = Literal["ignored", "one-class", "train-ids", "missing-class", "class-names", "changed"]
 """What stops a run before its first step unless `data.accept` names it."""
 
@@ -121,7 +123,8 @@ class DataConfig:
     are never skipped."""
 
     def __post_init__(self) -> None:
-        require(min(self.crop_size) >= 16, "data.crop_size", self.crop_size, "at least 16 x 16 pixels")
+        least = f"at least {LEAST_CROP} x {LEAST_CROP} pixels"
+        require(min(self.crop_size) >= LEAST_CROP, "data.crop_size", self.crop_size, least)
         for name in ("source_batch", "target_batch", "unlabeled_batch", "crop_tries", "prefetch"):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
         require(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.datasets.splits import write_list
-from ..types import Sample, UserError
+from ..types import UserError
 from .pool import Pool
 
 NEW, LABELED, SCORES, SHEET, IMAGES = "new.txt", "labeled.txt", "scores.csv", "sheet.png", "images"
@@ -55,13 +55,7 @@ def copy_images(out: Path, pool: Pool, order: Sequence[int]) -> Path | None:
         return None
     folder = out / IMAGES
     for place in order:
-        sample = pool.sample(place)
-        name = copied_name(sample)
+        sample, name = pool.sample(place), pool.copied_name(place)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(sample.image, folder / name)
     return folder
-
-
-def copied_name(sample: Sample) -> str:
-    """The path of an image's copy below OUT/images: its name with its ending, which the name may hold already."""
-    return sample.name.removesuffix(sample.image.suffix) + sample.image.suffix

@@ -14,7 +14,7 @@ from ..data import EvalLoader, PredictedLabel, write_annotations
 from ..data.annotating.writing import AnnotationFormat
 from ..data.files.common import counted
 from ..engine.preview import PANEL_WIDTH, Panel, overlay, save_sheet
-from .files import IMAGES, SHEET, copied_name
+from .files import IMAGES, SHEET
 from .networks import Networks
 from .pool import Pool
 from .strategies import Chosen
@@ -82,7 +82,7 @@ def _looked_at(
                 small = None if label is None else label[::every, ::every].copy()
                 pictures[place] = _Picture(image[::every, ::every].copy(), small)
                 if networks is not None and full_size:
-                    name = copied_name(sample)
+                    name = pool.copied_name(place)
                     whole = networks.label_of(batch.image, part.image_size(sample))
                     yield PredictedLabel(name, out / IMAGES / name, whole)
 

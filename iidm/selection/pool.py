@@ -15,6 +15,7 @@ from ..data import Dataset, find_images, open_training_target
 from ..data.datasets.splits import read_list
 from ..data.datasets.validation import open_validation
 from ..data.files.common import counted, first_few
+from ..data.specs.described import find_spec
 from ..types import Sample, UserError
 
 
@@ -31,6 +32,8 @@ class Pool:
     """bool [N]: those that a label is there for, whether or not the run was to know."""
     notes: tuple[str, ...]
     """Lines on what was left aside."""
+    image_suffix: str = ""
+    """That the target's image files have at the end of their names."""
 
     @property
     def candidates(self) -> NDArray[np.bool_]:
@@ -50,6 +53,13 @@ class Pool:
     def is_outside(self, place: int) -> bool:
         """Whether an image lies outside of the target's image folder."""
         return place >= len(self.parts[0].samples)
+
+    def copied_name(self, place: int) -> str:
+        """The path of an image's copy below OUT/images: its name with its ending, which the name may hold already. One
+        from outside of the target's folder is called as an image there must be."""
+        sample = self.sample(place)
+        suffix = self.image_suffix if self.is_outside(place) else ""
+        return sample.name.removesuffix(sample.image.suffix) + suffix + sample.image.suffix
 
     def only(self, places: Sequence[int]) -> list[tuple[list[int], Dataset]]:
         """Some images by part: their places, increasing, and the data set of them."""
@@ -88,7 +98,8 @@ def open_pool(config: Config, run_dir: Path, images: Sequence[Path], target_root
             notes.append(
                 f"{counted(len(gone), 'labeled image')} of the run cannot be found any more: {first_few(gone)}"
             )
-    pool = Pool((target.without_labels(),), list(names), labeled, has_label, tuple(notes))
+    suffix = find_spec(config.data.target).image_suffix
+    pool = Pool((target.without_labels(),), list(names), labeled, has_label, tuple(notes), suffix)
     if images:
         val = open_validation(config, target_root=target_root)
         pool = _named(pool, target, set() if val is None else {val.origin(sample) for sample in val.samples}, images)
@@ -106,7 +117,11 @@ def _named(pool: Pool, target: Dataset, validating: Collection[Hashable], images
     chosen = [(path, name) for path, name in found.images if os.path.realpath(path) not in validating]
     inside = {os.path.realpath(sample.image): place for place, sample in enumerate(target.samples)}
     wanted = {inside[real] for path, _ in chosen if (real := os.path.realpath(path)) in inside}
-    outside = [Sample(name, path, None) for path, name in chosen if os.path.realpath(path) not in inside]
+    outside = [
+        Sample(name.removesuffix(pool.image_suffix), path, None)
+        for path, name in chosen
+        if os.path.realpath(path) not in inside
+    ]
     twice = [sample for sample in outside if sample.name in target.places]
     if twice:
         raise UserError(
@@ -130,4 +145,5 @@ def _named(pool: Pool, target: Dataset, validating: Collection[Hashable], images
         np.concatenate([pool.labeled[keep], np.zeros(count, np.bool_)]),
         np.concatenate([pool.has_label[keep], np.zeros(count, np.bool_)]),
         tuple(notes),
+        pool.image_suffix,
     )

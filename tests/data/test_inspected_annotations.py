@@ -163,3 +163,14 @@ def test_an_annotation_that_training_could_not_read_is_told(tmp_path: Path) -> N
     assert any(
         re.search(r"image 'images/0\.jpg', annotation 0 cannot be read: 'x' is no coord", d) for d in report.doubts
     )
+
+
+def test_one_name_in_two_folders_is_a_doubt_and_no_label(tmp_path: Path) -> None:
+    """Which of them was meant cannot be told; the first one taken would have the labels of another image."""
+    for day in ("day1", "day2"):
+        for i in range(3):
+            photo(tmp_path / "photos" / day / f"{i}.jpg", i)
+    write(tmp_path / "ann.json", coco([f"{i}.jpg" for i in range(3)]))
+    report = inspect_folders([tmp_path])
+    assert report.count("train") == (6, 0)
+    assert any("fits two images" in doubt for doubt in report.doubts)

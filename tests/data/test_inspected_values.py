@@ -133,6 +133,18 @@ def test_palette_labels_are_named_by_their_palette(tmp_path: Path) -> None:
     assert set(np.unique(dataset.load_label(dataset.samples[0]))) == {0, 7, 15, 255}
 
 
+def test_a_list_of_names_beside_labels_in_the_colours_of_voc_is_what_they_are_called(tmp_path: Path) -> None:
+    """As labelme2voc writes them, for classes of any names."""
+    colors = {i: color for i, (_, color) in enumerate(PALETTES["Pascal VOC"])}
+    for i in range(3):
+        photo(tmp_path / "JPEGImages" / f"{i}.jpg", i)
+        palette_mask(tmp_path / "SegmentationClass" / f"{i}.png", (0, 1, 2), colors)
+    write(tmp_path / "class_names.txt", "__ignore__\n_background_\nsky\ncar\n")
+    report = inspect_folders([tmp_path])
+    assert [entry.name for entry in report.naming.classes] == ["_background_", "sky", "car"]
+    assert report.naming.origin == str(tmp_path / "class_names.txt")
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...config import DataConfig
+from ...config.data import LEAST_CROP
 from ...types import Sample, UserError
 from ..files.common import Progress, counted, evenly, first_few, hw
 from ..files.headers import Header
@@ -293,8 +294,10 @@ def _small_images_note(
     small = [size for size in sizes if size[0] < crop_size[0] or size[1] < crop_size[1]]
     if not small:
         return None
+    fits = [min(size[axis] for size in sizes) for axis in (0, 1)]
+    least = [max(LEAST_CROP, min(pair)) for pair in zip(fits, crop_size, strict=True)]
     return (
         f"{sum(sizes[s] for s in small)} of {len(dataset.samples)} {stream} images are smaller than the crop"
         f" {hw(crop_size)} at training resolution ({first_few([hw(s) for s in small], 2)}): the rest of the"
-        " crop is padded with ignored pixels."
+        f" crop is padded with ignored pixels, which cost time. --data.crop-size {least[0]} {least[1]} has none."
     )

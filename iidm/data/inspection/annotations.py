@@ -100,16 +100,26 @@ def find_file_layouts(images: Sequence[File], documents: Mapping[File, Annotatio
         votes: Counter[tuple[Path, tuple[str, ...]]] = Counter()
         for name in content.images:
             path = PurePosixPath(name.replace("\\", "/"))
-            best = max(by_name.get(path.name, ()), key=lambda image: _fit(image, path, document), default=None)
-            if best is not None:
-                inner = _fit(best, path, document)[0]
-                votes[best.root, best.folders[: len(best.folders) - inner]] += 1
+            fits = [(_fit(image, path, document), image) for image in by_name.get(path.name, ())]
+            if fits:
+                fit = max(found for found, _ in fits)
+                votes[_place([image for found, image in fits if found == fit], fit[0])] += 1
         if votes:
             (root, folders), _ = votes.most_common(1)[0]
             layout = _file_layout(root, folders, document)
             counts[layout] += sum(votes.values())
     found = [(with_splits(layout, images), count) for layout, count in counts.items()]
     return sorted(found, key=lambda entry: (-entry[1], str(entry[0].labels)))
+
+
+def _place(images: Sequence[File], inner: int) -> tuple[Path, tuple[str, ...]]:
+    """Root and folders that one of some images lies in, but for the last `inner` ones. Of several that fit alike it is
+    the folder of all: which of them is meant cannot be told, and whoever reads the labels there says so."""
+    places = [image.folders[: len(image.folders) - inner] for image in images if image.root == images[0].root]
+    shared = places[0]
+    for other in places[1:]:
+        shared = shared[: next((i for i, (a, b) in enumerate(zip(shared, other, strict=False)) if a != b), len(other))]
+    return images[0].root, shared
 
 
 def _fit(image: File, path: PurePosixPath, document: File) -> tuple[int, int]:

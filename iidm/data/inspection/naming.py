@@ -74,14 +74,15 @@ def name_values(values: Values, lists: Lists, hints: str) -> Naming:
     seen = sorted(values.pixels)
     if values.kind == "colors":
         return _named_colors(values, lists, seen)
-    if values.kind == "palette":
-        naming = _named_palette(values, lists, seen)
-        if naming:
-            return naming
+    if values.kind == "palette" and (naming := _listed_palette(values, lists, seen)):
+        return naming
     for path, names in lists.names.items():
         if max((v for v in seen if v != IGNORE_INDEX), default=0) < len(names):
             entries = [Named(name, ids=(i,), scored=not _is_void(name)) for i, name in enumerate(names)]
             return Naming(_with_ignored(entries, seen), str(path), "a list of names")
+    # After the lists: many tools paint classes of any names with the colours of Pascal VOC.
+    if values.kind == "palette" and (naming := _known_palette(values, seen)):
+        return naming
     told = _told_ids(hints, seen)
     if told:
         return Naming(_with_ignored(_known_ids(told), seen), told, "the names of files and folders")
@@ -137,8 +138,8 @@ def _between(rare: Sequence[int], main: Sequence[int]) -> set[int]:
     return {c for c, between in zip(rare, found, strict=True) if between} if found.sum() >= _MANY else set()
 
 
-def _named_palette(values: Values, lists: Lists, seen: Sequence[int]) -> Naming | None:
-    """Names of palette indices by their colours."""
+def _listed_palette(values: Values, lists: Lists, seen: Sequence[int]) -> Naming | None:
+    """Names of palette indices by their colours, from a list of those."""
     for path, colors in lists.colors.items():
         listed = {color: name for name, color in colors.items()}
         if all(values.colors.get(i) in listed for i in seen if i != IGNORE_INDEX):
@@ -148,6 +149,11 @@ def _named_palette(values: Values, lists: Lists, seen: Sequence[int]) -> Naming 
                 if values.colors.get(i) in listed
             ]
             return Naming(_with_ignored(entries, seen), str(path), "a list of colours")
+    return None
+
+
+def _known_palette(values: Values, seen: Sequence[int]) -> Naming | None:
+    """Names of palette indices by their colours, from a data set that is well known."""
     for name, palette in PALETTES.items():
         first = FIRST_ID.get(name, 0)
         ids = [i for i in seen if i != IGNORE_INDEX and i >= first]
