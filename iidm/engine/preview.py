@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +54,7 @@ def overlay(
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, title: str) -> None:
     """Write rows of panels with captions, a title and the legend of the classes as one PNG (whole or not at all)."""
-    font = ImageFont.load_default(size=FONT_PX)
+    font = _font([title, *classes.names, *(panel.caption for row in rows for panel in row)])
     pictures = [[_fitted(panel.image) for panel in row] for row in rows]
     columns = max(len(row) for row in rows)
     width = columns * (PANEL_WIDTH + MARGIN) + MARGIN
@@ -77,6 +79,16 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, t
     sheet.save(half, format="PNG", pnginfo=told)
     sync(half)
     os.replace(half, path)
+
+
+def _font(texts: Iterable[str]) -> Font:
+    """Pillow's own font, which knows ASCII alone; where that is not enough, the one that comes with matplotlib."""
+    spec = None if all(text.isascii() for text in texts) else find_spec("matplotlib")
+    if spec is not None and spec.origin is not None:  # found, not imported: that takes half a second
+        with suppress(OSError):
+            file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+            return ImageFont.truetype(str(file), FONT_PX - 1)
+    return ImageFont.load_default(size=FONT_PX)
 
 
 def _fitted(image: NDArray[np.uint8]) -> Image.Image:

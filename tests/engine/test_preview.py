@@ -119,3 +119,13 @@ def test_a_sheet_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         save_sheet(path, [[panel("image", (5, 5, 5))]], CLASSES, "second")
     monkeypatch.undo()
     assert np.array_equal(np.asarray(Image.open(path)), first)
+
+
+def test_names_beyond_ascii_are_drawn_with_their_letters(tmp_path: Path) -> None:
+    """Pillow's own font draws one box for each letter that it lacks, whichever it is."""
+    drawn = []
+    for name in ("Straße", "Straöe"):
+        classes = ClassSet(("sky", name), ((0, 0, 0), (9, 9, 9)))
+        save_sheet(tmp_path / "a.png", [[Panel("früh", np.zeros((8, 8, 3), np.uint8))]], classes, "title")
+        drawn.append(np.asarray(Image.open(tmp_path / "a.png")))
+    assert (drawn[0] != drawn[1]).any()
