@@ -293,9 +293,9 @@ def _class_notes(data: DataConfig, source: ClassSet, target: ClassSet) -> list[s
     if only_source and only_target and len(only_source) < len(source) and "class-names" not in data.accept:
         raise UserError(
             f"Classes are matched by name. The source alone has {', '.join(only_source)}; the target alone has"
-            f" {', '.join(only_target)}. Name them alike where they mean the same (in a TOML file"
-            f' name = "{only_target[0]}" with names = ["{only_source[0]}"], which is what its labels have). If they do'
-            " not, --data.accept class-names ignores the source's and learns the target's from its own labels."
+            f" {', '.join(only_target)}. Name them alike where they mean the same: in the source's TOML file perhaps"
+            f' name = "{only_target[0]}", and names = ["{only_source[0]}"] where its labels are annotation files. If'
+            " they do not, --data.accept class-names ignores the source's and learns the target's from its own labels."
         )
     notes = (
         [f"source: pixels of {', '.join(only_source)} are ignored, the target has no such class"] if only_source else []
