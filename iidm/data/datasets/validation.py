@@ -105,5 +105,8 @@ def _held_out(labeled: Dataset, data: DataConfig) -> Dataset:
             f" {len(free)}, or label more."
         )
     names = labeled.names
-    order = sorted(free.tolist(), key=lambda place: sha256(f"{data.split_seed}\n{names[place]}".encode()).digest())
-    return labeled.take(sorted(order[: data.val_count]))
+
+    def key(place: int) -> bytes:  # names of files may be no Unicode
+        return sha256(f"{data.split_seed}\n{names[place]}".encode(errors="surrogateescape")).digest()
+
+    return labeled.take(sorted(sorted(free.tolist(), key=key)[: data.val_count]))

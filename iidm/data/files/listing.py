@@ -207,15 +207,19 @@ def predicted_among(found: Iterable[Found]) -> set[str]:
     found = list(found)
     names = {file.below for file in found}
     stems = {os.path.splitext(name)[0] for name in names if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS}
-    elsewhere = {name for stem in stems for name in _names_in_results(stem)}
-    own = set()
+    own, others = set(), []
     for name in names:
         for ending in RESULT_ENDINGS:
             if name.endswith(ending):
                 base = name.removesuffix(ending)
                 is_one_of_several = sum(base + other in names for other in RESULT_ENDINGS) > 1
-                if is_one_of_several or base in stems or base in names or os.path.basename(base) in elsewhere:
+                if is_one_of_several or base in stems or base in names:
                     own.add(name)
+                else:
+                    others.append((name, os.path.basename(base)))
+    if others:
+        elsewhere = {called for stem in stems for called in _names_in_results(stem)}
+        own |= {name for name, called in others if called in elsewhere}
     return own
 
 
