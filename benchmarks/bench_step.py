@@ -135,7 +135,7 @@ def _measure(
         extra["floor_share"] = work / (tflops * 1e12) / seconds
     dtype = pick_amp_dtype(torch.device(device), amp=True) or torch.float32
     benchmark.extra_info.update(
-        op="step", device=device, model=case.model, crop=case.crop, batch=case.batch, dtype=str(dtype)[6:],
+        op="step", device=device, model=case.network, crop=case.crop, batch=case.batch, dtype=str(dtype)[6:],
         output_stride=case.output_stride, head=case.head, hrda=case.hrda, **extra, **provenance,
     )  # fmt: skip
 

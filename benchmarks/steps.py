@@ -41,9 +41,14 @@ class Case(NamedTuple):
     head: str = "deeplabv2"
     hrda: bool = False
 
-    def __str__(self) -> str:
+    @property
+    def network(self) -> str:
+        """Its name, for tables: the backbone, and the head where it is not DeepLabV2's."""
         head = "" if self.head == "deeplabv2" else f"-{self.head}"
-        return f"{self.model}{head}{'-hrda' * self.hrda}-{self.crop[0]}x{self.crop[1]}-{self.batch}"
+        return f"{self.model}{head}{'-hrda' * self.hrda}"
+
+    def __str__(self) -> str:
+        return f"{self.network}-{self.crop[0]}x{self.crop[1]}-{self.batch}"
 
 
 def config_of(case: Case, options: dict[str, Any] | None = None) -> Config:
