@@ -11,21 +11,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from small_runs import Said, one_line
 
-from iidm.cli import PARSERS, parse_arguments, parse_config, parse_study, program, read_config, run_main, write_config
-from iidm.cli.arguments import (
-    EvaluateArguments,
-    InspectArguments,
-    PredictArguments,
-    PrepareArguments,
-    SelectArguments,
-)
+from iidm.cli import PARSERS, parse_config, program, read_config, run_main, write_config
 from iidm.cli.short_help import GROUPS
 from iidm.command import COMMANDS
 from iidm.data import Domains
@@ -289,48 +281,6 @@ def test_a_file_name_that_the_output_cannot_hold_is_printed_with_escapes() -> No
     assert output.buffer.getvalue() == b"labeled \\udcff1.jpg and \\xe9.jpg\n"  # type: ignore[attr-defined]
 
 
-def test_a_tilde_is_the_home_folder_in_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    home = str(tmp_path)
-    config, _ = parse_config(
-        [
-            "--preset",
-            "folder",
-            "--run-dir=~/run",
-            "--source-root",
-            "~/old",
-            "--target-root=~",
-            "--model.weights=~/w.pth",
-        ]
-        + ["--data.source.spec=~/old.toml", "--data.target.images", "~/images", "--data.labeled-list", "~/list.txt"]
-    )
-    found = (config.run_dir, config.source_root, config.target_root, config.model.weights)
-    assert [*map(str, found)] == [f"{home}/run", f"{home}/old", home, f"{home}/w.pth"]
-    data = config.data
-    assert (data.source.spec, data.target.images) == (f"{home}/old.toml", f"{home}/images")
-    assert str(data.labeled_list) == f"{home}/list.txt"
-    write_config(config, tmp_path / "config.json")
-    assert parse_config(["--config=~/config.json"])[0].run_dir == config.run_dir
-    assert parse_config(["--resume=~"])[1] == tmp_path
-    predict = parse_arguments(PredictArguments, "predict", ["~/run", "~/a.jpg", "~/b", "--out=~/out"])
-    assert [*map(str, (predict.run, *predict.images, predict.out))] == [
-        f"{home}/{x}" for x in "run a.jpg b out".split()
-    ]
-    evaluate = parse_arguments(EvaluateArguments, "evaluate", ["~/run", "--images=~/i", "--labels=~/l"])
-    assert (str(evaluate.images), str(evaluate.labels)) == (f"{home}/i", f"{home}/l")
-    prepare = parse_arguments(PrepareArguments, "prepare", ["~/my.toml", "--root=~/r", "--out=~/o"])
-    assert (prepare.dataset, str(prepare.root), str(prepare.out)) == (f"{home}/my.toml", f"{home}/r", f"{home}/o")
-    study, options = parse_study(["~/grid.toml", "--out=~/s", "--", "--source-root=~/old"])
-    assert (study.study, str(study.out), options) == (f"{home}/grid.toml", f"{home}/s", [f"--source-root={home}/old"])
-
-
-def test_a_tilde_in_a_config_file_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({"source_root": "~/old"}))
-    assert read_config(path).source_root == tmp_path / "old"
-
-
 def test_a_config_file_of_any_editor_is_read_and_one_in_another_encoding_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     write_config(preset_config("scenes"), path)
@@ -358,48 +308,6 @@ def test_crops_of_one_cell_are_refused_before_anything_is_made() -> None:
     assert parse_config([*small, *only])[0].data.source_batch == 1, "what no loss reads does not matter"
 
 
-def test_words_of_other_commands_and_programs_are_taken_for_the_option_that_is_meant(tmp_path: Path) -> None:
-    for word in ("--out", "--output", "--work-dir", "--run-dir"):
-        config, _ = parse_config([word, str(tmp_path / "run"), "--steps=7"])
-        assert config.run_dir == tmp_path / "run" and config.max_steps == 7
-    for word in ("-o", "--output"):
-        assert parse_arguments(PredictArguments, "predict", ["run", "images", word, "x"]).out == Path("x")
-    assert parse_arguments(InspectArguments, "inspect", ["photos", "--out", "c.toml"]).write == (Path("c.toml"),)
-    assert parse_study(["table4", "--out", "x", "--", "--steps", "3"])[1] == ["--max-steps", "3"]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--epochs", "3"], "--max-steps"),
-        (["--batch-size=4"], "--data.source-batch"),
-        (["--gpu", "1"], "CUDA_VISIBLE_DEVICES=1"),
-    ],
-)
-def test_an_option_that_only_others_have_is_answered_with_what_there_is(words: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=f"has no {words[0].partition('=')[0]}: .*{said}"):
-        parse_config(words)
-
-
-def test_an_option_that_takes_all_words_after_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse_arguments(SelectArguments, "select", ["--images", "photos", "runs/first", "--count", "3"])
-    assert "iidm: --images takes all words after it; what is no option stands first." in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        parse_arguments(SelectArguments, "select", ["--cuont", "3", "runs/first"])
-    assert "takes all words" not in capsys.readouterr().err
-
-
-def test_a_resumed_run_stays_in_its_folder_and_a_folder_is_a_config_too(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    write_config(preset_config("scenes"), run_dir / "config.json")
-    with pytest.raises(UserError, match=f"goes on in {run_dir}, so leave out --run-dir"):
-        parse_config(["--resume", str(run_dir), "--run-dir", str(tmp_path / "other")])
-    assert parse_config(["--resume", str(run_dir), "--run-dir", f"{run_dir}/"])[1] == run_dir
-    assert parse_config(["--config", str(run_dir)]) == parse_config(["--config", str(run_dir / "config.json")])
-
-
 def test_runs_without_a_name_that_begin_in_one_second_have_folders_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,9 +317,3 @@ def test_runs_without_a_name_that_begin_in_one_second_have_folders_of_their_own(
     folders = [prepare_run_dir(preset_config("scenes"), domains, None) for _ in range(3)]
     assert [folder.name for folder in folders] == [f"scenes-iidm-20261127-040637{more}" for more in ("", "-2", "-3")]
     assert all((folder / "config.json").is_file() for folder in folders)
-
-
-def test_a_profile_is_recorded_at_the_start_and_not_again_after_a_resume(tmp_path: Path) -> None:
-    write_config(replace(preset_config("scenes"), profile=3), tmp_path / "config.json")
-    assert parse_config(["--resume", str(tmp_path)])[0].profile == 0
-    assert parse_config(["--resume", str(tmp_path), "--profile", "5"])[0].profile == 5
