@@ -47,7 +47,9 @@ def where_labels_go(config: Config, root: Path | None, *, is_prepared: bool) -> 
     form = _FORMS.get(kind, _IDS)
     if spec.label_suffix and kind not in ("coco", "cvat"):
         form += f" with {spec.label_suffix} at its end"
-    return f"{'Add them to' if place.suffix else 'Put them into'} {place} {form}."
+    if place.suffix:
+        return f"Add them to {place} {form}; or export them alone beside it and name the folder as labels."
+    return f"Put them into {place} {form}."
 
 
 def next_round(config: Config, run_dir: Path, labeled_list: Path) -> str:

@@ -98,7 +98,7 @@ def test_an_own_file_of_an_image_without_shapes_is_a_label(tmp_path: Path) -> No
         (
             lambda root: write_labelme(root),
             'label_kind = "coco"',
-            r"needs a \.json file as labels, .*There is .*a\.json",
+            r"needs a \.json file of COCO, and .* holds none\. There is .*a\.json",
         ),
         (lambda root: write_labelme(root) + "/a.json", "", "is one file of labelme: name the folder"),
         (lambda root: write_coco(root, {}), "", "is no annotation file that is known"),
@@ -112,12 +112,64 @@ def test_a_place_of_another_kind_than_said_is_refused(
         opened(tmp_path, write(tmp_path), more)
 
 
-def test_a_coco_file_in_a_folder_is_to_be_named_itself(tmp_path: Path) -> None:
-    write_coco(tmp_path, coco())
-    (tmp_path / "json").mkdir()
-    os.rename(tmp_path / "a.json", tmp_path / "json" / "instances.json")
-    with pytest.raises(UserError, match=r"instances\.json is a COCO file: name the file itself as labels"):
-        opened(tmp_path, "json")
+def _round(root: Path, name: str, annotated: str, *others: str) -> None:
+    """One export of a labeling tool: a car in one image; the others are listed without annotation."""
+    for image in (annotated, *others):
+        save_image(root / "images" / f"{image}.jpg")
+    table = coco({"category_id": 2, "segmentation": [flat(SQUARE)]}, file_name=f"{annotated}.jpg")
+    table["images"] += [
+        {"id": 20 + i, "file_name": f"{other}.jpg", "height": 12, "width": 16} for i, other in enumerate(others)
+    ]
+    (root / "rounds" / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / "rounds" / name).write_text(json.dumps(table))
+
+
+@pytest.mark.parametrize("more", ["", 'label_kind = "coco"'])
+def test_coco_files_of_a_folder_are_read_together(more: str, tmp_path: Path) -> None:
+    _round(tmp_path, "1.json", "a", "b", "c")
+    _round(tmp_path, "second/export.json", "b", "a", "c")
+    (tmp_path / "rounds" / "info.json").write_text('{"tool": "some"}')
+    dataset = opened(tmp_path, "rounds", more)
+    assert [sample.name for sample in dataset.samples if sample.label is not None] == ["a", "b"]
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(label_of(dataset, name), box(1, 4, 1, 4, 1))
+    told = " ".join(dataset.notes)
+    assert "Labels are those of 2 annotation files" in told
+    assert "not read, as they are no annotations of COCO" in told and "info.json" in told
+
+
+def test_cvat_files_of_a_folder_are_read_together(tmp_path: Path) -> None:
+    square = '<polygon label="car" points="1,1;4,1;4,4;1,4"/>'
+    (tmp_path / "rounds").mkdir()
+    for name in ("a", "b"):
+        file = write_cvat(tmp_path, square, image=f'name="{name}.jpg" width="16" height="12"')
+        os.rename(tmp_path / file, tmp_path / "rounds" / f"{name}.xml")
+        save_image(tmp_path / "images" / f"{name}.jpg")
+    dataset = opened(tmp_path, "rounds")
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(label_of(dataset, name), box(1, 4, 1, 4, 1))
+
+
+def test_an_image_that_two_files_annotate_is_refused(tmp_path: Path) -> None:
+    _round(tmp_path, "1.json", "a", "b")
+    _round(tmp_path, "2.json", "a")
+    with pytest.raises(UserError, match=r"a\.jpg is annotated twice: .*1\.json.*2\.json.* Remove one"):
+        opened(tmp_path, "rounds")
+
+
+def test_labels_are_drawn_anew_when_a_file_comes_to_the_folder(tmp_path: Path) -> None:
+    _round(tmp_path, "1.json", "a", "b")
+    assert sum(s.label is not None for s in opened(tmp_path, "rounds").samples) == 1
+    _round(tmp_path, "2.json", "b")
+    assert sum(s.label is not None for s in opened(tmp_path, "rounds").samples) == 2
+
+
+def test_xml_files_of_boxes_are_no_labels(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.jpg")
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "voc" / "a.xml").write_text("<annotation><object/></annotation>")
+    with pytest.raises(UserError, match=r"none of CVAT \(.*a\.xml\)\. Pascal VOC: boxes are no labels"):
+        opened(tmp_path, "voc")
 
 
 def test_a_folder_with_pictures_and_json_of_the_same_images_asks_which(tmp_path: Path) -> None:

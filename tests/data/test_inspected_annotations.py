@@ -47,6 +47,13 @@ def _coco_alone(root: Path) -> None:
     write(root / "result.json", coco([f"images/{i}.jpg" for i in range(4)]))
 
 
+def _coco_rounds(root: Path) -> None:
+    for i in range(6):
+        photo(root / "images" / f"{i}.jpg", i)
+    write(root / "exports" / "first" / "annotations.json", coco(["0.jpg", "1.jpg"]))
+    write(root / "exports" / "second" / "annotations.json", coco(["2.jpg", "5.jpg"]))
+
+
 def _cvat(root: Path) -> None:
     for i in range(6):
         photo(root / "images" / f"{i}.jpg", i)
@@ -89,6 +96,7 @@ ANNOTATED: dict[Callable[[Path], None], tuple[dict[str, str], dict[str, tuple[in
         {"train": (4, 4), "val": (2, 2)},
     ),
     _coco_alone: ({"images": ".", "labels": "result.json", "label_kind": "coco"}, {"train": (6, 4)}),
+    _coco_rounds: ({"images": "images", "labels": "exports", "label_kind": "coco"}, {"train": (6, 4)}),
     _cvat: ({"images": "images", "labels": "annotations.xml", "label_kind": "cvat"}, {"train": (6, 4)}),
     _labelme: ({"images": ".", "labels": ".", "label_kind": "labelme"}, {"train": (6, 4)}),
 }
@@ -116,6 +124,15 @@ def test_training_opens_described_annotations(make_layout: Callable[[Path], None
         assert counts(dataset) == expected
         label = dataset.load_label(next(s for s in dataset.samples if s.label))
         assert dataset.classes.names.index("background") in label and len(np.unique(label)) == 2
+
+
+def test_files_that_annotate_an_image_twice_are_not_read_together(tmp_path: Path) -> None:
+    _coco_rounds(tmp_path)
+    write(tmp_path / "exports" / "third" / "annotations.json", coco([f"{i}.jpg" for i in range(1, 5)]))
+    report = inspect_folders([tmp_path])
+    _, table = described(report, tmp_path)
+    assert table["labels"] == "exports/third/annotations.json" and report.count("train") == (6, 4)
+    assert sum("also there" in note for note in report.notes) == 2
 
 
 def test_boxes_without_an_outline_are_doubted(tmp_path: Path) -> None:

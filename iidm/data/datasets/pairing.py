@@ -51,12 +51,12 @@ def read_labels(
 ) -> tuple[dict[str, Path], LabelEncoding, tuple[str, ...]]:
     """Image's name -> label picture, how they are read, and notes on labels that belong to none of `every` image of the
     folder, of which `images` are wanted."""
-    encoding, files, notes = spec.encoding, found.files, tuple[str, ...]()
-    if not isinstance(files, Path):
-        paired, notes = pair(every, files.paths, found.place)
-        notes = (*files.notes, *notes)
+    encoding, files, notes = spec.encoding, found.files, found.notes
+    if isinstance(files, Listing):
+        paired, alone = pair(every, files.paths, found.place)
+        notes += (*files.notes, *alone)
     if found.annotations is None:
-        assert not isinstance(files, Path)
+        assert isinstance(files, Listing)
         if encoding.kind == "auto" and encoding.colors and paired:
             encoding = replace(encoding, by="colors" if is_color_picture(next(iter(paired.values()))) else "ids")
         return paired, encoding, notes
@@ -65,7 +65,7 @@ def read_labels(
         encoding = replace(encoding, names=tuple((n, k) for k, n in enumerate(names)), class_names=names)
     drawn_labels = draw_labels(
         found.annotations,
-        files if isinstance(files, Path) else paired,
+        paired if isinstance(files, Listing) else files,
         images.paths,
         encoding,
         lambda path: image_header(path).size,

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import commonprefix
 from pathlib import Path, PurePosixPath
 
 from ...types import UserError
@@ -42,6 +43,11 @@ class Annotations:
     """What covers no area and labels no pixel -> how many of it there are."""
     problems: list[str] = field(default_factory=list)
     """What training could not read."""
+
+    @property
+    def annotated(self) -> list[str]:
+        """Those of its images that something with an area is annotated in (COCO and CVAT)."""
+        return [name for place, name in enumerate(self.images) if place not in self.empty]
 
 
 def read_annotations(path: Path) -> Annotations | None:
@@ -90,12 +96,14 @@ def joined(kind: AnnotationKind, parts: Iterable[Annotations]) -> Annotations:
 
 
 def find_file_layouts(images: Sequence[File], documents: Mapping[File, Annotations]) -> list[tuple[Layout, int]]:
-    """How COCO and CVAT files belong to images: layouts whose labels are a file, and how many images they name; the
-    best first. A file's image names are paths below the images' folder, or names of files in it."""
+    """How COCO or CVAT files belong to images: layouts whose labels are a file, or a folder of files that annotate
+    different images, and how many images they name; the best first. A file's image names are paths below the images'
+    folder, or names of files in it."""
     by_name: dict[str, list[File]] = defaultdict(list)
     for image in images:
         by_name[image.path.name].append(image)
     counts: Counter[Layout] = Counter()
+    same_images: dict[tuple[Path, tuple[str, ...], Path], list[File]] = defaultdict(list)
     for document, content in documents.items():
         votes: Counter[tuple[Path, tuple[str, ...]]] = Counter()
         for name in content.images:
@@ -108,18 +116,33 @@ def find_file_layouts(images: Sequence[File], documents: Mapping[File, Annotatio
             (root, folders), _ = votes.most_common(1)[0]
             layout = _file_layout(root, folders, document)
             counts[layout] += sum(votes.values())
+            if not layout.has_split and split_of(document.path.stem) is None:
+                same_images[root, folders, document.root].append(document)
+    for (root, folders, _), files in same_images.items():
+        if (folder := _folder_of_all(files, documents)) is not None:
+            apart = [_file_layout(root, folders, file) for file in files]
+            whole = Layout(root, folders, files[0].root, folder, label_ending=files[0].ending)
+            counts[whole] = sum(counts.pop(layout) for layout in apart)
     found = [(with_splits(layout, images), count) for layout, count in counts.items()]
     return sorted(found, key=lambda entry: (-entry[1], str(entry[0].labels)))
+
+
+def _folder_of_all(files: Sequence[File], documents: Mapping[File, Annotations]) -> tuple[str, ...] | None:
+    """The folder that several files are read from together; None where they annotate an image twice, or others of
+    their kind lie there too."""
+    if len(files) < 2:
+        return None
+    shared = tuple(commonprefix([file.folders for file in files]))
+    there = {file for file in documents if file.root == files[0].root and file.folders[: len(shared)] == shared}
+    annotated = Counter(name for file in files for name in documents[file].annotated)
+    return shared if there == set(files) and max(annotated.values(), default=1) == 1 else None
 
 
 def _place(images: Sequence[File], inner: int) -> tuple[Path, tuple[str, ...]]:
     """Root and folders that one of some images lies in, but for the last `inner` ones. Of several that fit alike it is
     the folder of all: which of them is meant cannot be told, and whoever reads the labels there says so."""
     places = [image.folders[: len(image.folders) - inner] for image in images if image.root == images[0].root]
-    shared = places[0]
-    for other in places[1:]:
-        shared = shared[: next((i for i, (a, b) in enumerate(zip(shared, other, strict=False)) if a != b), len(other))]
-    return images[0].root, shared
+    return images[0].root, tuple(commonprefix(places))
 
 
 def _fit(image: File, path: PurePosixPath, document: File) -> tuple[int, int]:

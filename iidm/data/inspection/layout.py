@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 from pathlib import Path
 
 from ..files.common import evenly
@@ -130,7 +131,7 @@ def _nearness(image: File, label: File) -> tuple[int, int, int]:
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:
     """How many parts two paths share at their beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return len(commonprefix([tuple(a), tuple(b)]))
 
 
 def _layout(image: File, label: File, image_suffix: str, label_suffix: str) -> Layout | None:
@@ -163,9 +164,7 @@ def _joined(counts: Counter[Layout]) -> list[tuple[Layout, int]]:
         else:
             result.append((layout, counts[layout]))
     for group in beside.values():
-        shared = group[0].images
-        for other in group:
-            shared = shared[: _common(shared, other.images)]
+        shared = tuple(commonprefix([layout.images for layout in group]))
         whole = replace(group[0], images=shared, labels=shared)
         result.append((whole, sum(counts[layout] for layout in group)))
     return result
@@ -185,7 +184,4 @@ def images_alone(images: Sequence[File]) -> Layout:
         if file.root == root:
             parts = abstract(file.folders)[0]
             folders.append(parts[: next((i + 1 for i, p in enumerate(parts) if SPLIT in p), len(parts))])
-    shared = folders[0]
-    for parts in folders:
-        shared = shared[: _common(shared, parts)]
-    return with_splits(Layout(root, shared), images)
+    return with_splits(Layout(root, tuple(commonprefix(folders))), images)

@@ -67,9 +67,13 @@ def _labels(
 ) -> tuple[dict[str, Path], tuple[str, ...], int]:
     """The labels, lines on what is odd about them, and how many images are listed without any annotation."""
     if kind in ("coco", "cvat"):
-        found = match(documents[place].images, images.paths, f"Annotation file {place}") if place in documents else {}
-        empty = {name for name, at in found.items() if at in documents[place].empty}
-        labels = {name: place for name in found if name not in empty}
+        labels, known = dict[str, Path](), set[str]()
+        for path, content in documents.items():
+            if content.kind == kind and (path == place or place in path.parents):
+                found = match(content.images, images.paths, f"Annotation file {path}")
+                known |= found.keys()
+                labels |= {name: path for name, at in found.items() if at not in content.empty}
+        empty = known - labels.keys()
         return labels, _empty_note(place, empty), len(empty)
     beside = Beside(images.folder, layout.image_suffix)
     endings = (".json",) if kind else LABEL_ENDINGS

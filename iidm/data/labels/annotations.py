@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from ...types import UserError
 from ..files.common import Progress, cache_folder, first_few
 from .cityscapes_polygons import is_cityscapes, read_cityscapes
 from .coco import is_coco, read_coco
-from .cvat import read_cvat
+from .cvat import label_names, read_cvat
 from .drawing import Job, Size, draw_whole, read_card
 from .encodings import AnnotationKind, LabelEncoding
 from .labelme import is_labelme, read_labelme
@@ -61,9 +62,14 @@ def kind_of_json(path: Path) -> Literal["coco", "labelme", "cityscapes-polygons"
     )
 
 
+def is_of_kind(path: Path, kind: Literal["coco", "cvat"]) -> bool:
+    """Whether a file has the form of COCO or CVAT. Raises UserError where it cannot be read."""
+    return is_coco(read_json(path)) if kind == "coco" else label_names(path) is not None
+
+
 def draw_labels(
     kind: AnnotationKind,
-    files: Path | Mapping[str, Path],
+    files: Sequence[Path] | Mapping[str, Path],
     images: Mapping[str, Path],
     encoding: LabelEncoding,
     image_size: Callable[[Path], Size],
@@ -74,7 +80,7 @@ def draw_labels(
 
     Args:
         kind: which tool's form.
-        files: one file for all images (COCO, CVAT), or sample name -> file (LabelMe, Cityscapes).
+        files: files of many images each (COCO, CVAT), or sample name -> file (LabelMe, Cityscapes).
         images: sample name -> image.
         encoding: its `names` and `unlabeled` say what is drawn.
         image_size: (H, W) of an image, as training sees it.
@@ -85,7 +91,7 @@ def draw_labels(
 
     Raises:
         UserError: a file cannot be read, names a class that is unknown (all such names in one error), or is about an
-            image of another size; the cache folder cannot be written.
+            image of another size; two files annotate one image; the cache folder cannot be written.
     """
     root = cache_folder() / f"labels-{_key(kind, files, images, encoding)}"
     card = read_card(root)
@@ -96,12 +102,15 @@ def draw_labels(
 
 
 def _key(
-    kind: AnnotationKind, files: Path | Mapping[str, Path], images: Mapping[str, Path], encoding: LabelEncoding
+    kind: AnnotationKind,
+    files: Sequence[Path] | Mapping[str, Path],
+    images: Mapping[str, Path],
+    encoding: LabelEncoding,
 ) -> str:
     """A hash of all that the labels depend on."""
     about = (VERSION, kind, encoding.names, encoding.unlabeled, encoding.empty_is_labeled, encoding.class_names)
     digest = hashlib.sha256(repr(about).encode())
-    for path in [files] if isinstance(files, Path) else files.values():
+    for path in files.values() if isinstance(files, Mapping) else files:
         digest.update(_facts(path))
     for name, path in images.items():
         digest.update(os.fsencode(name) + b"\0" + _facts(path))
@@ -117,44 +126,71 @@ def _facts(path: Path) -> bytes:
 
 
 def _jobs(
-    kind: AnnotationKind, files: Path | Mapping[str, Path], images: Mapping[str, Path]
+    kind: AnnotationKind, files: Sequence[Path] | Mapping[str, Path], images: Mapping[str, Path]
 ) -> tuple[list[Job], list[str]]:
     """What is to be drawn, and notes on what does not fit together."""
-    if not isinstance(files, Path):
-        reads = {"labelme": read_labelme, "cityscapes-polygons": read_cityscapes}[kind]
-        jobs = [
-            Job(name, images[name], _lazily(reads, path), f"Annotation file {path}", path.stat().st_mtime_ns, False)
-            for name, path in files.items()
-            if name in images
-        ]
-        alone = [path for name, path in files.items() if name not in images]
-        notes = [f"{len(alone)} annotation files have no image: {first_few(alone, 3)}."] if alone else []
-        return jobs, notes
-    entries = read_cvat(files) if kind == "cvat" else read_coco(files, _coco_table(files))
-    file_names = [entry.file_name for entry in entries]
-    time_ns = files.stat().st_mtime_ns
-    places = match(file_names, images, f"Annotation file {files}")
+    if not isinstance(files, Mapping):
+        return _jobs_of_lists(kind, files, images)
+    reads = {"labelme": read_labelme, "cityscapes-polygons": read_cityscapes}[kind]
     jobs = [
-        Job(name, images[name], entries[at].read, f"Annotation file {files}, image {file_names[at]!r}", time_ns, True)
-        for name, at in places.items()
+        Job(name, images[name], _lazily(reads, path), f"Annotation file {path}", path.stat().st_mtime_ns, False)
+        for name, path in files.items()
+        if name in images
     ]
-    used = set(places.values())
-    strangers = [name for place, name in enumerate(file_names) if place not in used]
-    without = [name for name in images if name not in places]
-    notes = []
-    if strangers:
-        notes.append(f"{files}: {len(strangers)} annotated images are not among the images: {first_few(strangers, 3)}.")
-    if without:
-        notes.append(f"{files}: {len(without)} of {len(images)} images are not in it: {first_few(without, 3)}.")
-    if not places:
-        if not file_names:
-            raise UserError(f"Annotation file {files} names no image. Export it again, with the annotated images.")
+    alone = [path for name, path in files.items() if name not in images]
+    notes = [f"{len(alone)} annotation files have no image: {first_few(alone, 3)}."] if alone else []
+    return jobs, notes
+
+
+def _jobs_of_lists(
+    kind: AnnotationKind, files: Sequence[Path], images: Mapping[str, Path]
+) -> tuple[list[Job], list[str]]:
+    """`_jobs` of COCO and CVAT files, which list many images each."""
+    found: dict[str, list[Job]] = {}
+    strangers, listed = list[str](), list[str]()
+    for file in files:
+        entries = read_cvat(file) if kind == "cvat" else read_coco(file, _coco_table(file))
+        file_names, time_ns = [entry.file_name for entry in entries], file.stat().st_mtime_ns
+        places = match(file_names, images, f"Annotation file {file}")
+        for name, at in places.items():
+            where = f"Annotation file {file}, image {file_names[at]!r}"
+            found.setdefault(name, []).append(Job(name, images[name], entries[at].read, where, time_ns, True))
+        used = set(places.values())
+        if alone := [name for place, name in enumerate(file_names) if place not in used]:
+            strangers.append(f"{file}: {len(alone)} annotated images are not among the images: {first_few(alone, 3)}.")
+        listed += file_names
+    what = str(files[0]) if len(files) == 1 else f"{len(files)} annotation files ({first_few(files, 3)})"
+    if not found:
+        if not listed:
+            raise UserError(f"Annotation file {what} names no image. Export it again, with the annotated images.")
         raise UserError(
-            f"Annotation file {files} is about none of the {len(images)} images: it names {first_few(file_names, 3)},"
+            f"Annotation file {what} is about none of the {len(images)} images: it names {first_few(listed, 3)},"
             f" the images are {first_few(list(images), 3)}. Name the folder of the images that the tool exported with"
             " it (Label Studio and Roboflow give images other names), or the file that belongs to these."
         )
-    return jobs, notes
+    without = [name for name in images if name not in found]
+    notes = [f"Labels are those of {what}."] if len(files) > 1 else []
+    notes += strangers
+    if without:
+        notes.append(f"{what}: {len(without)} of {len(images)} images are not in it: {first_few(without, 3)}.")
+    return [jobs[0] if len(jobs) == 1 else _one_of(jobs) for jobs in found.values()], notes
+
+
+def _one_of(jobs: Sequence[Job]) -> Job:
+    """The job of an image that several files list: what one of them annotates, while the others know nothing of it."""
+
+    def read() -> Annotated:
+        read_by = [(job, job.read()) for job in jobs]
+        known = [entry for entry in read_by if entry[1].shapes]
+        if len(known) > 1:
+            raise UserError(
+                f"Image {jobs[0].image} is annotated twice: {known[0][0].where}; {known[1][0].where}. Which of them"
+                " holds cannot be told. Remove one, or name one file as labels."
+            )
+        return (known or read_by)[0][1]
+
+    where = "; ".join(job.where for job in jobs)
+    return replace(jobs[0], read=read, where=where, time_ns=max(job.time_ns for job in jobs))
 
 
 def _lazily(reads: Callable[[Path, dict[str, Any]], Annotated], path: Path) -> Callable[[], Annotated]:

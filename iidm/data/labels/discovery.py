@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import Literal, NamedTuple, TypeGuard
 
 from ...types import UserError
 from ..files.common import first_few
 from ..files.listing import LABEL_ENDINGS, Beside, Listing, list_files
-from .annotations import kind_of_json, read_json
+from ..files.walking import walk
+from .annotations import is_of_kind, kind_of_json, read_json
 from .coco import is_coco
 from .encodings import ANNOTATION_KINDS, AnnotationKind, LabelEncoding
 
 _FILE_KINDS: dict[str, tuple[AnnotationKind, ...]] = {".json": ("coco",), ".xml": ("cvat",)}
+_ENDINGS: dict[Literal["coco", "cvat"], str] = {"coco": ".json", "cvat": ".xml"}
 
 
 class Found(NamedTuple):
@@ -21,10 +23,12 @@ class Found(NamedTuple):
 
     place: Path
     """The folder or the annotation file."""
-    files: Path | Listing
-    """One annotation file of all images, or a file for each; those without an image are among them."""
+    files: tuple[Path, ...] | Listing
+    """Annotation files of many images each, or a file for each image; those without an image are among them."""
     annotations: AnnotationKind | None = None
     """Which tool's annotation files they are; None: pictures."""
+    notes: tuple[str, ...] = ()
+    """Lines on files that are none of them."""
 
 
 def find_labels(
@@ -45,13 +49,20 @@ def find_labels(
     """
     kind = encoding.kind
     if place.is_file():
-        return Found(place, place, _kind_of_file(place, encoding))
-    if kind in ("coco", "cvat"):
-        raise UserError(_name_the_file(place, kind))
+        return Found(place, (place,), _kind_of_file(place, encoding))
     beside = Beside(images.folder, image_suffix)
 
     def listed(endings: tuple[str, ...]) -> Listing:
         return list_files(place, endings, suffix, what, images=beside)
+
+    if kind == "coco" or kind == "cvat":
+        if (found := _together(place, kind)) is None:
+            ending = _ENDINGS[kind]
+            there = f" There is {first_few(files, 3)}." if (files := _below(place, ending)) else ""
+            raise UserError(
+                f'{what}: label_kind = "{kind}" needs a {ending} file of {kind.upper()}, and {place} holds none.{there}'
+            )
+        return found
 
     if kind in ("labelme", "cityscapes-polygons"):
         return Found(place, listed((".json",)), kind)
@@ -65,13 +76,33 @@ def find_labels(
                 f" ({first_few(list(outlines.paths), 2)})."
                 ' Say which are the labels: label_kind = "ids", "colors", "labelme" or "cityscapes-polygons".'
             )
-        return _outlines(place, outlines, images, what)
-    if (xml := next(iter(sorted(place.glob("*.xml"))), None)) and not _listed_or_none(listed, LABEL_ENDINGS):
-        raise UserError(
-            f"{what}: {place} holds no label pictures but .xml files. CVAT for images: name the file itself as labels"
-            f" ({xml}). Pascal VOC: boxes are no labels; name its folder SegmentationClass."
-        )
+        if not _pairs(outlines, images) and (found := _together(place, "coco")):
+            return found
+        return _outlines(place, outlines, images)
+    if kind == "auto" and not _listed_or_none(listed, LABEL_ENDINGS):
+        if found := _together(place, "cvat"):
+            return found
+        if files := _below(place, ".xml"):
+            raise UserError(
+                f"{what}: {place} holds no label pictures but .xml files that are none of CVAT ({first_few(files, 3)})."
+                " Pascal VOC: boxes are no labels; name its folder SegmentationClass."
+            )
     return Found(place, listed(LABEL_ENDINGS))
+
+
+def _together(place: Path, kind: Literal["coco", "cvat"]) -> Found | None:
+    """All COCO or CVAT files below a folder, one for each round of labeling; None where there is none."""
+    files = _below(place, _ENDINGS[kind])
+    chosen = tuple(path for path in files if is_of_kind(path, kind))
+    if not chosen:
+        return None
+    others = [path for path in files if path not in chosen]
+    notes = [f"{place}: not read, as they are no annotations of {kind.upper()}: {first_few(others, 3)}."]
+    return Found(place, chosen, kind, tuple(notes if others else ()))
+
+
+def _below(place: Path, ending: str) -> list[Path]:
+    return [file.path for file in walk(place)[0] if file.ending == ending]
 
 
 def _listed_or_none(listed: Callable[[tuple[str, ...]], Listing], endings: tuple[str, ...]) -> Listing | None:
@@ -87,14 +118,11 @@ def _pairs(labels: Listing | None, images: Listing) -> TypeGuard[Listing]:
     return labels is not None and not stems.isdisjoint(labels.paths)
 
 
-def _outlines(place: Path, listing: Listing, images: Listing, what: str) -> Found:
+def _outlines(place: Path, listing: Listing, images: Listing) -> Found:
     """JSON files of one tool; those of images decide which."""
     stems = {images.stems.get(name, name) for name in images.paths}
     first = next((path for name, path in listing.paths.items() if name in stems), next(iter(listing.paths.values())))
-    kind = kind_of_json(first)
-    if kind == "coco":
-        raise UserError(f"{what}: {first} is a COCO file: name the file itself as labels, not its folder {place}.")
-    return Found(place, listing, kind)
+    return Found(place, listing, kind_of_json(first))
 
 
 def _kind_of_file(path: Path, encoding: LabelEncoding) -> AnnotationKind:
@@ -111,10 +139,3 @@ def _kind_of_file(path: Path, encoding: LabelEncoding) -> AnnotationKind:
         found = kind_of_json(path)
         raise UserError(f"{path} is one file of {found}: name the folder that holds such files as labels.")
     return kinds[0]
-
-
-def _name_the_file(place: Path, kind: str) -> str:
-    ending = ".json" if kind == "coco" else ".xml"
-    found = sorted(str(path) for path in place.glob(f"*{ending}"))
-    there = f" There is {first_few(found, 3)}." if found else ""
-    return f'label_kind = "{kind}" needs a {ending} file as labels, and {place} is a folder.{there}'

@@ -5,7 +5,7 @@ Such a file, `my-camera.toml`:
     # {split} is train or val; below --target-root, or below this file's folder
     images = "images/{split}"
     # label pictures (<name>.png for each <name>.png or .jpg, subfolders are fine), a folder of LabelMe or Cityscapes
-    # JSON files, a COCO .json file or a CVAT .xml file
+    # JSON files, a COCO .json file or a CVAT .xml file, or a folder of such files, which are read together
     labels = "labels/{split}"
     # only where the validation folders do not follow {split}
     val_images = "night/images"
