@@ -117,6 +117,29 @@ def test_labels_of_another_size_are_shown_apart(tmp_path: Path, capsys: pytest.C
     )
 
 
+def test_a_list_of_the_images_that_validate_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As VOC has them; a list of all labeled images, or of something else, is none."""
+    root = camera(tmp_path / "camera")
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for name, lines in (("val", "t1\nt2\n"), ("trainval", "t0\nt1\nt2\nt3\n"), ("val_boxes", "t1 0 0 5 5\n")):
+        (lists / f"{name}.txt").write_text(lines)
+    said = inspect(capsys, root, "--write", tmp_path / "camera.toml")
+    command = shlex.split(next(line for line in said.splitlines() if line.startswith("Train on it:")))
+    at = command.index("--data.val-count")
+    assert command[at : at + 4] == ["--data.val-count", "2", "--data.val-list", str(lists / "val.txt")]
+    assert "--data.val-list names 2 of the 4 labeled images" in said and "left aside: 2 .txt" in said
+    assert f"--data.val-count 2 --data.val-list {lists / 'val.txt'}" in (tmp_path / "camera.toml").read_text()
+
+
+def test_what_is_in_doubt_comes_before_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = camera(tmp_path / "camera")
+    assert "in doubt" not in inspect(capsys, root, "--write", tmp_path / "a.toml")
+    (root / "images" / "broken.png").write_bytes(b"no picture")
+    said = inspect(capsys, root, "--write", tmp_path / "b.toml")
+    assert said.index("  doubt ") < said.index("First:          look at what is in doubt") < said.index("Train on it:")
+
+
 @pytest.mark.parametrize("names", [("source", "target"), ("target",)], ids=" ".join)
 def test_its_command_trains(names: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = small_runs.write_data(tmp_path / "data")

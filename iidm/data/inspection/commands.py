@@ -47,12 +47,19 @@ def next_steps(
         words += ["--data.source.spec", str(written[0])]
     words += ["--data.target.spec", str(written[-1])]
     kept = max(1, round(labeled * VAL_SHARE)) if target.val is None and labeled > 1 else 0
+    if target.val_list is not None:
+        kept = target.val_list.images
     words += ["--method", _method(source, labeled, count)]
     words += ["--data.val-count", str(kept)] if kept else []
+    words += ["--data.val-list", str(target.val_list.path)] if target.val_list is not None else []
     crop = _crop(target, usual_crop)
     words += ["--data.crop-size", *map(str, crop)] if crop else []
     lines = ["Train on it:    " + shlex.join(words)]
-    if kept:
+    if any(report.doubts for report in reports):
+        lines.insert(0, "First:          look at what is in doubt above; a run stops at what it cannot read.")
+    if target.val_list is not None:
+        lines.append(f"                --data.val-list names {kept} of the {labeled} labeled images, which validate")
+    elif kept:
         lines.append(f"                --data.val-count keeps {kept} of the {labeled} labeled images out to validate")
     if crop:
         lines.append("                --data.crop-size is that of the images, which are smaller than the usual crop")

@@ -131,7 +131,10 @@ def describe(report: Report, path: Path, *, classes: Sequence[Named] = ()) -> st
         )
     lines += _places(report, path.absolute().parent)
     if report.val is None:
-        lines.append("# No labeled images to validate were found: train with --data.val-count N.")
+        options = "--data.val-count N"
+        if report.val_list is not None:
+            options = f"--data.val-count {report.val_list.images} --data.val-list {report.val_list.path}"
+        lines.append(f"# No labeled images to validate were found apart: train with {options}.")
     if report.annotations is not None:
         lines.append(f"label_kind = {_text(report.annotations.kind)}")
     named = report.naming.classes or tuple(classes)

@@ -37,6 +37,8 @@ class Files:
     """.json and .xml files, which may be annotations."""
     lists: list[Path] = field(default_factory=list)
     """Files that may name classes."""
+    val_lists: list[Path] = field(default_factory=list)
+    """Text files that may name the images that validate (VOC's ImageSets/Segmentation/val.txt)."""
     others: Counter[str] = field(default_factory=Counter)
     """Ending, or kind of what is left aside everywhere -> how many there are."""
 
@@ -72,6 +74,8 @@ def _sort_in(files: Files, root: Path, found: Found) -> None:
         files.documents.append(file)
     elif file.path.name.lower() in LIST_NAMES:
         files.lists.append(file.path)
+    elif file.ending == ".txt" and (split_of(file.name) or ("", ""))[1] == "val":
+        files.val_lists.append(file.path)
     else:
         files.others[file.ending or "file without ending"] += 1
 

@@ -1,15 +1,16 @@
-"""Lists of classes that tools and data sets put beside labels."""
+"""Lists that tools and data sets put beside labels: of classes, of the images that validate."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from ...text import read_text
 from ...types import UserError
+from ..datasets.splits import read_list
 from ..labels import label_map
 from ..labels.colors import packed
 
@@ -21,6 +22,14 @@ LIST_NAMES = (*_COLOR_LISTS, *_NAME_LISTS)
 """In lower case."""
 _LONGEST = 60
 _RGB = r"(\d+)[ ,\t]+(\d+)[ ,\t]+(\d+)"
+
+
+class ValList(NamedTuple):
+    """A list of the images that validate."""
+
+    path: Path
+    images: int
+    """How many it names."""
 
 
 class Lists(NamedTuple):
@@ -88,3 +97,14 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"List of classes {path} cannot be read ({error.strerror}).") from None
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def find_val_list(paths: Iterable[Path], labeled: Collection[str]) -> ValList | None:
+    """Of text files the one that names most of the labeled images, but not all, and nothing else; None without one."""
+    found = []
+    for path in paths:
+        try:
+            found.append(ValList(path, len(read_list(path, list(labeled)))))
+        except UserError:  # a list of something else
+            continue
+    return max((entry for entry in found if entry.images < len(labeled)), key=lambda entry: entry.images, default=None)

@@ -19,7 +19,7 @@ from .annotations import Annotations, find_file_layouts, joined, read_annotation
 from .doubts import bad_files, odd_annotations, odd_values
 from .files import SPLIT, File, Files, find_files
 from .layout import Layout, find_layouts, images_alone
-from .lists import read_lists
+from .lists import ValList, find_val_list, read_lists
 from .naming import Naming, name_annotations, name_values
 from .pairs import Pairs, open_pairs
 from .roles import sort_pictures
@@ -41,6 +41,8 @@ class Report:
     """What pictures of labels hold."""
     annotations: Annotations | None = None
     """What annotation files hold."""
+    val_list: ValList | None = None
+    """The list of those that validate, where no folder tells them."""
     doubts: list[str] = field(default_factory=list)
     """Lines on what is wrong or looks so."""
     notes: list[str] = field(default_factory=list)
@@ -133,6 +135,8 @@ def inspect_folders(roots: Sequence[Path]) -> Report:
         doubts += odd_values(report.values, report.naming, labels)
     if report.annotations is not None:
         doubts += odd_annotations(report.annotations)
+    if report.val is None:
+        report.val_list = find_val_list(found.val_lists, report.splits[report.train].labels)
     report.notes += _left_aside(report, found, roles, documents)
     return report
 
@@ -226,6 +230,7 @@ def _left_aside(
             f"{len(roles['other'])} pictures of other kinds (instances, depth, ...): in {first_few(list(folders))}"
         )
     others = found.others + Counter(f.ending for f in found.documents if f not in documents)
+    others += Counter({".txt": len(found.val_lists) - (report.val_list is not None)})
     if others:
         lines.append(f"left aside: {Aside(report.roots[0], others).words()}")
     if report.layout.has_split and not report.layout.splits:
