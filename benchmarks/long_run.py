@@ -5,20 +5,22 @@
     python -m benchmarks.long_run FOLDER --small --steps 10000          the main job, small enough for one CPU core
 
 Trains with `iidm.train`, watches it from outside, and writes FOLDER/long-run.json and FOLDER/long-run.png; the run and
-what it said lie in DIR. The data are prepared data in the layout of GTA5 and Cityscapes; with --small they are the
-built-in scenes, and all that happens in the main job happens: of 10,000 steps it evaluates every 250, and saves a
-checkpoint and draws previews every 1000. What fills until each image was seen (decoded labels, 256 MiB a stream at
-most) is to be full after the first tenth: of the source 100 images are taken.
+what it said lie in DIR, where those of an earlier call are removed. The data are prepared data in the layout of GTA5
+and Cityscapes; with --small they are the built-in scenes, and all that happens in the main job happens: of 10,000 steps
+it evaluates every 250, and saves a checkpoint and draws previews every 1000. What fills until each image was seen
+(decoded labels, 256 MiB a stream at most) is to be full after the first tenth: of the source 100 images are taken.
 
 Exit status 1 unless in every tenth after the first the median step time is within 3 % of their mean, and the memory of
-the process, of its workers and of the GPU within 1 %; without --small steps must also wait for data for less than 1 %
-of their time. With --any-pace it is 0 if the run ends.
+the process, of its workers and of the GPU within 1 %, and the last of them is above the first of them by no more than
+that; without --small steps must also wait for data for less than 1 % of their time. With --any-pace it is 0 if the run
+ends. Memory of a GPU or of workers that is there and cannot be seen is an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +33,7 @@ from iidm.engine.runtime import machine_info
 
 from . import street_data
 from .conftest import commit
-from .watching import Point, watch
+from .watching import Point, find_gpu, require_seen, watch
 
 TENTHS = 10
 BINS = 100
@@ -72,12 +74,21 @@ def spread(values: list[float]) -> float:
     return max(abs(value / mean - 1) for value in values) if mean else 0.0
 
 
-def summary(points: list[Point], steps: int, eval_every: int = 0, *, judge_waiting: bool = True) -> dict[str, Any]:
-    """Medians of each tenth, their spread without the first tenth, in which kernels compile, graphs are captured and
-    caches fill, and whether that is little enough."""
+def growth(values: list[float]) -> float:
+    """By how much the last of values lies above the first, as a share of it; 0 where all are 0. What grows steadily is
+    half of that away from its mean."""
+    return values[-1] / values[0] - 1 if values[0] else 0.0
+
+
+def summary(
+    points: list[Point], steps: int, eval_every: int = 0, *, judge_waiting: bool = True, gpu: str = ""
+) -> dict[str, Any]:
+    """Medians of each tenth, their spread and growth without the first tenth, in which kernels compile, graphs are
+    captured and caches fill, and whether that is little enough."""
     found = series(points)
     tenths = medians(found, steps, TENTHS)
-    spreads = {name: spread(tenths[name][1:]) for name in ("step_ms", "cpu_ms", *MEMORY)}
+    names = ("step_ms", "cpu_ms", *MEMORY)
+    spreads, growths = ({name: of(tenths[name][1:]) for name in names} for of in (spread, growth))
     later = [p for p in points if p.step > steps / TENTHS]
     waiting = fmean(p.wait_ms for p in later) / fmean(tenths["step_ms"][1:])
     usual = median(found["step_ms"])
@@ -87,12 +98,15 @@ def summary(points: list[Point], steps: int, eval_every: int = 0, *, judge_waiti
         for step, ms in zip(found["step"], found["step_ms"], strict=True)
         if eval_every and (step - every) % eval_every == 0 and step > every
     ]
-    flat = spreads["step_ms"] <= ALLOWED_SPREAD and all(spreads[name] <= ALLOWED_GROWTH for name in MEMORY)
+    allowed = {"step_ms": ALLOWED_SPREAD, **dict.fromkeys(MEMORY, ALLOWED_GROWTH)}
+    flat = all(max(spreads[name], growths[name]) <= most for name, most in allowed.items())
     return {
         "steps": steps,
         "steps_per_s": (points[-1].step - points[0].step) / (points[-1].seconds - points[0].seconds),
         "tenths": tenths,
         "spread": spreads,
+        "growth": growths,
+        "gpu": gpu,
         "evaluation_s": evaluations,
         "wait_share": waiting,
         "holds": flat and (waiting < ALLOWED_WAIT or not judge_waiting),
@@ -101,16 +115,19 @@ def summary(points: list[Point], steps: int, eval_every: int = 0, *, judge_waiti
 
 def describe(result: dict[str, Any]) -> str:
     """The result in a few lines."""
-    tenths, far = result["tenths"], {name: f"{100 * value:.2f} %" for name, value in result["spread"].items()}
-    step, cpu, rss, workers = (tenths[name][-1] for name in ("step_ms", "cpu_ms", "rss_mb", "workers_mb"))
-    lines = [
-        f"{result['steps']} steps, {result['steps_per_s']:.2f} a second; medians of tenths, without the first:",
-        f"step        {step:8.1f} ms, within {far['step_ms']} of their mean ({100 * ALLOWED_SPREAD:.0f} % are allowed)",
-        f"processors  {cpu:8.1f} ms a step, within {far['cpu_ms']}",
-        f"memory      {rss:8.1f} MB, within {far['rss_mb']} ({100 * ALLOWED_GROWTH:.0f} % is allowed)",
-        f"its workers {workers:8.1f} MB, within {far['workers_mb']}",
-        f"waiting for data {100 * result['wait_share']:.2f} % of the time",
+    tenths, far, more = (result[name] for name in ("tenths", "spread", "growth"))
+    rows = [
+        ("step", "step_ms", "ms", f" ({100 * ALLOWED_SPREAD:.0f} % are allowed)"),
+        ("processors", "cpu_ms", "ms a step", ""),
+        ("memory", "rss_mb", "MB", f" ({100 * ALLOWED_GROWTH:.0f} % is allowed)"),
+        ("its workers", "workers_mb", "MB", ""),
+        *([("GPU", "gpu_mb", "MB", f"; {result['gpu']}")] if result["gpu"] else []),
     ]
+    lines = [f"{result['steps']} steps, {result['steps_per_s']:.2f} a second; medians of tenths, without the first:"]
+    for what, name, unit, note in rows:
+        ends = f"within {100 * far[name]:.2f} % of their mean, {100 * more[name]:+.2f} % from first to last"
+        lines.append(f"{what:11} {tenths[name][-1]:8.1f} {unit}, {ends}{note}")
+    lines.append(f"waiting for data {100 * result['wait_share']:.2f} % of the time")
     if result["evaluation_s"]:
         times = result["evaluation_s"]
         lines.append(f"{len(times)} evaluations, {median(times):.2f} s each ({min(times):.2f} to {max(times):.2f})")
@@ -158,7 +175,19 @@ def training_words(arguments: argparse.Namespace, options: list[str]) -> list[st
         words += ["--source-root", str(roots.gta5), "--target-root", str(roots.cityscapes)]
         words += ["--log.preview-every", "0", "--log.checkpoint-every", "0"]
     words += ["--max-steps", str(arguments.steps), "--log.every", str(every)]
-    return [*words, "--run-dir", str(arguments.work or arguments.folder) + "/run", *options]
+    return [*words, "--run-dir", str(run_dir(arguments)), *options]
+
+
+def run_dir(arguments: argparse.Namespace) -> Path:
+    """Where the run lies."""
+    place: Path = arguments.work or arguments.folder
+    return place / "run"
+
+
+def forget(run: Path) -> None:
+    """Remove the run of an earlier call, which may have been cut off: this one is measured from its first step on."""
+    if (run / "config.json").exists():  # a folder of something else stays
+        shutil.rmtree(run)
 
 
 def main() -> None:
@@ -174,11 +203,14 @@ def main() -> None:
     folder, work = arguments.folder, arguments.work or arguments.folder
     for place in (folder, work):
         place.mkdir(parents=True, exist_ok=True)
-    words = training_words(arguments, options)
-    points = watch(words, work / "long-run.txt")
+    words, run = training_words(arguments, options), run_dir(arguments)
+    forget(run)
+    gpu = None if "--device cpu" in " ".join(options).replace("=", " ") else find_gpu()
+    points = watch(words, work / "long-run.txt", gpu)
+    require_seen(points, gpu, json.loads((run / "config.json").read_text())["data"]["workers"])
     evaluated = eval_every(arguments.steps) if arguments.small else 0
-    result = summary(points, arguments.steps, evaluated, judge_waiting=not arguments.small)
-    facts = {"command": " ".join(words[1:]), "machine": machine_info(), "commit": commit()}
+    result = summary(points, arguments.steps, evaluated, judge_waiting=not arguments.small, gpu=gpu.name if gpu else "")
+    facts = {"command": " ".join(words[1:]), "machine": machine_info(), "commit": commit(), "uuid": gpu and gpu.uuid}
     (folder / "long-run.json").write_text(json.dumps({**facts, **result}, indent=1) + "\n")
     draw(points, arguments.steps, folder / "long-run.png")
     print(describe(result))

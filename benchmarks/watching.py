@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,20 +31,48 @@ class Point(NamedTuple):
     gpu_mb: float
 
 
-def watch(words: list[str], log: Path) -> list[Point]:
-    """Run a training in a process of its own; its output goes to `log`. Raises RuntimeError if it fails."""
+class Gpu(NamedTuple):
+    """A GPU, whatever its number is to whom."""
+
+    uuid: str
+    """As nvidia-smi has it: GPU-..."""
+    name: str
+
+
+def find_gpu() -> Gpu | None:
+    """The GPU that a training from here computes on: the first that CUDA_VISIBLE_DEVICES leaves. None without one.
+
+    A process of its own asks: what CUDA takes of a GPU for a process ends with it.
+    """
+    code = "import torch\nif torch.cuda.is_available(): p = torch.cuda.get_device_properties(0); print(p.uuid, p.name)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    uuid, _, name = told.partition(" ")
+    return Gpu(f"GPU-{uuid.removeprefix('GPU-')}", name) if told else None
+
+
+def watch(words: list[str], log: Path, gpu: Gpu | None = None) -> list[Point]:
+    """Run a training in a process of its own, which computes on `gpu`; its output goes to `log`.
+
+    Raises RuntimeError if it fails, or where the memory of the GPU cannot be seen.
+    """
     points = []
+    gpu_mb(gpu)  # before it begins
     start = time.perf_counter()
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        with log.open("w", buffering=1) as file:  # a line is there when it is said
-            for line in process.stdout:
-                file.write(line)
-                if found := LINE.match(line):
-                    seen = (time.perf_counter() - start, int(found.group(1)), float(found.group(2)))
-                    workers = descendants(process.pid)
-                    memory = rss_mb(process.pid), sum(map(rss_mb, workers))
-                    points.append(Point(*seen, *memory, sum(map(cpu_s, [process.pid, *workers])), gpu_mb()))
+        try:
+            with log.open("w", buffering=1) as file:  # a line is there when it is said
+                for line in process.stdout:
+                    file.write(line)
+                    if found := LINE.match(line):
+                        seen = (time.perf_counter() - start, int(found.group(1)), float(found.group(2)))
+                        workers = descendants(process.pid)
+                        memory = rss_mb(process.pid), sum(map(rss_mb, workers))
+                        used_s = sum(map(cpu_s, [process.pid, *workers]))
+                        points.append(Point(*seen, *memory, used_s, gpu_mb(gpu)))
+        except BaseException:  # it would be waited for
+            process.kill()
+            raise
     if process.returncode != 0:
         raise RuntimeError(f"The run failed with status {process.returncode}; what it said is in {log}.")
     return points
@@ -83,10 +113,24 @@ def rss_mb(pid: int) -> float:
     return int(found.group(1)) / 1024 if found else 0.0
 
 
-def gpu_mb() -> float:
-    """Memory in use on the first GPU; 0 without one."""
-    if shutil.which("nvidia-smi") is None:
+def gpu_mb(gpu: Gpu | None) -> float:
+    """Memory in use on a GPU; 0 without one. Raises RuntimeError where that cannot be told."""
+    if gpu is None:
         return 0.0
-    words = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    if shutil.which("nvidia-smi") is None:
+        raise RuntimeError(f"The memory of {gpu.name} cannot be watched: there is no program nvidia-smi.")
+    words = ["nvidia-smi", f"--id={gpu.uuid}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     run = subprocess.run(words, capture_output=True, text=True)
-    return float(run.stdout.strip()) if run.returncode == 0 else 0.0
+    try:
+        return float(run.stdout)
+    except ValueError:
+        said = (run.stdout + run.stderr).strip()
+        raise RuntimeError(f"nvidia-smi does not tell the memory of {gpu.name} ({gpu.uuid}): {said}") from None
+
+
+def require_seen(points: Sequence[Point], gpu: Gpu | None, workers: int) -> None:
+    """Raise RuntimeError where memory that a training must have held was not seen: none would count as steady."""
+    if gpu is not None and max(point.gpu_mb for point in points) == 0:
+        raise RuntimeError(f"0 MB were in use on {gpu.name} ({gpu.uuid}) while it trained: another one was looked at.")
+    if workers and max(point.workers_mb for point in points) == 0:
+        raise RuntimeError(f"Nothing was seen of the {workers} processes that read ahead.")

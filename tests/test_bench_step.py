@@ -30,7 +30,7 @@ def test_what_has_to_do_with_8_gb_is_the_headlines_network(monkeypatch: pytest.M
 
 
 def test_options_are_timed_of_the_cases_that_the_pages_name() -> None:
-    marks: list[pytest.Mark] = bench_step.bench_step_options.pytestmark  # type: ignore[attr-defined]
+    marks: list[pytest.Mark] = bench_step.bench_step_options.pytestmark
     (marked,) = (mark for mark in marks if mark.args[:1] == (("device", "case"),))
     found: dict[str, Case] = dict(entry.values for entry in marked.args[1])
     assert found["cuda"][:3] == HEADLINE and found["cpu"][:3] == ("resnet18", (240, 320), 2)

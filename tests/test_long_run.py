@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import long_run, watching
 from benchmarks.long_run import describe, draw, summary
-from benchmarks.watching import Point, cpu_s, descendants, rss_mb, watch
+from benchmarks.watching import Gpu, Point, cpu_s, descendants, gpu_mb, require_seen, rss_mb, watch
+
+GPU = Gpu("GPU-12", "NVIDIA X1")
 
 
 def points(
@@ -38,8 +41,15 @@ def test_an_even_run_holds() -> None:
 
 @pytest.mark.parametrize(
     "run",
-    [points({7: 0.11}), points({}, memory=3.0), points({}, workers=1.0), points({}, wait_ms=2.0)],
-    ids=["pace", "memory", "workers", "waiting"],
+    [
+        points({7: 0.11}),
+        points({tenth: 0.1 + 0.0005 * tenth for tenth in range(10)}),
+        points({}, memory=3.0),
+        points({}, memory=2.0),
+        points({}, workers=1.0),
+        points({}, wait_ms=2.0),
+    ],
+    ids=["pace", "steady slowing", "memory", "steady growth", "workers", "waiting"],
 )
 def test_a_run_that_slows_down_grows_or_waits_does_not(run: list[Point]) -> None:
     result = summary(run, 1000)
@@ -86,3 +96,89 @@ def test_memory_and_processor_time_of_what_a_process_started_are_counted() -> No
         assert rss_mb(inner[0]) > 1 and cpu_s(child.pid) > 0
         child.stdin.close()
     assert rss_mb(child.pid) == 0 and cpu_s(child.pid) == 0
+
+
+def test_a_second_call_measures_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was cut off, or that has ended, would be refused by the training."""
+    left: list[bool] = []
+
+    def train(words: list[str], *_: object) -> list[Point]:
+        run = Path(words[words.index("--run-dir") + 1])
+        left.append(run.exists())
+        run.mkdir()
+        (run / "config.json").write_text('{"data": {"workers": 0}}')
+        return points({})
+
+    monkeypatch.setattr(long_run, "watch", train)
+    monkeypatch.setattr(long_run, "find_gpu", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["long_run", str(tmp_path), "--small", "--steps", "1000"])
+    for _ in range(2):
+        with pytest.raises(SystemExit) as end:
+            long_run.main()
+        assert end.value.code == 0
+    assert left == [False, False]
+
+
+def test_a_folder_that_is_no_run_stays(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    long_run.forget(tmp_path)
+    assert (tmp_path / "notes.txt").exists()
+
+
+def smi(folder: Path, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program nvidia-smi that knows GPU-12 alone."""
+    program = folder / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --id=GPU-12 ] && echo "{says}" || echo "No devices were found"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+def test_the_gpu_is_asked_for_by_its_own_number_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi(tmp_path, " 1234", monkeypatch)
+    assert gpu_mb(GPU) == 1234 and gpu_mb(None) == 0
+    with pytest.raises(RuntimeError, match="No devices were found"):
+        gpu_mb(Gpu("GPU-34", "another"))
+    seen = [point._replace(gpu_mb=gpu_mb(GPU)) for point in points({})]
+    said = describe(summary(seen, 1000, gpu=GPU.name))
+    assert "GPU           1234.0 MB, within 0.00 %" in said and said.count("NVIDIA X1") == 1 and said.endswith("\nflat")
+    grown = [point._replace(gpu_mb=1000 + point.step / 50) for point in seen]
+    assert not summary(grown, 1000, gpu=GPU.name)["holds"]
+    assert "GPU" not in describe(summary(points({}), 1000))
+
+
+def test_memory_that_cannot_be_seen_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_seen(points({}), None, 1)
+    with pytest.raises(RuntimeError, match=r"0 MB were in use on NVIDIA X1 \(GPU-12\)"):
+        require_seen(points({}), GPU, 1)
+    with pytest.raises(RuntimeError, match="of the 2 processes that read ahead"):
+        require_seen([point._replace(workers_mb=0.0) for point in points({})], None, 2)
+    monkeypatch.setattr(watching.shutil, "which", lambda name: None)
+    with pytest.raises(RuntimeError, match="there is no program nvidia-smi"):
+        watch([sys.executable, "-c", f"open({str(tmp_path / 'began')!r}, 'w')"], tmp_path / "log.txt", GPU)
+    assert not (tmp_path / "began").exists()
+
+
+def test_a_training_whose_gpu_is_seen_no_more_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Gpu | None] = []
+
+    def gone(gpu: Gpu | None) -> float:
+        asked.append(gpu)
+        if len(asked) > 1:
+            raise RuntimeError("gone")
+        return 1.0
+
+    monkeypatch.setattr(watching, "gpu_mb", gone)
+    code = "print('step 2/4  total 1.0 wait_ms 0.1', flush=True)\nimport time; time.sleep(3600)"
+    with pytest.raises(RuntimeError, match="gone"):
+        watch([sys.executable, "-c", code], tmp_path / "log.txt", GPU)
+
+
+def test_which_gpu_it_is_is_asked_in_another_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert watching.find_gpu() is None
+    (tmp_path / "torch.py").write_text(
+        "from types import SimpleNamespace as of\n"
+        "cuda = of(is_available=lambda: True, get_device_properties=lambda i: of(uuid='12', name='NVIDIA X1'))"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert watching.find_gpu() == GPU
