@@ -85,6 +85,8 @@ class TimmBackbone(nn.Module):
             self.levels = tuple(Level(channels[i], strides[i]) for i in self.taken)
         if not self.levels:
             raise UserError(f"timm's {name} has no feature maps to segment with.")
+        # timm's own word: a map of as many rows as channels has the same shape in either order.
+        self.channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC" and not self.plain
         self.multiple = max(level.stride for level in self.levels)
         """Pixels that both sides of an image are multiples of where all cells are whole."""
         self._adopt_norms()
@@ -113,10 +115,7 @@ class TimmBackbone(nn.Module):
             found = self.model.forward_intermediates(image, self.taken, norm=True, intermediates_only=True)
         else:
             found = [level for i, level in enumerate(self.model(image)) if i in self.taken]
-        return tuple(
-            level if level.shape[1] == own.channels else level.permute(0, 3, 1, 2)
-            for level, own in zip(found, self.levels, strict=True)
-        )
+        return tuple(level.permute(0, 3, 1, 2) if self.channels_last else level for level in found)
 
     def fitting(self, size: tuple[int, int]) -> tuple[int, int]:
         """The nearest (H, W) that the model can divide into cells."""

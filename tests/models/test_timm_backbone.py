@@ -49,6 +49,13 @@ def test_levels_are_what_they_say(name: str) -> None:
         assert level.shape == (2, own.channels, height // own.stride, width // own.stride)
 
 
+def test_a_map_of_as_many_rows_as_channels_is_not_transposed() -> None:
+    backbone = network_of("swin_tiny_patch4_window7_224").eval().backbone
+    image = torch.randn(1, 3, 384, 64)  # 96 rows of cells at stride 4, where the model has 96 channels
+    for ours, theirs in zip(backbone(image), backbone.model(image), strict=True):  # type: ignore[operator, union-attr]
+        assert torch.equal(ours, theirs.permute(0, 3, 1, 2))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_image_of_any_size_is_seen(name: str) -> None:
     network = network_of(name).eval()
@@ -180,7 +187,7 @@ def test_a_state_dict_at_hand_is_loaded_with_position_embeddings_of_another_size
     network = network_of("vit_tiny_patch16_224")
     said = load_pretrained(network, str(tmp_path / "vit.pth"), backbone="timm:vit_tiny_patch16_224")  # type: ignore[arg-type]
     assert "vit.pth" in said
-    loaded: Tensor = network.backbone.model.blocks[3].attn.qkv.weight  # type: ignore[union-attr, index, assignment]
+    loaded: Tensor = network.backbone.model.blocks[3].attn.qkv.weight  # type: ignore[union-attr, index]
     assert torch.equal(loaded, plain.blocks[3].attn.qkv.weight)
 
 
