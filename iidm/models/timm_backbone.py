@@ -4,8 +4,9 @@ from fine to coarse, norm layers that know branches. timm is the extra `iidm[tim
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -90,8 +91,7 @@ class TimmBackbone(nn.Module):
         self.multiple = max(level.stride for level in self.levels)
         """Pixels that both sides of an image are multiples of where all cells are whole."""
         self._adopt_norms()
-        ends = tuple({name.rpartition(".")[2] for name in exempt})
-        self.undecayed = tuple(name for name, _ in self.named_parameters() if name.rpartition(".")[2] in ends)
+        self.undecayed = tuple(name for name, _ in self.named_parameters() if self._is_one_of(name, exempt))
         """Parameters that timm exempts from weight decay: position embeddings, class tokens."""
         mean, std = (torch.tensor(self.model.pretrained_cfg[key]) * 255 for key in ("mean", "std"))
         ours = torch.tensor(MEAN_RGB), torch.tensor(STD_RGB)
@@ -134,7 +134,7 @@ class TimmBackbone(nn.Module):
                 f"timm's {self.name} has BatchNorm layers, whose statistics a second forward would change: leave"
                 " --step.recompute out."
             )
-        inner = self._inner()
+        inner, _ = self._inner()
         if hasattr(inner, "set_grad_checkpointing"):
             inner.set_grad_checkpointing(recompute)
         elif recompute:
@@ -143,8 +143,7 @@ class TimmBackbone(nn.Module):
     def layers(self) -> list[list[str]]:
         """Names of the parameters by layer, for a learning rate that decays towards the image; as timm groups them, or
         part by part."""
-        inner = self._inner()
-        prefix = "model." if inner is self.model else "model.model."
+        inner, prefix = self._inner()
         if not hasattr(inner, "group_matcher"):
             parts: dict[str, list[str]] = {}
             for name, _ in inner.named_parameters():
@@ -153,10 +152,21 @@ class TimmBackbone(nn.Module):
         groups = _timm().models.group_parameters(inner, inner.group_matcher(coarse=False))
         return [[prefix + name for name in groups[key]] for key in sorted(groups) if groups[key]]
 
-    def _inner(self) -> Any:
-        """The model that has timm's methods: some levels are given by a wrapper around it."""
-        wrapped = None if self.plain else getattr(self.model, "model", None)
-        return wrapped if isinstance(wrapped, nn.Module) else self.model
+    def _inner(self) -> tuple[Any, str]:
+        """The model that has timm's methods, and what stands before its names: some levels are given by a wrapper
+        around it."""
+        children = list(self.model.named_children())
+        if len(children) == 1 and children[0][0] in ("model", "body"):
+            return children[0][1], f"model.{children[0][0]}."
+        return self.model, "model."
+
+    def _is_one_of(self, own: str, names: Iterable[str]) -> bool:
+        """Whether a parameter is named by timm: by its whole name, where * stands for anything, or by its last part."""
+        whole = flat(own.removeprefix(self._inner()[1]))
+        last = own.rpartition(".")[2]
+        # Last parts stand alone in lists such as {"pos_embed", "cls_token"}; these two would name all there is.
+        by_last = last in names and last not in ("weight", "bias")
+        return by_last or any(fnmatchcase(whole, flat(name)) for name in names)
 
     def load(self, state: Mapping[str, Tensor] | None) -> None:
         """Start from a state dict, or from timm's own weights (None), which are fetched.
@@ -187,6 +197,11 @@ class _AdoptedNorm(norm.BatchNorm2d):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         y: Tensor = self.act(self.drop(super().forward(x, residual)))
         return y
+
+
+def flat(name: str) -> str:
+    """A parameter's name with _ for each dot: in a model that is cut up into levels, some dots have become that."""
+    return name.replace(".", "_")
 
 
 def _timm() -> Any:

@@ -139,6 +139,34 @@ def test_a_pyramids_layers_and_tables_are_known_too() -> None:
     assert sorted(held) == sorted(name for name, _ in network.backbone.named_parameters())  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ("swinv2_tiny_window8_256", "twins_svt_small", "maxvit_rmlp_pico_rw_256"))
+def test_what_timm_exempts_by_whole_names_exempts_nothing_else(name: str) -> None:
+    network = network_of(name)
+    exempt = timm.create_model(name).no_weight_decay()
+    assert any(one.endswith(".weight") for one in exempt)
+    undecayed: Any = network.backbone.undecayed  # type: ignore[union-attr]
+    kept = {own.replace(".", "_") for own, _ in network.backbone.named_parameters()}  # type: ignore[union-attr]
+    assert len(undecayed) == sum(any(own.endswith(one.replace(".", "_")) for own in kept) for one in exempt)
+    groups = parameter_groups(network, 1e-4, 10.0, 0.05)
+    held = {
+        decay: sum(p.numel() for g in groups if g["weight_decay"] == decay for p in g["params"]) for decay in (0, 0.05)
+    }
+    assert held[0] < 0.02 * held[0.05]
+
+
+def test_a_parameter_list_of_a_pattern_is_matched() -> None:
+    undecayed: Any = network_of("xcit_nano_12_p16_224").backbone.undecayed  # type: ignore[union-attr]
+    assert sorted(undecayed) == [f"model.pos_embed.token_projection.{part}" for part in ("bias", "weight")]
+
+
+def test_norm_layers_of_timms_own_do_not_decay() -> None:
+    network = network_of("convnextv2_atto")
+    groups = parameter_groups(network, 1e-4, 10.0, 0.05)
+    without = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    norms = [p for name, p in network.backbone.named_parameters() if ".grn." in name]  # type: ignore[union-attr]
+    assert norms and all(id(p) in without for p in norms)
+
+
 def test_hrda_covers_an_image_of_any_size_with_a_pyramid() -> None:
     network = network_of("convnext_atto", hrda=True, crop_size=(128, 128)).eval()
     assert network(torch.randn(1, 3, 90, 180)).shape == (1, K, 23, 45)
