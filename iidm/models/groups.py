@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .norm import Stage
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+"""Norm layers by class. What has Norm in its class's name is one too: RMSNorm, timm's RmsNorm, GlobalResponseNorm."""
 
 
 def parameter_groups(
@@ -76,6 +77,10 @@ def layers_by_blocks(backbone: nn.Module) -> list[list[str]]:
 def _undecayed(backbone: nn.Module) -> set[str]:
     if getattr(backbone, "decays_norms", True):
         return set()
-    norms = [name for name, module in backbone.named_modules() if isinstance(module, NORMS)]
-    found = {f"{name}.{own}" for name in norms for own, _ in backbone.get_submodule(name).named_parameters()}
+    found = {
+        f"{name}.{own}"
+        for name, module in backbone.named_modules()
+        if isinstance(module, NORMS) or "Norm" in type(module).__name__
+        for own, _ in module.named_parameters(recurse=False)  # a block may be named for the norm layer in it
+    }
     return found | set(cast("Sequence[str]", getattr(backbone, "undecayed", ())))

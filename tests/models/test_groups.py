@@ -67,6 +67,28 @@ def test_norm_layers_have_no_weight_decay_where_the_backbone_says_so() -> None:
     assert without == {id(p) for norm in (body.between, body.last) for p in norm.parameters()}  # type: ignore[union-attr]
 
 
+class GlobalResponseNorm(nn.Module):
+    """As timm's: of no class of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+
+class NormAndLinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.RMSNorm(2), nn.Linear(2, 2)
+
+
+def test_norm_layers_of_any_class_have_no_weight_decay_and_what_stands_beside_them_has() -> None:
+    body = Body()
+    body.between, body.last = NormAndLinear(), GlobalResponseNorm()  # type: ignore[assignment]
+    groups = parameter_groups(Net(body), 1e-3, 10.0, 0.05)
+    without = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert without == {id(body.get_parameter(name)) for name in ("between.norm.weight", "last.weight")}
+
+
 def test_a_backbones_own_word_on_layers_and_decay_counts() -> None:
     body = Body()
     body.layers = lambda: [["stem.weight", "stem.bias"], ["first.0.weight"]]  # type: ignore[assignment]
