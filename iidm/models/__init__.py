@@ -23,7 +23,7 @@ from .mit import SIZES, mix_transformer
 from .mobilenet import MobileNetV2
 from .network import Network
 from .norm import set_recompute
-from .resnet import resnet18, resnet50, resnet101
+from .resnet import STAGES, resnet18, resnet50, resnet101
 from .segformer import SegFormerHead
 from .weights import load_pretrained
 
@@ -86,8 +86,8 @@ def build_network(
         hrda: build an HRDA network (hrda.py).
 
     Raises:
-        UserError: a backbone or head that does not exist (with the nearest name), an output stride that the
-            backbone does not have, a number of classes, dilations or a dropout out of range.
+        UserError: a backbone or head that does not exist (with the nearest name), an output stride that no
+            backbone has, a number of classes, dilations or a dropout out of range.
     """
     if not backbone.startswith("timm:"):
         _check_known("backbone", backbone, BACKBONES)
@@ -99,6 +99,9 @@ def build_network(
         raise UserError(f"The head needs one dilation or more, each >= 1, not {dilations} (--model.dilations).")
     if not 0 <= dropout < 1:
         raise UserError(f"The head's dropout must be >= 0 and < 1, not {dropout} (--model.dropout).")
+    # Backbones that cannot choose it, and timm, say nothing of it.
+    if output_stride not in STAGES:
+        raise UserError(f"A network has output stride 8, 16 or 32, not {output_stride} (--model.output-stride).")
     body = _build_backbone(backbone, output_stride, drop_path)
     if crop_size is not None and hasattr(body, "fitting"):
         near = cast("Callable[[tuple[int, int]], tuple[int, int]]", body.fitting)(crop_size)

@@ -244,8 +244,8 @@ def test_an_unknown_head_names_those_there_are() -> None:
 
 
 @pytest.mark.parametrize("output_stride", (0, 4, 12, 64))
-@pytest.mark.parametrize("backbone", ("resnet18", "resnet101-v1c", "mobilenet_v2"))
-def test_an_output_stride_the_backbone_lacks_is_refused(backbone: str, output_stride: int) -> None:
+@pytest.mark.parametrize("backbone", ("resnet18", "resnet101-v1c", "mobilenet_v2", "mit_b0", "timm:convnext_atto"))
+def test_an_output_stride_that_no_backbone_has_is_refused(backbone: str, output_stride: int) -> None:
     with pytest.raises(UserError, match=rf"8, 16 or 32, not {output_stride}\b"):
         build_network(backbone, K, output_stride=output_stride)
 
