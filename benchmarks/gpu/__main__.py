@@ -53,6 +53,32 @@ def _missing(stage: Stage, dry: bool) -> str:
     return "; ".join(lacking)
 
 
+def _look(dry: bool) -> tuple[str, bool]:
+    """The name of the GPU ('' without one), and whether the extension loads here; a process of its own looks, as this
+    one would keep memory of the GPU."""
+    if dry or not torch.cuda.is_available():
+        return "", True
+    code = "import torch; print(torch.cuda.get_device_name(), flush=True); import iidm.kernels as k"
+    code += "; k.set_implementation('fused')"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip(), found.returncode == 0
+
+
+def _due(stages: tuple[Stage, ...], named: list[str], records: Records, loads: bool) -> list[Stage]:
+    """Those that are named, or all that have not ended; before them the build, where it is of another machine or is not
+    there."""
+
+    def is_due(stage: Stage) -> bool:
+        record = records.get(stage.name)
+        if stage.name == "build" and record is not None and record.end in DONE and record.gpu != records.gpu:
+            return True
+        if stage.name == "build" and not loads and (record is None or record.end != "failed"):
+            return True
+        return stage.name in named if named else record is None or record.end not in DONE
+
+    return [stage for stage in stages if is_due(stage)]
+
+
 def run(stage: Stage, folder: Path, seconds: float, dry: bool) -> tuple[End, str]:
     """Run one stage within `seconds`; what it prints goes to FOLDER/gpu-NAME.txt. Returns how it ended, and why.
 
@@ -113,7 +139,7 @@ def _on_signal(number: int, frame: object) -> None:
 
 
 def main(words: list[str] | None = None, stages: tuple[Stage, ...] = STAGES) -> int:
-    """Command line. Returns the exit status: 0 if every stage passed or lacks what it needs."""
+    """Command line. Returns the exit status: 0 if every stage, or each that is named, passed or lacks what it needs."""
     parser = argparse.ArgumentParser(
         prog="benchmarks/gpu.sh", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -128,8 +154,10 @@ def main(words: list[str] | None = None, stages: tuple[Stage, ...] = STAGES) -> 
     signal.signal(signal.SIGTERM, _on_signal)
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    records = Records(folder, dry=arguments.dry_run)
     end_at = float("inf") if arguments.seconds is None else time.monotonic() + arguments.seconds
+    gpu, loads = _look(arguments.dry_run)
+    records = Records(folder, arguments.dry_run, gpu)
+    due = _due(stages, arguments.stages, records, loads)
 
     def tell() -> str:
         page = write_page(folder, records, stages)
@@ -138,9 +166,7 @@ def main(words: list[str] | None = None, stages: tuple[Stage, ...] = STAGES) -> 
         return page
 
     try:
-        for stage in stages:
-            if stage.name not in arguments.stages and (arguments.stages or records.ended(stage.name) in DONE):
-                continue
+        for stage in due:
             record = _record(stage, folder, records, end_at, arguments.dry_run)
             records.put(stage.name, record)
             print(f"{stage.name}: {record.end} {record.says}", flush=True)
@@ -150,15 +176,17 @@ def main(words: list[str] | None = None, stages: tuple[Stage, ...] = STAGES) -> 
     except (KeyboardInterrupt, Stopped) as error:
         print(f"stopped ({error or 'Ctrl-C'}); the same command goes on", flush=True)
     print("\n" + tell())
-    return 0 if all(records.ended(stage.name) in ("passed", "missing") for stage in stages) else 1
+    asked = {*arguments.stages, *(stage.name for stage in (due if arguments.stages else stages))}
+    return 0 if all(records.ended(name) in ("passed", "missing") for name in asked) else 1
 
 
 def _record(stage: Stage, folder: Path, records: Records, end_at: float, dry: bool) -> Record:
     """Run a stage, if it can be and time is left for it."""
     end: End
+    lacking = _missing(stage, dry)  # imports, which take seconds
     start = time.monotonic()
     rest = end_at - start - GRACE_SECONDS
-    if lacking := _missing(stage, dry):
+    if lacking:
         end, why = "missing", lacking
     elif rest < stage.least:
         end, why = "left", f"needs {stage.least} s at least, {max(rest, 0):.0f} s were left"

@@ -24,12 +24,14 @@ TABLES = {
 def write_page(folder: Path, records: Records, stages: tuple[Stage, ...]) -> str:
     """Write FOLDER/gpu.md; returns its text."""
     title = "# Dry run on the CPU: it shows nothing about a GPU" if records.dry else "# What a GPU showed"
-    lines = [title, "", f"Commit {commit() or 'unknown'}.", "", "| stage | shows | ended | seconds | |"]
-    lines.append("| --- | --- | --- | --- | --- |")
+    lines = [title, "", f"Commit {commit() or 'unknown'}.", "", "| stage | shows | ended | seconds | GPU | |"]
+    lines.append("|" + " --- |" * 6)
     for stage in stages:
         record = records.get(stage.name)
-        end, seconds, says = (record.end, f"{record.seconds:.0f}", record.says) if record else ("not run", "", "")
-        lines.append(f"| {stage.name} | {stage.shows} | {end} | {seconds} | {says.replace('|', '/')} |")
+        cells = [stage.name, stage.shows, "not run", "", "", ""]
+        if record:
+            cells[2:] = [record.end, f"{record.seconds:.0f}", record.gpu, record.says.replace("|", "/")]
+        lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
     for stage in stages:
         path = folder / f"gpu-{stage.name}.json"

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from .stages import Stage
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("iidm", "kernels", "csrc", "benchmarks", "tests", "setup.py")
+SOURCES = ("iidm", "kernels", "csrc", "benchmarks", "tests", "setup.py", "pyproject.toml")
+ENDINGS = (".py", ".cu", ".cuh", ".cpp", ".h", ".toml", ".sh")
 End = Literal["passed", "failed", "stopped", "missing", "left"]
 """How a stage ended: `stopped` by its limit or a signal, `missing` what it needs, `left` for want of time."""
 
@@ -24,7 +25,7 @@ def digest() -> str:
         path = ROOT / name
         files = [path] if path.is_file() else sorted(path.rglob("*"))
         for file in files:
-            if file.suffix in (".py", ".cu", ".cpp", ".h") and "results" not in file.parts:
+            if file.suffix in ENDINGS and "results" not in file.parts:
                 total.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
     return total.hexdigest()[:12]
 
@@ -39,6 +40,8 @@ class Record:
     """In one line: counts of tests, the first error, what is missing."""
     sources: str = ""
     dry: bool = False
+    gpu: str = ""
+    """Its name."""
 
     @classmethod
     def of(cls, folder: Path, stage: Stage, end: End, seconds: float, why: str, dry: bool) -> Record:
@@ -85,18 +88,21 @@ def _read_report(path: Path) -> tuple[dict[str, int], str]:
 class Records:
     """Stage -> record, written at every change."""
 
-    def __init__(self, folder: Path, dry: bool) -> None:
-        """Read what an earlier call has left. A dry run and a run on a GPU do not count for each other."""
+    def __init__(self, folder: Path, dry: bool, gpu: str = "") -> None:
+        """Read what an earlier call has left. A dry run and a run on a GPU do not count for each other.
+
+        Args: gpu: name of the one that is here, for what is put.
+        """
         self._path = folder / "gpu-stages.json"
         self._sources, self._dry = digest(), dry
         kept: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
         records = {name: Record(**fields) for name, fields in kept.items()}
         self._records = {name: record for name, record in records.items() if record.dry == dry}
-        self.dry = dry
+        self.dry, self.gpu = dry, gpu
 
     def put(self, name: str, record: Record) -> None:
         """Keep a record and write the file."""
-        self._records[name] = replace(record, sources=self._sources, dry=self._dry)
+        self._records[name] = replace(record, sources=self._sources, dry=self._dry, gpu=self.gpu)
         text = json.dumps({name: asdict(record) for name, record in self._records.items()}, indent=2)
         self._path.write_text(text + "\n")
 

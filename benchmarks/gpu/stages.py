@@ -16,6 +16,9 @@ SANITIZER = tuple(
     "compute-sanitizer --target-processes application-only --report-api-errors no --error-exitcode 9".split()
 )
 SANITIZER += ("--kernel-name", OWN_KERNELS)
+# That one looks, by a volatile read, whether a bit is set before it sets it by atomicOr. Whoever sees the old word sets
+# the bit once more: a race that racecheck may report, and that changes nothing.
+RACECHECK = (*SANITIZER, "--tool", "racecheck", "--kernel-name-exclude", "kernel_substring=presence_kernel")
 TESTS = ("pytest", "hypothesis")
 TRAINING = ("cattr", "tyro", "safetensors", "PIL", "tqdm", "nvidia.dali")
 """What a whole training imports."""
@@ -143,14 +146,14 @@ STAGES = (
         RACED,
         RACED,
         TESTS,
-        (*SANITIZER, "--tool", "racecheck"),
+        RACECHECK,
     ),
     _tests("loader-tests", "the data path is right", (60, 40), "tests/data/test_gpu_loader.py", (*TESTS, *TRAINING)),
     _benchmarks(
         "loader",
         "images a second from files to the GPU",
         (240, 120),
-        "benchmarks/bench_loader.py benchmarks/bench_prepare.py -k 'cuda or index or start or prepare'",
+        "benchmarks/bench_loader.py benchmarks/bench_prepare.py -k 'cuda or index or start or bench_prepare'",
         "benchmarks/bench_loader.py -k cpu-iidm-prepared",
         (*TESTS, *TRAINING),
     ),
