@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "student", "network", "net", "state_dict_ema")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "teacher",
+    "student",
+    "network",
+    "net",
+    "state_dict_ema",
+    "weights",
+)
 """Under which a file keeps a state dict, in the order in which they are taken where it has several: the teacher before
 the student, as DINO's evaluation has it."""
 PREFERRED = ("teacher", "model", "encoder_q", "student", "backbone")

@@ -175,13 +175,12 @@ def _read(path: Path) -> tuple[Mapping[str, Tensor], str]:
 def _state_dict(state: Any, path: Path) -> tuple[Mapping[str, Tensor], str]:
     """The state dict itself, out of {"state_dict": ...} and others, and by which of several keys it was taken."""
     state, taken = unwrapped(state)
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    ):
+    items = state.items() if isinstance(state, Mapping) else ()
+    # Some scripts write the epoch and the score beside the tensors.
+    tensors = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
+    if not tensors:
         raise UserError(f"{path} holds no state dict of tensors. {_CHOICES}")
-    return state, taken
+    return tensors, taken
 
 
 def _check_fit(

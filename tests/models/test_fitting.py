@@ -66,6 +66,11 @@ def test_several_wrappers_and_prefixes_are_taken_off_and_scripts_arguments_are_n
     loaded_from(content, tmp_path / "weights.pth")
 
 
+def test_what_is_no_tensor_beside_the_tensors_is_no_obstacle(tmp_path: Path) -> None:
+    loaded_from({**body(), "epoch": 3, "best": 0.5, "classes": ["a", "b"]}, tmp_path / "flat.pth")
+    loaded_from({"epoch": 3, "weights": body()}, tmp_path / "wrapped.pth")
+
+
 def test_of_a_teacher_and_a_student_the_teacher_is_taken_and_said(tmp_path: Path) -> None:
     content = {"student": under("module.", body(), 1), "teacher": under("module.", body()), "step": 7}
     assert loaded_from(content, tmp_path / "w.pth").endswith("; its 'teacher', beside 'student'")
