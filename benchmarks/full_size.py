@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -52,6 +52,9 @@ BLOCK, NOISE = 32, 24
 """Pixels of a side of a block of one class, and grey levels by which its colour varies."""
 PARTS = 10
 """In so many parts of the run time, memory and loss are looked at."""
+FURTHER, APART = 3, 0.25
+"""Steps of the run and of one that goes on from its checkpoint, and how far apart their weights may then be: without
+the optimiser's state that is farther than they have gone."""
 LEARNS = 0.9
 """The source's loss in the last part is at most this share of the first part's."""
 SMALL: dict[str, dict[str, Any]] = {
@@ -152,8 +155,18 @@ def score(step: TrainStep, batches: list[TrainBatch]) -> dict[str, Scores]:
         )
 
 
-def goes_on(step: TrainStep, batches: list[TrainBatch], folder: Path) -> tuple[float, float]:
-    """The total loss of a further step, of the run and of another that goes on from its checkpoint."""
+class Further(NamedTuple):
+    """Some further steps of a run, and of another that goes on from its checkpoint."""
+
+    totals: tuple[float, float]
+    """The loss of the last of them, of the run and of the other."""
+    apart: float
+    """How far the weights of the two then lie from each other, as a share of the way that the run's have gone."""
+
+
+def goes_on(step: TrainStep, batches: list[TrainBatch], folder: Path) -> Further:
+    """Both train some further steps. The loss of one is computed before the optimiser acts: after a single step nothing
+    would tell that its state was lost."""
     done, config = step.config.max_steps, step.config
     path = save_checkpoint(
         folder, done, modules=step.modules, optimizer=step.optimizer, scaler=step.scaler,
@@ -164,17 +177,29 @@ def goes_on(step: TrainStep, batches: list[TrainBatch], folder: Path) -> tuple[f
         path, modules=other.modules, optimizer=other.optimizer, scaler=other.scaler,
         generators={"step": other.generator}, device=other.device,
     )  # fmt: skip
-    of_run, of_other = (float(each([batches[0]], done - 1).losses.total) for each in (step, other))
-    return of_run, of_other
+    before = weights_of(step)
+    rate = learning_rate_factor(done // 2, config.optim, done)  # at the end of the schedule no step would move a weight
+    for number in range(FURTHER):
+        for each in (step, other):
+            set_learning_rate(each.optimizer, rate)
+        of_run, of_other = (float(each([batches[number]], done - 1).losses.total) for each in (step, other))
+    ours, theirs = weights_of(step), weights_of(other)
+    return Further((of_run, of_other), float((ours - theirs).norm() / (ours - before).norm()))
 
 
-def judged(seen: Seen, captured: bool, on_gpu: bool, totals: tuple[float, float]) -> dict[str, bool]:
+def weights_of(step: TrainStep) -> torch.Tensor:
+    """All of the student's, as one vector."""
+    return torch.cat([p.detach().flatten() for p in step.student.parameters()])
+
+
+def judged(seen: Seen, captured: bool, on_gpu: bool, further: Further) -> dict[str, bool]:
     """What is asked of a run -> whether it is so."""
-    numbers = [*seen.loss, *totals]
+    totals = further.totals
+    numbers, is_close = [*seen.loss, *totals], abs(totals[0] - totals[1]) <= 1e-2 * abs(totals[0]) + 1e-3
     answers = {
         "finite": all(abs(value) < float("inf") for value in numbers),
         "learns": seen.loss[-1] <= LEARNS * seen.loss[0],
-        "goes on from its checkpoint": abs(totals[0] - totals[1]) <= 1e-2 * abs(totals[0]) + 1e-3,
+        "goes on from its checkpoint": is_close and further.apart <= APART,
     }
     if on_gpu:
         later = seen.reserved_mb[2:]
@@ -200,13 +225,13 @@ def main() -> None:
     seen = train(step, batches, 0, config.max_steps)
     captured = step._graph is not None and step._graph.captured
     scores = score(step, batches)
-    totals = goes_on(step, batches, arguments.folder / "full-size")
-    answers = judged(seen, captured, on_gpu, totals)
+    further = goes_on(step, batches, arguments.folder / "full-size")
+    answers = judged(seen, captured, on_gpu, further)
     result = {
         "preset": config.preset, "steps": config.max_steps, "backbone": config.model.backbone,
         "precision": str(step.amp_dtype), "ms_per_step": seen.ms, "loss_source": seen.loss,
         "reserved_mb": seen.reserved_mb, "miou": {name: each.miou for name, each in scores.items()},
-        "accuracy": {name: each.pixel_accuracy for name, each in scores.items()}, "totals": totals,
+        "accuracy": {name: each.pixel_accuracy for name, each in scores.items()}, **further._asdict(),
         "answers": answers, "machine": machine_info(), "commit": commit(),
     }  # fmt: skip
     (arguments.folder / "full-size.json").write_text(json.dumps(result, indent=1) + "\n")
