@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..types import MEAN_RGB, STD_RGB, UserError
 from . import norm
 from .head import Level
+from .timm_weights import Check, checked, flat, in_one_line
 
 LEVELS = 4
 """Blocks of a plain ViT whose outputs are levels: evenly spaced, the last one included, as DINOv2's heads read them."""
@@ -55,23 +56,23 @@ class TimmBackbone(nn.Module):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        timm = _timm()
-        if not timm.is_model(name):
-            near = get_close_matches(name.lower(), timm.list_models() + timm.list_pretrained(), n=3, cutoff=0.4)
-            hint = f" The nearest: {', '.join(near)}." if near else ""
-            raise UserError(f"timm {timm.__version__} has no model {name!r}.{hint}")
-        wishes: dict[str, Any] = {"pretrained": pretrained or state is not None}
+        _check_known(name)
+        start: dict[str, Any] = {"pretrained": pretrained or state is not None}
         if state is not None:
-            wishes["pretrained_cfg_overlay"] = {"state_dict": dict(state)}
+            start["pretrained_cfg_overlay"] = {"state_dict": dict(state)}
         self.name, self.wishes = name, (name, output_stride, drop_path)
         depth_rates: tuple[dict[str, Any], ...] = ({"drop_path_rate": drop_path},)  # timm's own default may be above 0
         if drop_path == 0:
             depth_rates += ({},)
-        self.model: Any = _created(name, {"num_classes": 0, **wishes}, depth_rates, ({"dynamic_img_size": True}, {}))
+        whole: dict[str, Any] = {"num_classes": 0}
+        self.model: Any = _created(name, whole, depth_rates, ({"dynamic_img_size": True}, {}))
         self.plain = _is_plain_vit(self.model)
         # Of the model as it is: cut up into levels it no longer tells.
         exempt: set[str] = getattr(self.model, "no_weight_decay", set)()
+        names = list(self.model.state_dict())
         if self.plain:
+            if start["pretrained"]:
+                self.model = _created(name, {**whole, **start}, depth_rates, ({"dynamic_img_size": True}, {}))
             depth = len(self.model.blocks)
             self.taken = [round(depth * (i + 1) / LEVELS) - 1 for i in range(LEVELS)]
             info = self.model.feature_info
@@ -79,7 +80,7 @@ class TimmBackbone(nn.Module):
             self.model.prune_intermediate_layers(self.taken, prune_norm=False, prune_head=True)
         else:
             of_stride, of_size = {"output_stride": output_stride}, {"strict_img_size": False}
-            self.model = _created(name, {"features_only": True, **wishes}, depth_rates, (of_stride, of_size, {}))
+            self.model = _created(name, {"features_only": True, **start}, depth_rates, (of_stride, of_size, {}))
             channels, strides = self.model.feature_info.channels(), self.model.feature_info.reduction()
             first = next((i for i, stride in enumerate(strides) if stride >= 4), len(strides))
             self.taken = list(range(first, len(strides)))
@@ -91,6 +92,9 @@ class TimmBackbone(nn.Module):
         self.multiple = max(level.stride for level in self.levels)
         """Pixels that both sides of an image are multiples of where all cells are whole."""
         self._adopt_norms()
+        own = {flat(key.removeprefix(self._inner()[1])) for key in self.state_dict()}
+        self.kept = tuple(key for key in names if flat(key) in own)
+        """Names of the tensors, as timm's whole model has them."""
         self.undecayed = tuple(name for name, _ in self.named_parameters() if self._is_one_of(name, exempt))
         """Parameters that timm exempts from weight decay: position embeddings, class tokens."""
         mean, std = (torch.tensor(self.model.pretrained_cfg[key]) * 255 for key in ("mean", "std"))
@@ -117,6 +121,21 @@ class TimmBackbone(nn.Module):
             found = [level for i, level in enumerate(self.model(image)) if i in self.taken]
         return tuple(level.permute(0, 3, 1, 2) if self.channels_last else level for level in found)
 
+    @property
+    def resolved(self) -> str:
+        """timm's name with the tag of the weights whose images the backbone expects: timm's default where none was
+        given."""
+        found = self.model.pretrained_cfg
+        return ".".join(filter(None, (found.get("architecture") or self.name.partition(".")[0], found.get("tag"))))
+
+    @property
+    def normalization(self) -> tuple[str, ...]:
+        """What images are normalized with, in words; none where that is ImageNet's mean and deviation."""
+        if self.scale is None:
+            return ()
+        mean, std = (", ".join(f"{one:g}" for one in self.model.pretrained_cfg[key]) for key in ("mean", "std"))
+        return (f"images are normalized with mean {mean} and deviation {std}, those of {self.resolved}",)
+
     def fitting(self, size: tuple[int, int]) -> tuple[int, int]:
         """The nearest (H, W) that the model can divide into cells."""
         # In whole numbers, which may be symbols of a graph.
@@ -135,9 +154,13 @@ class TimmBackbone(nn.Module):
                 " --step.recompute out."
             )
         inner, _ = self._inner()
-        if hasattr(inner, "set_grad_checkpointing"):
-            inner.set_grad_checkpointing(recompute)
-        elif recompute:
+        able = hasattr(inner, "set_grad_checkpointing")
+        try:
+            if able:
+                inner.set_grad_checkpointing(recompute)
+        except AssertionError:  # of models that have it to say that they cannot
+            able = False
+        if recompute and not able:
             raise UserError(f"timm cannot recompute {self.name}: leave --step.recompute out.")
 
     def layers(self) -> list[list[str]]:
@@ -168,13 +191,27 @@ class TimmBackbone(nn.Module):
         by_last = last in names and last not in ("weight", "bias")
         return by_last or any(fnmatchcase(whole, flat(name)) for name in names)
 
-    def load(self, state: Mapping[str, Tensor] | None) -> None:
-        """Start from a state dict, or from timm's own weights (None), which are fetched.
+    def fetch(self) -> None:
+        """Start from timm's own weights.
 
-        Raises: what timm raises where they cannot be fetched or do not fit.
+        Raises: what timm raises where they cannot be fetched.
         """
-        given = TimmBackbone(*self.wishes, state=state, pretrained=state is None)
+        self.load_state_dict(TimmBackbone(*self.wishes, pretrained=True).state_dict())
+
+    def load(self, state: Mapping[str, Tensor], check: Check) -> list[str]:
+        """Start from a state dict in timm's names, or in others that timm translates.
+
+        Args:
+            state: names -> tensors.
+            check: called with the tensors that are needed and what there is of them, both by timm's names; raises.
+
+        Returns: names in timm's translation that are no part of the backbone.
+        Raises: what `check` raises, and timm where it cannot read the names.
+        """
+        with checked(self.kept, check) as left:
+            given = TimmBackbone(*self.wishes, state=state)
         self.load_state_dict(given.state_dict())
+        return left
 
     def _adopt_norms(self) -> None:
         """Replace BatchNorm layers by those that keep branches apart, with the activation that timm puts into them."""
@@ -199,11 +236,6 @@ class _AdoptedNorm(norm.BatchNorm2d):
         return y
 
 
-def flat(name: str) -> str:
-    """A parameter's name with _ for each dot: in a model that is cut up into levels, some dots have become that."""
-    return name.replace(".", "_")
-
-
 def _timm() -> Any:
     try:
         import timm
@@ -213,6 +245,20 @@ def _timm() -> Any:
             " Install it with: pip install 'iidm[timm]', with a torchvision that belongs to your torch."
         ) from error
     return timm
+
+
+def _check_known(name: str) -> None:
+    """Of a model, with or without the tag of its weights."""
+    timm = _timm()
+    if not timm.is_model(name):
+        near = get_close_matches(name.lower(), timm.list_models() + timm.list_pretrained(), n=3, cutoff=0.4)
+        hint = f" The nearest: {', '.join(near)}." if near else ""
+        raise UserError(f"timm {timm.__version__} has no model {name!r}.{hint}")
+    try:
+        timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:  # a tag that the model has not
+        known = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")) or "none"
+        raise UserError(f"timm {timm.__version__} has no weights {name!r}. Those of the model: {known}.") from error
 
 
 def _is_plain_vit(model: Any) -> bool:
@@ -232,4 +278,7 @@ def _created(name: str, wishes: dict[str, Any], *options: tuple[dict[str, Any], 
             return _timm().create_model(name, **wishes, **further)
         except (TypeError, NotImplementedError, AssertionError) as error:
             reason = error
-    raise UserError(f"timm's {name} cannot be built as a backbone: {reason}") from reason
+    assert reason is not None
+    if wishes.get("pretrained"):  # without weights it could be built
+        raise reason
+    raise UserError(f"timm's {name} cannot be built as a backbone ({in_one_line(reason)}).") from reason

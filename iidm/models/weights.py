@@ -6,6 +6,7 @@ import hashlib
 import sys
 import warnings
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from functools import cache
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ..types import UserError
-from .fitting import fitting_parts, unwrapped
+from .fitting import Part, fitting_parts, is_head, unwrapped
 from .mit import MixTransformer
 from .names import original_names
+from .timm_weights import in_one_line
 
 if TYPE_CHECKING:
     from . import Network
@@ -61,10 +63,11 @@ def load_pretrained(network: Network, weights: str, *, backbone: str) -> str:
 
     Args:
         network: its `backbone` is filled in place, and left as it was where this raises.
-        weights: `none`, `imagenet` (fetched once through torch.hub into its cache, hash checked), or the
-            path of a .pth, .bin or .safetensors state dict: of a ResNet or MobileNetV2 in torchvision's or OpenMMLab's
-            names, of a Mix Transformer in any of those of names.py; also as a part of a larger network, under any
-            prefix and wrapper (fitting.py).
+        weights: `none`, `imagenet` (fetched once through torch.hub into its cache, hash checked; timm fetches its
+            own), or the path of a .pth, .bin or .safetensors state dict: of a ResNet or MobileNetV2 in torchvision's
+            or OpenMMLab's names, of a Mix Transformer in any of those of names.py, of a backbone of timm in timm's or
+            in others that timm translates; also as a part of a larger network, under any prefix and wrapper
+            (fitting.py).
         backbone: the backbone's name.
 
     Returns:
@@ -89,12 +92,7 @@ def load_pretrained(network: Network, weights: str, *, backbone: str) -> str:
         title = f"weights of {backbone}"
     own = network.backbone.state_dict()
     parts = fitting_parts(state, own.keys(), original_names if isinstance(network.backbone, MixTransformer) else dict)
-    if len(parts) > 1:
-        raise UserError(
-            f"{path} holds several networks that fit the backbone {backbone}: {', '.join(parts)}. Save the tensors of"
-            " the one that you mean in a file of its own."
-        )
-    (part,) = parts.values()
+    _, part = _the_only(parts, path, backbone)
     _check_fit(own, part.state, path, backbone, state)
     network.backbone.load_state_dict(part.state)
     more = [words for words in (taken, part.left_aside) if words and weights != "imagenet"]
@@ -103,15 +101,56 @@ def load_pretrained(network: Network, weights: str, *, backbone: str) -> str:
 
 def _load_into_timm(network: Network, weights: str, backbone: str) -> str:
     """timm fetches its own weights by name, and translates what is in a file."""
-    state = None if weights == "imagenet" else _plain(_read(Path(weights).expanduser())[0])
+    body: Any = network.backbone
+    if weights == "imagenet":
+        try:
+            body.fetch()
+        except Exception as error:
+            # Its hub and the file system fail in kinds of their own.
+            raise UserError(
+                f"The weights of {backbone} cannot be fetched ({in_one_line(error)}). {_CHOICES}"
+            ) from error
+        return "; ".join([f"weights of timm:{body.resolved} from timm", *body.normalization])
+    path = Path(weights).expanduser()
+    state, taken = _read(path)
+    own = body.state_dict()
+    _, part = _the_only(fitting_parts(state, own.keys(), dict), path, backbone)
+    if {key: value.shape for key, value in part.state.items()} == {key: value.shape for key, value in own.items()}:
+        body.load_state_dict(part.state)  # a network of iidm's: timm does not know the names of levels
+    else:
+        part = _through_timm(body, state, path, backbone)
+    more = [words for words in (*body.normalization, taken, part.left_aside) if words]
+    return "; ".join([f"weights of {backbone} (file {path}, sha256 {_sha256(path)[:8]})", *more])
+
+
+def _through_timm(body: Any, state: Mapping[str, Tensor], path: Path, backbone: str) -> Part:
+    """A file in timm's names under any prefix, or in others that timm translates; what of it is not loaded."""
+    plain = _plain(state)
+    prefix, part = _the_only(fitting_parts(plain, body.kept, dict), path, backbone)
+    given = {key.removeprefix(prefix): value for key, value in plain.items() if key.startswith(prefix)}
     try:
-        network.backbone.load(state)  # type: ignore[operator]
+        left = body.load(given, lambda own, found: _check_fit(own, found, path, backbone, state))
+    except UserError:
+        raise
     except Exception as error:
-        # Its hub, the file system and load_state_dict fail in kinds of their own.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        what = "cannot be fetched" if state is None else f"are not those in {weights}"
-        raise UserError(f"The weights of {backbone} {what} ({reason}). {_CHOICES}") from error
-    return f"weights of {backbone} from {'timm' if state is None else weights}"
+        # Translations of names fail in kinds of their own where a file has others than they are for.
+        raise UserError(
+            f"{path} does not fit the backbone {backbone}: timm cannot read it ({in_one_line(error)}). Its names are"
+            f" like {_some(state)}, and {backbone} has {_some(body.kept)}. Give another file."
+        ) from error
+    others = Counter(prefix + key.partition(".")[0] for key in left if not is_head(key.partition(".")[0]))
+    return part._replace(aside={**part.aside, **others})
+
+
+def _the_only(parts: Mapping[str, Part], path: Path, backbone: str) -> tuple[str, Part]:
+    """The one part of a file that fits a backbone, with its prefix."""
+    if len(parts) > 1:
+        raise UserError(
+            f"{path} holds several networks that fit the backbone {backbone}: {', '.join(parts)}. Save the tensors of"
+            " the one that you mean in a file of its own."
+        )
+    ((prefix, part),) = parts.items()
+    return prefix, part
 
 
 def _plain(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from iidm.models import build_network, load_pretrained, parameter_groups, set_recompute
+from iidm.models import build_network, parameter_groups, set_recompute
 from iidm.models.daformer import DAFormerHead
 from iidm.models.depthwise import DepthwiseConv2d, DilatedConv2d
 from iidm.models.norm import BatchNorm2d
@@ -208,20 +208,24 @@ def test_layers_learn_slower_towards_the_image_and_tokens_do_not_decay() -> None
     assert len(of) == sum(1 for _ in network.parameters())
 
 
-def test_a_state_dict_at_hand_is_loaded_with_position_embeddings_of_another_size(tmp_path: Any) -> None:
-    torch.manual_seed(1)
-    plain = timm.create_model("vit_tiny_patch16_224")
-    torch.save(plain.state_dict(), tmp_path / "vit.pth")
-    network = network_of("vit_tiny_patch16_224")
-    said = load_pretrained(network, str(tmp_path / "vit.pth"), backbone="timm:vit_tiny_patch16_224")  # type: ignore[arg-type]
-    assert "vit.pth" in said
-    loaded: Tensor = network.backbone.model.blocks[3].attn.qkv.weight  # type: ignore[union-attr, index]
-    assert torch.equal(loaded, plain.blocks[3].attn.qkv.weight)
-
-
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no model 'vit_basee_patch16_224'. The nearest: vit_base_patch16_224"):
         network_of("vit_basee_patch16_224")
+
+
+def test_an_unknown_tag_names_those_there_are() -> None:
+    with pytest.raises(
+        UserError, match=r"no weights 'vit_small_patch14_dinov2.foo'. .*: vit_small_patch14_dinov2.lvd142m"
+    ):
+        network_of("vit_small_patch14_dinov2.foo")
+    network_of("convnext_atto_rms.untrained")  # a tag of timm's without a file
+
+
+def test_a_model_that_says_it_cannot_be_recomputed_is_refused() -> None:
+    network = network_of("twins_svt_small")
+    set_recompute(network, False)
+    with pytest.raises(UserError, match="cannot recompute twins_svt_small: leave --step.recompute out"):
+        set_recompute(network, True)
 
 
 def test_a_crop_that_does_not_divide_names_the_nearest() -> None:
