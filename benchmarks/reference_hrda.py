@@ -2,7 +2,8 @@
 
 Each branch calls the network twice, for its context and for its detail; heads stack the resized levels and convolve
 them; the teacher sees all windows of its images in one batch. `best=False` keeps the attention's matrices in memory and
-blurs with one dense kernel, `best=True` takes scaled_dot_product_attention and separable taps.
+blurs with one dense kernel, `best=True` takes scaled_dot_product_attention and separable taps. Both read the places of
+the details on the host, once a step: slices are of numbers there.
 """
 
 from __future__ import annotations

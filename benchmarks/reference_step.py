@@ -3,7 +3,7 @@
 `ReferenceStep(best=False)` follows DACS and DAFormer: float32 in NCHW, a forward and a backward for each branch,
 `torch.unique` to find the classes, masks class by class, logits and softmax at full size, losses read with `.item()` in
 every step, an optimiser and an EMA that go through the parameters one by one. `best=True` is the same mathematics with
-what PyTorch offers: autocast, channels-last, foreach optimiser and EMA, nothing read back.
+what PyTorch offers: autocast, channels-last, fused optimiser, foreach EMA, nothing read back.
 
 Both take their random draws as iidm does, in the same order, so that a step is the same step: same batch, same weights,
 same losses within rounding (tests/method/test_reference_step.py). The paper's recipe, mixes onto one unlabeled image in
@@ -76,6 +76,30 @@ class MixedImages(NamedTuple):
     weight: Tensor
 
 
+def drawn_class_by_class(label: Tensor, keys: Tensor) -> Tensor:
+    """Where the half of each image's classes lies whose keys are the least: label [B,H,W], keys [B,256] -> [B,H,W].
+
+    As DACS has it: how many classes there are is read on the host.
+    """
+    masks = []
+    for own, key in zip(label, keys, strict=True):
+        classes = torch.unique(own)
+        classes = classes[classes != IGNORED]
+        chosen = classes[key[classes].argsort()[: (len(classes) + 1) // 2]]
+        masks.append((own.unsqueeze(0) == chosen.view(-1, 1, 1)).sum(0).bool())
+    return torch.stack(masks)
+
+
+def drawn_on_the_device(label: Tensor, keys: Tensor) -> Tensor:
+    """The same of all images at once, with nothing read."""
+    values = label.flatten(1)
+    present = torch.zeros_like(keys, dtype=torch.bool).scatter_(1, values, True)
+    present[:, IGNORED] = False
+    rank = keys.masked_fill(~present, torch.inf).argsort(1).argsort(1)
+    chosen = present & (rank < (present.sum(1, keepdim=True) + 1) // 2)
+    return chosen.gather(1, values).view_as(label)
+
+
 class ReferenceStep:
     """Trains a copy of a network; calling it trains one step and returns its total loss.
 
@@ -107,7 +131,7 @@ class ReferenceStep:
             {"params": group["params"], "lr": group["lr"], "weight_decay": group["weight_decay"]}
             for group in parameter_groups(self.student, optim.lr, optim.head_lr_mult, optim.weight_decay)
         ]
-        self.optimizer = torch.optim.AdamW(groups, betas=optim.betas, foreach=best, capturable=False)
+        self.optimizer = torch.optim.AdamW(groups, betas=optim.betas, foreach=False, fused=best)
         self.logged: dict[str, float] = {}
 
     def __call__(self, batch: TrainBatch) -> Tensor:
@@ -169,13 +193,7 @@ class ReferenceStep:
     def _mix(self, labeled: LabeledImages, unlabeled: Tensor, pseudo: Tensor, quality: Tensor) -> MixedImages:
         keys = torch.rand(len(pseudo), 256, generator=self.generator, device=pseudo.device)
         strong = draw_strong(len(pseudo), self.config.augment, self.generator)
-        masks = []
-        for label, key in zip(labeled.label.long(), keys, strict=True):
-            classes = torch.unique(label)
-            classes = classes[classes != IGNORED]
-            chosen = classes[key[classes].argsort()[: (len(classes) + 1) // 2]]
-            masks.append((label.unsqueeze(0) == chosen.view(-1, 1, 1)).sum(0).bool())
-        mask = torch.stack(masks)
+        mask = (drawn_on_the_device if self.best else drawn_class_by_class)(labeled.label.long(), keys)
         image = torch.where(mask.unsqueeze(-1), labeled.image, unlabeled)
         label = torch.where(mask, labeled.label.long(), pseudo)
         weight = quality.view(-1, 1, 1).expand(label.shape)

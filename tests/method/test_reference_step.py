@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.reference_step import plain_network
+from benchmarks.reference_step import drawn_class_by_class, drawn_on_the_device, plain_network
 from benchmarks.steps import Case, flops, iidm_step, network_of, random_batch, reference_step
 from iidm.models.norm import BatchNorm2d
 
@@ -56,6 +57,45 @@ def test_the_mixes_count_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs.config = replace(theirs.config, teacher=low)
     assert float(our_call()) == pytest.approx(float(their_call()), rel=2e-3)
     assert min(theirs.logged.values()) > 0
+
+
+def test_both_ways_draw_the_same_classes() -> None:
+    torch.manual_seed(0)
+    for classes in (1, 2, 5, 19, 256):
+        label, keys = torch.randint(0, classes, (3, 8, 12)), torch.rand(3, 256)
+        label[1, :4], label[2] = 255, 255  # of the last image no class is there
+        assert torch.equal(drawn_on_the_device(label, keys), drawn_class_by_class(label, keys))
+
+
+class Seen(TorchDispatchMode):
+    """The operations that read a number of a tensor, or as many places as it says, on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = op.name()
+        by_flags = name == "aten::index.Tensor" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if by_flags or any(word in name for word in ("_local_scalar", "unique", "nonzero", "masked_select", "_to_cpu")):
+            self.names.append(name)
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_at_its_best_it_reads_nothing_back(best: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each read would wait for all that was asked of it before."""
+    monkeypatch.setattr("benchmarks.reference_step.blur", lambda image, *_: image)  # on a CPU it asks whether it must
+    _, call = reference_step(SMALL, "cpu", best=best)
+    call()  # the optimiser makes its state
+    with Seen() as seen:
+        call()
+    assert bool(seen.names) != best, seen.names
+
+
+def test_at_its_best_the_optimiser_is_the_fused_one() -> None:
+    groups = [reference_step(SMALL, "cpu", best=best)[0].optimizer.defaults for best in (True, False)]
+    assert [(group["fused"], group["foreach"]) for group in groups] == [(True, False), (False, False)]
 
 
 def test_autocast_at_its_best_is_close() -> None:
