@@ -9,6 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.report import OF_PYTORCH, from_memory
+from iidm.kernels._dispatch import ON_CPUS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -20,7 +23,7 @@ def result(op: str, impl: str, seconds: float, device: str = "cpu", calls: int =
         "versions": {"torch": "2.13.0", "triton": ""}, "commit": "abc1234",
     }  # fmt: skip
     if device == "cuda":
-        info["copy_gb_per_s"] = 4000.0
+        info |= {"copy_gb_per_s": 4000.0, "cold_us": 4.0}
     return {"extra_info": info, "stats": {"median": seconds * calls}}
 
 
@@ -30,6 +33,7 @@ def test_the_table_tells_times_ratios_and_the_machine(tmp_path: Path) -> None:
         result("jitter", "fused", 1.5e-6, "cuda", calls=100),
         result("jitter", "eager", 3e-5, "cuda", calls=100),
     ]
+    results += [result("depthwise", impl, 3e-5, "cuda") for impl in ("fused", "eager")]
     results.append(result("loader", "dataloader-png", 1.0))  # another kind of benchmark: not in this table
     (tmp_path / "kernels.json").write_text(json.dumps({"benchmarks": results}))
     words = [sys.executable, "-m", "benchmarks.report", str(tmp_path / "kernels.json")]
@@ -40,11 +44,23 @@ def test_the_table_tells_times_ratios_and_the_machine(tmp_path: Path) -> None:
         "| blur | forward + backward | 2 | bfloat16 | 1.00 ms | 6.00 ms | 2.50 ms | 6.0x | 2.5x | 3.0 | - | 2.0 | 2.0 |"
     )
     assert cells in text
-    assert "| 1.5 us | 30.0 us | - | 20.0x | - | 2000.0 | 50 % |" in text
+    # What it moves a second is that of a call from memory, as the copy's is: 4 us, and not 1.5 out of a cache.
+    assert "| 1.5 us | 30.0 us | - | 20.0x | - | 4.0 us | 750.0 | 19 % |" in text
+    assert "| depthwise | forward + backward | 2 | bfloat16 | - | 30.0 us | - | - | - | - | - | - | - | 2.0 |" in text
     assert "cpu: 2 cores of a processor; Python 3.11, torch 2.13.0; commit abc1234." in text
     assert "cuda: a GPU;" in text and "loader" not in text
     with Image.open(tmp_path / "kernels.png") as picture:
         assert min(picture.size) > 100
+
+
+def test_ops_without_a_fused_kernel_are_those_of_the_package() -> None:
+    assert {("cuda", op) for op in ON_CPUS} == OF_PYTORCH
+
+
+def test_a_rate_that_was_not_measured_from_memory_is_not_told() -> None:
+    row = {"device": "cuda", "seconds": 1e-6}
+    assert from_memory(row) is None and from_memory({**row, "cold_us": 2.0}) == 2e-6
+    assert from_memory({**row, "device": "cpu"}) == 1e-6
 
 
 def step(impl: str, seconds: float, **more: object) -> dict[str, object]:
