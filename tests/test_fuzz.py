@@ -9,16 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.fuzz.__main__ import table
-from benchmarks.fuzz.batches import run_inputs
+from benchmarks.fuzz.__main__ import known_lines, main, table
+from benchmarks.fuzz.batches import Found, is_fault, run_inputs
 from benchmarks.fuzz.kinds import KINDS, Kind
 from benchmarks.fuzz.kinds.networks import Hostile
+from benchmarks.fuzz.watch import Outcome
 from iidm.types import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and fork")
@@ -145,5 +146,44 @@ def test_an_input_is_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_the_table_counts_every_input() -> None:
-    lines = [{"kind": "a", "end": "read"}, {"kind": "a", "end": "hang"}, {"kind": "b", "end": "refused"}]
+    lines: list[dict[str, object]] = [
+        {"kind": "a", "end": "read"},
+        {"kind": "a", "end": "hang"},
+        {"kind": "b", "end": "refused"},
+    ]
     assert "| a | 2 | 1 | 0 | 1 hang |" in table(lines) and "| all | 3 | 1 | 1 | 1 hang |" in table(lines)
+
+
+def test_what_fails_after_others_alone_is_a_fault(tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def use(folder: Path, path: Path) -> None:
+        seen.append(path)
+        if len(seen) > 1:
+            raise KeyError("x")
+
+    ends = [found.outcome for found in run_inputs(plain(use), range(3), 0, tmp_path)]
+    assert [end.end for end in ends] == ["read", "only after others", "read"]
+    assert ends[1].said.startswith("traceback: KeyError") and is_fault(ends[1])
+    assert "| a | 1 | 0 | 0 | 1 only after others |" in table([{"kind": "a", "end": ends[1].end}])
+
+
+def test_what_was_done_at_another_commit_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--kind", "list", "--count", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr("benchmarks.fuzz.batches.run_inputs", inputs_that_are_read)
+    for commit, asked in (("one", [0, 1]), ("one", []), ("two", [0, 1])):
+        monkeypatch.setenv("IIDM_COMMIT", commit)
+        ASKED.clear()
+        assert main(words) == 0 and ASKED == asked
+    page = (tmp_path / "fuzz-0.md").read_text()
+    assert "commit two; 2 lines of other commits do not count." in page and "| all | 2 | 2 | 0 | 0 |" in page
+    (tmp_path / "old.jsonl").write_text('{"kind": "list", "number": 0, "end": "read"}\n')
+    assert known_lines(tmp_path / "old.jsonl", "two") == ([], 1)
+
+
+ASKED: list[int] = []
+
+
+def inputs_that_are_read(kind: Kind, numbers: Sequence[int], seed: int, base: Path) -> Iterator[Found]:
+    ASKED.extend(numbers)
+    return (Found(kind.name, number, Outcome("read")) for number in numbers)

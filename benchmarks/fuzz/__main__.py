@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _one(KINDS[wanted.kind[0]], wanted.only, wanted.seed, base, wanted.keep)
         path = wanted.out / f"fuzz-{wanted.seed}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        done, others = known_lines(path, now := commit())
         known = {(line["kind"], line["number"]) for line in done}
         kinds = wanted.kind or list(KINDS)
         one = wanted.count / sum(KINDS[name].share for name in kinds)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     number for number in range(math.ceil(one * KINDS[name].share)) if (name, number) not in known
                 ]
                 for found in run_inputs(KINDS[name], numbers, wanted.seed, base):
-                    line = {"kind": name, "number": found.number, **found.outcome._asdict()}
+                    line = {"kind": name, "number": found.number, **found.outcome._asdict(), "commit": now}
                     file.write(json.dumps(line) + "\n")
                     file.flush()
                     done.append(line)
@@ -63,10 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{name}: {len(numbers)} inputs in {time.perf_counter() - start:.0f} s", flush=True)
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    text = f"`python -m benchmarks.fuzz --seed {wanted.seed}`, commit {commit()}\n\n{table(done)}"
+    told = f"{others} lines of other commits do not count" if others else "no input of it was done at another"
+    text = f"`python -m benchmarks.fuzz --seed {wanted.seed}`, commit {now}; {told}.\n\n{table(done)}"
     path.with_suffix(".md").write_text(text)
     print(text)
     return int(any(line["end"] not in ("read", "refused") for line in done))
+
+
+def known_lines(path: Path, now: str) -> tuple[list[dict[str, object]], int]:
+    """What was done at the commit `now`, and how many lines of a file are of others, whose code is another."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = [line for line in lines if line.get("commit") == now]
+    return done, len(lines) - len(done)
 
 
 def _one(kind: object, number: int, seed: int, base: Path, keep: Path | None) -> int:

@@ -19,6 +19,9 @@ from .watch import Outcome, Watch, canary, limit, run
 BATCH = 100
 """Inputs of a process. A fresh one starts in a few hundredths of a second, as everything is imported before."""
 
+ONLY_AFTER_OTHERS = "only after others"
+"""The end of an input that failed and, alone, did not: what came before it left something, or it fails at times."""
+
 
 class Found(NamedTuple):
     """How an input ended."""
@@ -64,9 +67,8 @@ def run_inputs(kind: Kind, numbers: Sequence[int], seed: int, base: Path) -> Ite
         for number, outcome in _forked(kind, valid, todo[:BATCH], seed, base):
             if is_fault(outcome) and len(todo) > 1:
                 ((_, alone),) = _forked(kind, valid, [number], seed, base)
-                if not is_fault(alone):
-                    print(f"{kind.name} {number}: only after others: {outcome}", file=sys.stderr)
-                outcome = alone
+                before = Outcome(ONLY_AFTER_OTHERS, f"{outcome.end}: {outcome.said}")
+                outcome = alone if is_fault(alone) else before
             done += 1
             yield Found(kind.name, number, outcome)
         todo = todo[done:]
