@@ -248,9 +248,11 @@ OPS: tuple[Callable[[Draw], None], ...] = (
 
 
 def main(extension: Path, first: int, count: int) -> None:
-    """Call the ops, a line before each case that names it, and one at the end that counts them."""
+    """Call the ops, a line before each case that names it, and one at the end: how many ran, and how many were refused,
+    which no kernel has seen."""
     use(extension)
     ends: Counter[str] = Counter()
+    refused = 0
     for number in range(first, first + count):
         op = OPS[number % len(OPS)]
         print(number, op.__name__, flush=True)
@@ -258,8 +260,9 @@ def main(extension: Path, first: int, count: int) -> None:
             op(Draw(number))
             ends[op.__name__] += 1
         except (ValueError, TypeError):  # what an op refuses: empty images, labels of no class, 256 classes
-            ends["refused"] += 1
-    print(f"{count} cases: {', '.join(f'{name} {ends[name]}' for name in sorted(ends))}")
+            refused += 1
+    ran = ", ".join(f"{name} {ends[name]}" for name in sorted(ends))
+    print(f"{ends.total()} of {count} calls ran ({ran}), {refused} were refused")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def plain_loops(to: Path, *changes: tuple[str, str, str]) -> Path:
 def test_drawn_calls_stay_within_their_tensors(tmp_path: Path) -> None:
     told, finding = run(build(plain_loops(tmp_path / "csrc")), 0, 400)
     assert finding is None, finding
-    assert told.startswith("400 cases: batch_norm ")
+    assert " of 400 calls ran (batch_norm " in told
 
 
 @pytest.mark.long
