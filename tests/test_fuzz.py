@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from benchmarks.fuzz.__main__ import known_lines, main, table
-from benchmarks.fuzz.batches import Found, is_fault, run_inputs
+from benchmarks.fuzz.batches import Found, is_fault, run_inputs, write_valid
 from benchmarks.fuzz.kinds import KINDS, Kind
 from benchmarks.fuzz.kinds.networks import Hostile
-from benchmarks.fuzz.watch import Outcome
+from benchmarks.fuzz.watch import Outcome, make
 from iidm.types import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and fork")
@@ -187,3 +187,17 @@ ASKED: list[int] = []
 def inputs_that_are_read(kind: Kind, numbers: Sequence[int], seed: int, base: Path) -> Iterator[Found]:
     ASKED.extend(numbers)
     return (Found(kind.name, number, Outcome("read")) for number in numbers)
+
+
+def test_an_input_can_be_kept_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: str, to: str) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("benchmarks.fuzz.watch.os.link", link)
+    kind = plain(lambda folder, path: None)
+    valid = write_valid(kind, tmp_path)
+    (valid / "large").write_bytes(bytes(2**20 + 1))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    folder, _ = make(kind, valid, 0, 0, kept)
+    assert (folder / "large").stat().st_size == 2**20 + 1

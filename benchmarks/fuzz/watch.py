@@ -174,9 +174,9 @@ def make(kind: Kind, valid: Path, number: int, seed: int, work: Path) -> tuple[P
 
 def _linked_where_large(source: str, to: str) -> None:
     if os.path.getsize(source) > 2**20:  # weights, which no reader writes to
-        os.link(source, to)
-    else:
-        shutil.copy(source, to)
+        with contextlib.suppress(OSError):  # a folder of --keep lies on another disk
+            return os.link(source, to)
+    shutil.copy(source, to)
 
 
 def _called(kind: Kind, folder: Path, path: Path) -> Outcome:
