@@ -6,6 +6,7 @@ and Ctrl-C meanwhile is one line.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -62,7 +63,22 @@ def run_command(command: str, argv: Sequence[str] | None = None) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is _quit:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run_main(module.main, words)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_rank()
     sys.exit(0)
+
+
+def end_rank() -> NoReturn:
+    """End a process of torchrun that has done its part, without the end of the interpreter.
+
+    DistributedDataParallel imports torch._dynamo, and then a process group's threads outlive its end (torch 2.13; as in
+    pytorch #190489): one process in about thirty aborted there. torchrun would call a run failed that is done, and end
+    the first process while it writes.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _answer(words: Sequence[str]) -> None:

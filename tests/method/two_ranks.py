@@ -13,9 +13,11 @@ import torch
 from small_steps import batch, config_of, make_step
 from torch import Tensor
 
+from iidm.command import end_rank
 from iidm.config import Config
 from iidm.method import TrainStep
 from iidm.ranks import ALONE, Ranks
+from iidm.recipes import with_values
 
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "merged": ("iidm", "adapt", {"branches": "merged"}),
@@ -25,8 +27,20 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a head for one branch": ("mme", "daformer", {"branches": "sequential"}),
     "a network of its own": ("ass", "daformer", {"branches": "merged"}),
     "high resolution": ("iidm_mic_hrda", "daformer", {"branches": "merged"}),
+    "a quality of the batch": ("iidm", "daformer", {"branches": "merged"}),
+    "prototypes": ("confeti", "daformer", {"branches": "merged"}),
+    "centroids": ("diga", "daformer", {"branches": "merged"}),
+    "histograms": ("dst_cbc", "daformer", {"branches": "merged"}),
+    "a teacher with running statistics": ("iidm", "adapt", {"branches": "merged"}),
 }
 STEPS = 3
+VALUES: dict[str, dict[str, dict[str, Any]]] = {
+    # The networks start at random: hardly more than one of five.
+    "a quality of the batch": {"teacher": {"confidence_threshold": 0.205}},
+    "prototypes": {"teacher": {"confidence_threshold": 0.205}},
+    "a teacher with running statistics": {"teacher": {"batchnorm": "running"}},
+}
+"""What a case sets beside how the step is run."""
 
 
 def train(config: Config, ranks: Ranks) -> tuple[TrainStep, list[Tensor]]:
@@ -48,12 +62,14 @@ def main() -> None:
     with ranks.joined(torch.device("cpu")):
         for name in sys.argv[1:] or CASES:
             method, recipe, options = CASES[name]
-            ours, losses = train(config_of(method, recipe, **options), ranks)
+            values = VALUES.get(name, {})
+            ours, losses = train(with_values(config_of(method, recipe, **options), values), ranks)
             state = [t.double().sum().item() for m in ours.modules.values() for t in m.state_dict().values()]
             states = ranks.gather(state)
             if not ranks.is_first:
                 continue
-            alone, expected = train(config_of(method, recipe, **options, accumulate=2), ALONE)
+            together = with_values(config_of(method, recipe, **options, accumulate=2), values)
+            alone, expected = train(together, ALONE)
             pairs = [*zip(ours.student.parameters(), alone.student.parameters(), strict=True)]
             pairs += zip(ours.teacher.network.parameters(), alone.teacher.network.parameters(), strict=True)
             pairs += zip(losses, expected, strict=True)
@@ -64,3 +80,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_rank()
