@@ -198,7 +198,7 @@ def preset_config(name: str, recipe: Recipe | None = None, method: str | None = 
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     config = replace(PRESETS[name](), preset=name)
-    if recipe is not None:
+    if recipe not in (None, config.recipe):  # a preset may have values of its own in its recipe
         config = with_recipe(config, recipe)
     return with_method(config, method or config.method)
 

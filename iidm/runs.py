@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import iidm
 from iidm.cli import config_as_dict, read_config, write_config
-from iidm.config import Config
+from iidm.config import Config, OptimConfig
 from iidm.data import Domains, changes_since, class_pixel_counts, refuse, with_kept_validation, write_splits
 from iidm.engine.checkpoint import (
     find_checkpoint,
@@ -45,7 +45,7 @@ from iidm.ranks import ALONE, Ranks
 from iidm.sharing import BATCHES, batch_numbers, generator_name, seed_of_batch
 from iidm.text import write_bytes, write_text
 from iidm.types import UserError
-from iidm.warm_start import start_network
+from iidm.warm_start import load_kept_start, start_network
 
 DOMAINS = ("source", "target")
 
@@ -165,25 +165,37 @@ def build_step(
     """Student, teacher, optimiser and randomness of a run at its start, and a line on where the weights are from.
 
     With a `checkpoint`, whose weights will take their place, none are read and no line is said: what a run started from
-    need not be there any more, unless the method keeps it.
+    need not be there any more. A method that compares with the start has it from the run's folder.
     """
     student = random_network(config, len(domains.classes))
     origin = []
-    if checkpoint is None or CODE.get(config.method, Method).keeps_start:
+    is_kept = checkpoint is not None and compares_with_start(config) and load_kept_start(student, checkpoint.parents[1])
+    if checkpoint is None or (compares_with_start(config) and not is_kept):
         origin = [start_network(student, config, domains.classes.names)]
     student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(student, config.step.recompute)
     method = build_method(config, student, domains.classes.names, count_classes(config, domains))
     teacher = Teacher(deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)
-    optim = config.optim
-    groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay, optim.layer_decay)
-    groups += method.parameter_groups(optim)
     amp_dtype = pick_amp_dtype(device, config.amp)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     seeds = [seed_of_batch(config.seed, number) for number in batch_numbers(ranks, config.step.accumulate)]
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    optimizer = build_optimizer(groups, optim, device)
+    optimizer = build_optimizer(optimizer_groups(student, method, config.optim), config.optim, device)
     return TrainStep(student, teacher, optimizer, config, generators, amp_dtype, scaler, method, ranks), origin
+
+
+def compares_with_start(config: Config) -> bool:
+    """Whether the method's further term reads the weights of the start all the time."""
+    return CODE.get(config.method, Method).keeps_start and config.loss.auxiliary_weight > 0
+
+
+def optimizer_groups(student: Network, method: Method, optim: OptimConfig) -> list[dict[str, Any]]:
+    """AdamW's groups of all that a run trains: the student, networks of its kind, and what else the method learns."""
+    groups = []
+    for who, network in {"": student, **method.networks}.items():
+        own = parameter_groups(network, optim.lr, optim.head_lr_mult, optim.weight_decay, optim.layer_decay)
+        groups += [{**group, "name": f"{who} {group['name']}".strip()} for group in own]
+    return groups + method.parameter_groups(optim)
 
 
 def count_classes(config: Config, domains: Domains) -> list[NDArray[np.int64]]:

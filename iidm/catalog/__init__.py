@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from iidm.config import Config, unknown_name
 from iidm.recipes import with_values
+from iidm.types import UserError
 
 from . import hrda, iidm, ssda, ssl, uda
 from .entry import Entry
 
-__all__ = ["METHODS", "Entry", "describe_methods", "with_method"]
+__all__ = ["METHODS", "Entry", "describe_methods", "refuse_unused", "with_method"]
 
 METHODS: dict[str, Entry] = {
     "iidm": iidm.IIDM,
@@ -47,10 +48,27 @@ METHODS: dict[str, Entry] = {
 
 
 def with_method(config: Config, method: str) -> Config:
-    """A copy of `config` with the values of `method`. Raises UserError for a name that no method has."""
+    """A copy of `config` with the values of `method`, without the terms of another that it has not.
+
+    Raises: UserError for a name that no method has.
+    """
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    return replace(with_values(config, METHODS[method].values_for(config)), method=method)
+    entry = METHODS[method]
+    has = {"auxiliary_weight": entry.has_further_term, "mask_weight": entry.hides}
+    config = with_values(config, {"loss": {name: 0.0 for name, is_there in has.items() if not is_there}})
+    return replace(with_values(config, entry.values_for(config)), method=method)
+
+
+def refuse_unused(config: Config) -> None:
+    """Raise UserError for a loss weight that the method of `config` does not read."""
+    entry, weights = METHODS[config.method], config.loss
+    if weights.mask_weight > 0 and not entry.hides:
+        able = ", ".join(name for name, other in METHODS.items() if other.hides)
+        raise UserError(f"{config.method} hides nothing: --loss.mask-weight is for the methods {able}.")
+    if weights.auxiliary_weight > 0 and not entry.has_further_term:
+        able = ", ".join(name for name, other in METHODS.items() if other.has_further_term)
+        raise UserError(f"{config.method} has no further term: --loss.auxiliary-weight is for the methods {able}.")
 
 
 def describe_methods() -> str:

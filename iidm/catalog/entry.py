@@ -30,6 +30,10 @@ class Entry:
     values: Values | Callable[[Config], Values]
     """Values that it sets; a function where they depend on the preset's. What it leaves alone (network, crops, learning
     rate, steps) is the preset's, so that methods are compared at equal conditions."""
+    has_further_term: bool = False
+    """Whether it has a term beside supervised losses and mixes (`loss.auxiliary_weight`)."""
+    hides: bool = False
+    """Whether it has images of which blocks are hidden (`loss.mask_weight`)."""
 
     def values_for(self, config: Config) -> Values:
         """Values that it sets in `config`."""

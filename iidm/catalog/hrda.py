@@ -52,22 +52,34 @@ HRDA = Entry(
     "DAFormer on context and detail of each crop, fused by scale attention",
     f"{_HRDA}; Table 3, UDA",
     _with(DAFORMER, mask=False, hrda=True),
+    has_further_term=True,
 )
 MIC_ALONE = Entry(
     "DAFormer + consistency of unlabeled images of which blocks are hidden",
     _MIC,
     _with(DAFORMER, mask=True, hrda=False),
+    has_further_term=True,
+    hides=True,
 )
-MIC_HRDA = Entry("MIC on HRDA", f"{_MIC}; Table 3, UDA", _with(DAFORMER, mask=True, hrda=True))
-DIGA_HRDA = Entry("DiGA on HRDA", "DiGA, arXiv 2304.02222; Table 3, UDA", _with(DIGA, mask=False, hrda=True))
+MIC_HRDA = Entry(
+    "MIC on HRDA", f"{_MIC}; Table 3, UDA", _with(DAFORMER, mask=True, hrda=True), has_further_term=True, hides=True
+)
+DIGA_HRDA = Entry(
+    "DiGA on HRDA", "DiGA, arXiv 2304.02222; Table 3, UDA", _with(DIGA, mask=False, hrda=True), has_further_term=True
+)
 IIDM_HRDA = Entry(
     "IIDM on HRDA: both mixes, EMA 0.999, feature distance on the source",
     f"{_IIDM}, Table 3",
     _with(None, mask=False, hrda=True),
+    has_further_term=True,
 )
 IIDM_MIC = Entry(
     "IIDM + consistency of unlabeled images of which blocks are hidden, EMA 0.999",
     f"{_IIDM}, with {_MIC}",
     _with(None, mask=True, hrda=False),
+    has_further_term=True,
+    hides=True,
 )
-IIDM_MIC_HRDA = Entry("IIDM + MIC on HRDA", f"{_IIDM}, Table 3", _with(None, mask=True, hrda=True))
+IIDM_MIC_HRDA = Entry(
+    "IIDM + MIC on HRDA", f"{_IIDM}, Table 3", _with(None, mask=True, hrda=True), has_further_term=True, hides=True
+)

@@ -73,10 +73,12 @@ DST_CBC = Entry(
             "target_weight": 1.0,
             "intra_weight": 0.0,
             "auxiliary_weight": 1.0,
+            "class_balance": 0.0,
             # Means over the labeled pixels, as in its code: in the first phase four of five are ignored.
             "supervised_normalizer": "valid",
             "mixed_normalizer": "valid",
         },
         "mixing": {"mask": "none", "intra_from": "unlabeled", "intra_views": 1, "strategy": "one-xu-two-streams"},
     },
+    has_further_term=True,
 )

@@ -63,6 +63,7 @@ DAFORMER = Entry(
     "DACS + rare class sampling + distance to ImageNet features on things + EMA 0.999, no target label",
     "DAFormer, arXiv 2111.14887 (CVPR 2022); Tables 1 and 2, UDA",
     _daformer,
+    has_further_term=True,
 )
 
 PRODA = Entry(
@@ -76,10 +77,12 @@ PRODA = Entry(
             "inter_weight": 0.0,
             "intra_weight": 0.1,  # rce_alpha: -log p(y) of its symmetric cross-entropy
             "auxiliary_weight": 1.0,
+            "class_balance": 0.0,
         },
         "mixing": {"mask": "none", "strategy": "one-xu-two-streams", "intra_from": "unlabeled", "intra_views": 1},
         "teacher": {"ema_decay": 0.999, "ema_ramp": True, "weighting": "quality", "batchnorm": "batch"},
     },
+    has_further_term=True,
 )
 
 
@@ -92,6 +95,7 @@ CONFETI = Entry(
     "L_s + L_inter on a source in the target's colours + contrast of pixels with prototypes, no target label",
     "CONFETI, Li et al., arXiv 2306.09098 (CVPRW 2023); Table 1, UDA",
     _confeti,
+    has_further_term=True,
 )
 
 DIGA = Entry(
@@ -115,4 +119,5 @@ DIGA = Entry(
             "batchnorm": "batch",
         },
     },
+    has_further_term=True,
 )

@@ -22,7 +22,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from iidm.config import MixingConfig
 from iidm.types import IGNORE_INDEX
 
 from .losses import Branch
@@ -44,13 +43,12 @@ _WEIGHT_UNITS = 256
 class ClassBalance(nn.Module):
     """Follows the shares of the classes in the labels of each branch, by their loss weights, and adjusts its logits.
 
-    A batch is adjusted by what was counted in the steps before and in itself. What the batches of a step have counted
-    comes together in `settle`, as a mean: they may lie on several devices, where none sees the others.
+    A batch is adjusted by what was counted in the steps before and in itself.
 
     Args:
         strength: 0 is none; 1 teaches the network as if all classes were equally common.
         device: of the labels.
-        mixing: says which share of a mix's labels is true.
+        true_in_mixes: which share of the labels of the inter- and of the intra-domain mix is true.
     """
 
     counts: Tensor
@@ -58,13 +56,12 @@ class ClassBalance(nn.Module):
     true_labels: Tensor
     """float32 [len(BRANCHES), 1]."""
 
-    def __init__(self, strength: float, device: torch.device, mixing: MixingConfig = MixingConfig()) -> None:  # noqa: B008
+    def __init__(self, strength: float, device: torch.device, true_in_mixes: tuple[float, float] = (0.5, 0.5)) -> None:
         super().__init__()
         self.strength = strength
         self.register_buffer("counts", torch.zeros(len(BRANCHES), 256, device=device))
-        true_labels = torch.tensor((1.0, 1.0, *_true_in_mixes(mixing)), device=device)[:, None]
+        true_labels = torch.tensor((1.0, 1.0, *true_in_mixes), device=device)[:, None]
         self.register_buffer("true_labels", true_labels, persistent=False)
-        self._seen: list[Tensor] = []
 
     @torch.no_grad()
     def forward(self, branches: list[Branch]) -> list[Branch]:
@@ -74,11 +71,11 @@ class ClassBalance(nn.Module):
         for branch in ours:
             if branch.name in BRANCHES:
                 seen[BRANCHES.index(branch.name)] += self._count(branch)
-        self._seen.append(seen)
-        part = self._put_back(self._labeled_shares())
+        pseudo, part = self._bias_of_pseudo_labels(), self._put_back(self._labeled_shares())
+        self.counts.mul_(DECAY).add_(seen)
         strengths = self.true_labels + (1.0 - self.true_labels) * part
-        biases = dict(zip(BRANCHES, strengths * self._bias(_shares(self.counts * DECAY + seen)), strict=True))
-        biases[PSEUDO_LABELED] = self._bias_of_pseudo_labels()
+        biases = dict(zip(BRANCHES, strengths * self._bias(_shares(self.counts)), strict=True))
+        biases[PSEUDO_LABELED] = pseudo
         known = {id(b) for b in ours}
         return [b._replace(logit_bias=biases.get(b.name)) if id(b) in known else b for b in branches]
 
@@ -107,18 +104,6 @@ class ClassBalance(nn.Module):
     def _bias(self, shares: Tensor) -> Tensor:
         return self.strength * shares.clamp(min=LEAST_SHARE).log()
 
-    @torch.no_grad()
-    def settle(self) -> None:
-        """End a step: what its batches have counted belongs to the steps before from now on."""
-        if self._seen:
-            # As ranks with a batch each would do it, to the last bit: each its own, then the mean of all.
-            self.counts.copy_(torch.stack([self.counts * DECAY + seen for seen in self._seen]).mean(0))
-            self._seen = []
-
-    def forget_batches(self) -> None:
-        """What a step has counted that was given up half-way: its tensors may hold nothing."""
-        self._seen = []
-
     def _count(self, branch: Branch) -> Tensor:
         """float32 [256]: pixels by label value, each by its loss weight; ignored ones are none."""
         assert branch.label is not None
@@ -130,13 +115,6 @@ class ClassBalance(nn.Module):
         counts = torch.zeros(256, dtype=torch.int64, device=label.device).scatter_add_(0, label, parts)
         counts[IGNORE_INDEX].fill_(0)
         return counts / _WEIGHT_UNITS
-
-
-def _true_in_mixes(mixing: MixingConfig) -> tuple[float, float]:
-    """Which share of the labels of the inter- and of the intra-domain mix is not the teacher's."""
-    if mixing.strategy == "one-xu-one-stream":  # half is pasted, and half of the rest
-        return 0.75, 0.5
-    return 0.5, 0.5 if mixing.intra_from == "labeled" else 0.0
 
 
 def _shares(counts: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from iidm.config import Config, OptimConfig
 from iidm.kernels.jitter import normalize
-from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Mixed, PseudoLabel, TrainBatch
+from iidm.types import MEAN_RGB, STD_RGB, LabeledImages, Mixed, PseudoLabel, TrainBatch, UserError
 
 from .balance import ClassBalance
 from .losses import Branch
@@ -56,10 +56,10 @@ class Method(nn.Module):
         classes: names of the classes.
     """
 
-    hides = False
-    """Whether it has images of which blocks are hidden (`loss.mask_weight`)."""
     keeps_start = False
-    """Whether it may keep the weights of the start, which no checkpoint holds: a resumed run reads them again."""
+    """Whether its further term keeps the weights of the start, which no checkpoint holds: they lie beside them."""
+    adjusts_logits = True
+    """Whether its losses can have logits adjusted (`loss.class_balance`)."""
     progress: Tensor
     """float32 scalar: the share of the run that is done, set before each step. It lies on the device, so that phases
     work in a captured graph too."""
@@ -73,7 +73,12 @@ class Method(nn.Module):
         device = next(student.parameters()).device
         self.register_buffer("progress", torch.zeros((), device=device), persistent=False)
         strength = config.loss.class_balance
-        self.balance = ClassBalance(strength, device, config.mixing) if strength > 0 else None
+        if strength > 0 and not self.adjusts_logits:
+            raise UserError(
+                f"{config.method} compares probabilities that the network says itself with adjusted ones: give"
+                " --loss.class-balance 0."
+            )
+        self.balance = ClassBalance(strength, device, self.true_in_mixes()) if strength > 0 else None
         self.register_buffer("class_weight", None)
 
     def weigh_classes(self, weights: Sequence[float] | None) -> None:
@@ -81,15 +86,34 @@ class Method(nn.Module):
         own = None if weights is None else torch.tensor(weights, device=self.progress.device)
         self.register_buffer("class_weight", own)
 
+    def true_in_mixes(self) -> tuple[float, float]:
+        """Which share of the labels of the inter- and of the intra-domain mix is not the teacher's, about."""
+        mixing, loss = self.config.mixing, self.config.loss
+        if mixing.mask == "none":
+            return 0.0, 0.0
+        pasted = 0.5
+        if mixing.mask != "classmix":
+            area = sum(mixing.cut_area) / 2 if mixing.mask == "cutmix" else 0.5
+            pasted = area * mixing.mask_probability
+        if mixing.strategy == "one-xu-one-stream" and loss.inter_weight > 0 and loss.intra_weight > 0:
+            return 0.75, 0.5  # half is pasted, and half of the rest
+        return pasted, pasted if mixing.intra_from == "labeled" else 0.0
+
     @property
     def labels_images(self) -> bool:
         """Whether pseudo-labels are needed."""
         loss = self.config.loss
         return loss.inter_weight > 0 or loss.intra_weight > 0 or loss.mask_weight > 0
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Networks of the student's kind that it trains too, by name; their parameters have the student's groups."""
+        return {}
+
     def parameter_groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
-        """AdamW's groups of what the method learns beside the student, at the rate of the head."""
-        params = [p for p in self.parameters() if p.requires_grad]
+        """AdamW's groups of what the method learns beside the student and `networks`, at the rate of the head."""
+        others = {parameter for network in self.networks.values() for parameter in network.parameters()}
+        params = [p for p in self.parameters() if p.requires_grad and p not in others]
         lr = optim.lr * optim.head_lr_mult
         return [{"name": "method", "params": params, "lr": lr, "weight_decay": optim.weight_decay}] if params else []
 
@@ -118,7 +142,7 @@ class Method(nn.Module):
             first, second = slice(0, len(image) // 2), slice(len(image) // 2, None)
         inter = None
         if with_inter:
-            pasted = _or_blank(batch.source, image[first])
+            pasted = self._pasted(batch.source, image[first])
             inter = mix(pasted, image[first], _rows(pseudo, first), config, generator)
         intra: list[Mixed] = []
         for _ in range(config.mixing.intra_views if with_intra else 0):
@@ -126,8 +150,14 @@ class Method(nn.Module):
             if config.mixing.intra_from == "unlabeled":
                 intra.append(mix_unlabeled(base, own, config, generator))
             else:
-                intra.append(mix(_or_blank(batch.target, base), base, own, config, generator))
+                intra.append(mix(self._pasted(batch.target, base), base, own, config, generator))
         return Mixes(inter, tuple(intra))
+
+    def _pasted(self, labeled: LabeledImages | None, base: Tensor) -> LabeledImages:
+        """What is pasted; where nothing is (`mixing.mask none`) the images themselves stand in, for the shapes."""
+        if self.config.mixing.mask == "none" or labeled is None:
+            return LabeledImages(base, base[..., 0])
+        return labeled
 
     def branches(self, scene: Scene) -> list[Branch]:
         """Every term of the loss whose weight is not 0 (eq. 11)."""
@@ -148,11 +178,6 @@ class Method(nn.Module):
         for name, view, weight in mixed:
             found.append(Branch(name, view.image, view.label, view.weight, weight, loss.mixed_normalizer))
         return found
-
-
-def _or_blank(pasted: LabeledImages | None, base: Tensor) -> LabeledImages:
-    """What is pasted; where nothing ever is (`mixing.mask none`), the images themselves stand in, for the shapes."""
-    return LabeledImages(base, base[..., 0]) if pasted is None else pasted
 
 
 def _rows(pseudo: PseudoLabel, rows: slice) -> PseudoLabel:

@@ -59,19 +59,20 @@ def mix(
 
     Returns: the mixed images, labels and loss weights.
     """
-    weight = pseudo.quality if pseudo.weight is None else with_margins(pseudo, config)
+    weight = pseudo.quality if pseudo.weight is None else pseudo.weight
+    margins = config.teacher.ignore_top_px, config.teacher.ignore_bottom_px
     by_class = config.mixing.mask == "classmix"
     region = None
     if by_class:
         selected = select_classes(pasted.label, config, generator)
-        mixed = _paste(pasted, selected, base, pseudo.label, weight, config, generator)
+        mixed = _paste(pasted, selected, base, pseudo.label, weight, config, generator, margins)
     else:
         # The op pastes by values of a label: here the mask is the label, and 1 is the value that is pasted.
         region = draw_region(len(base), (base.shape[1], base.shape[2]), config.mixing, generator)
         selected = torch.zeros(len(base), 256, dtype=torch.bool, device=base.device)
         selected[:, 1].fill_(True)
         masked = LabeledImages(pasted.image, region.to(torch.uint8))
-        mixed = _paste(masked, selected, base, pseudo.label, weight, config, generator)
+        mixed = _paste(masked, selected, base, pseudo.label, weight, config, generator, margins)
         mixed = mixed._replace(label=torch.where(region, pasted.label, pseudo.label))
     if pasted_weight is not None:
         if region is None:
@@ -99,15 +100,14 @@ def mix_onto_one(
     pasted = _looked_up(select_classes(source.label, config, generator), source.label)
     base_image = torch.where(pasted[..., None], source.image, unlabeled)
     base_label = torch.where(pasted, source.label, pseudo.label)
-    base_weight = with_margins(pseudo, config)
-    if config.mixing.pasted_weight == "one":
-        base_weight = torch.where(pasted, 1.0, base_weight)
-    elif pseudo.weight is None:
-        base_weight = torch.where(pasted, pseudo.quality[:, None, None], base_weight)
-    else:
-        base_weight = torch.where(pasted, pseudo.weight, base_weight)
+    quality = pseudo.quality[:, None, None].expand(pasted.shape) if pseudo.weight is None else pseudo.weight
+    ones = config.mixing.pasted_weight == "one"
+    base_weight = torch.where(pasted, 1.0 if ones else quality, with_margins(pseudo, config))
     selected = select_classes(target.label, config, generator)
-    return _paste(target, selected, base_image, base_label, base_weight, config, generator)
+    mixed = _paste(target, selected, base_image, base_label, base_weight, config, generator, (0, 0))
+    if ones:
+        return mixed
+    return mixed._replace(weight=torch.where(_looked_up(selected, target.label), quality, mixed.weight))
 
 
 def with_margins(pseudo: PseudoLabel, config: Config) -> Tensor:
@@ -134,10 +134,11 @@ def _paste(
     base_weight: Tensor,
     config: Config,
     generator: torch.Generator,
+    margins: tuple[int, int],
 ) -> Mixed:
-    """ClassMix onto a base whose weight is per image [B] or per pixel [B,H,W], jitter on the way, then blur."""
+    """ClassMix onto a base whose weight is per image [B] or per pixel [B,H,W], jitter on the way, then blur. In the
+    margins, rows at the top and the bottom, the base weighs 0."""
     strong = draw_strong(len(selected), config.augment, generator)
-    per_image = base_weight.dim() == 1
     image, label, weight = classmix(
         labeled.image,
         labeled.label,
@@ -149,6 +150,6 @@ def _paste(
         pasted_weight=1.0 if config.mixing.pasted_weight == "one" else None,
         mean=MEAN_RGB,
         std=STD_RGB,
-        margins=(config.teacher.ignore_top_px, config.teacher.ignore_bottom_px) if per_image else (0, 0),
+        margins=margins,
     )
     return Mixed(blur(image, strong.sigma, strong.blurred), label, weight)

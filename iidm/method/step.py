@@ -31,6 +31,7 @@ from iidm.types import Losses, StepOutput, TrainBatch, UserError
 from .base import Method, Scene
 from .graph import CaptureError, StepGraph
 from .losses import Branch, Output, Terms, branch_terms, per_pixel, zero
+from .memories import Memories
 from .teacher import Teacher, ema_decay_at
 
 Found = TypeVar("Found")
@@ -100,8 +101,6 @@ class TrainStep:
         self._together = None
         if not ranks.is_alone:
             self._together = Together(ranks, {"student": student, "method": self.method})
-            if config.teacher.quality_per == "batch":
-                teacher.average_quality = ranks.mean
 
     @property
     def generator(self) -> torch.Generator:
@@ -140,14 +139,23 @@ class TrainStep:
         warnings.warn(f"The step cannot be captured in a CUDA graph and runs without: {reason}", stacklevel=2)
         self._graph = None
         self.optimizer.zero_grad(set_to_none=True)
-        if self.method.balance is not None:
-            self.method.balance.forget_batches()
         return self._train(batches, decay)
 
     def _train(self, batches: list[TrainBatch], ema_decay: float) -> StepOutput:
         share = 1.0 / (len(batches) * self.ranks.size)
         last = len(batches) - 1
-        outputs = [self.learn(batch, share, number, number == last) for number, batch in enumerate(batches)]
+        modules = [*self.networks.values(), self.method]
+        if len(batches) == 1:
+            outputs = [self.learn(batches[0], share)]
+        else:
+            memories = Memories(modules)
+            outputs = []
+            for number, batch in enumerate(batches):
+                with memories.of_one_batch():
+                    outputs.append(self.learn(batch, share, number, number == last))
+            memories.settle()
+        if self._together is not None:
+            self._together.average_buffers(modules)
         self.update(ema_decay)
         if len(outputs) == 1:
             return outputs[0]
@@ -197,17 +205,13 @@ class TrainStep:
         return StepOutput(losses, quality, pseudo, mixes.inter, mixes.intra[0] if mixes.intra else None)
 
     def update(self, ema_decay: float) -> None:
-        """One step of the optimiser, after which the teacher follows, and all ranks remember the same."""
+        """One step of the optimiser, after which the teacher follows."""
         with record_function("iidm: optimizer"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         with record_function("iidm: EMA"):
             self.teacher.follow(self.student, ema_decay)
-        if self.method.balance is not None:
-            self.method.balance.settle()
-        if self._together is not None:
-            self._together.average_buffers([*self.networks.values(), self.method])
 
     def forward_backward(self, branches: list[Branch], share: float = 1.0, is_last: bool = True) -> Losses:
         """Add up the gradients of all branches, times `share` where the loss is a mean and not a sum over pixels."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -37,8 +35,6 @@ class Teacher:
         assert student is not None or not by_student, "labels_by=student needs the student"
         self._labeler = student if by_student and student is not None else network
         self._forward: nn.Module = self._labeler
-        self.average_quality: Callable[[Tensor], Tensor] | None = None
-        """The mean over the ranks that train together, for a quality of the whole batch."""
         self.averages_buffers = config.batchnorm == "running" or not labels_images or by_student
 
     def compile(self) -> None:
@@ -83,8 +79,6 @@ class Teacher:
             per_batch=config.quality_per == "batch",
             with_confidence=by_pixel,
         )
-        if self.average_quality is not None:
-            quality = self.average_quality(quality)
         weight = confidence
         if config.weighting == "confident" and confidence is not None:
             tau = config.confidence_threshold

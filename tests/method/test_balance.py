@@ -9,7 +9,7 @@ import torch
 from small_steps import batch, config_of, gradients, make_step
 from torch import Tensor
 
-from iidm.config import LossConfig, MixingConfig
+from iidm.config import LossConfig
 from iidm.method.balance import BRANCHES, DECAY, LEAST_SHARE, STRIDE, ClassBalance
 from iidm.method.losses import Branch, Output, branch_terms
 from iidm.recipes import with_values
@@ -41,25 +41,9 @@ def test_shares_follow_the_labels_over_many_steps() -> None:
     balance = ClassBalance(1.0, CPU)
     for label in (columns(0), columns(1), columns(1)):
         (found,) = balance([branch("target", label)])
-        balance.settle()
     assert found.logit_bias is not None
     first, others = DECAY**2, DECAY + 1
     assert found.logit_bias[:2].exp().tolist() == pytest.approx([first / (first + others), others / (first + others)])
-
-
-def test_the_batches_of_a_step_see_what_was_before_it_and_not_each_other() -> None:
-    """As on several devices; together they count as one batch of their mean."""
-    several, one = ClassBalance(1.0, CPU), ClassBalance(1.0, CPU)
-    labels = [columns(0, 0), columns(1, 1)]
-    found = [several([branch("target", label)])[0].logit_bias for label in labels]
-    assert found[0] is not None and found[1] is not None
-    assert found[0][:2].tolist() == found[1][:2].flip(0).tolist()
-    several.settle()
-    one([branch("target", columns(0, 1))])
-    one.settle()
-    assert torch.equal(several.counts, one.counts)
-    several.settle()  # nothing was counted: nothing is forgotten
-    assert torch.equal(several.counts, one.counts)
 
 
 def bias_of(balance: ClassBalance, *branches: Branch) -> list[list[float]]:
@@ -77,31 +61,22 @@ def test_a_mix_has_the_mean_of_the_bias_of_its_true_and_of_its_pseudo_labels() -
         expected = [[factor * log for log in logs] for factor in (1.0, 1.0, (1 + part) / 2, (1 + part) / 2, part)]
         for found, one in zip(bias_of(balance, *branches), expected, strict=True):
             assert found == pytest.approx(one)
-        balance.settle()
     assert BRANCHES == ("source", "target", "inter", "intra")
 
 
-@pytest.mark.parametrize(
-    ("mixing", "inter", "intra"),
-    [
-        (MixingConfig(mask="cutmix", intra_from="unlabeled"), 0.5, 0.0),
-        (MixingConfig(strategy="one-xu-one-stream"), 0.75, 0.5),  # source over it, then the labeled target over both
-    ],
-)
-def test_how_much_of_a_mix_has_true_labels_is_the_mixings(mixing: MixingConfig, inter: float, intra: float) -> None:
-    label, balance = columns(0, 0, 0, 1), ClassBalance(1.0, CPU, mixing)
+@pytest.mark.parametrize(("inter", "intra"), [(0.5, 0.0), (0.75, 0.5), (0.0, 0.0), (1.0, 0.5)])
+def test_how_much_of_a_mix_has_true_labels_is_said(inter: float, intra: float) -> None:
+    label, balance = columns(0, 0, 0, 1), ClassBalance(1.0, CPU, (inter, intra))
     for part in (0.0, 0.625):
         found = bias_of(balance, branch("source", label), branch("inter", label), branch("intra", label))
         for bias, share in zip(found[1:], (inter, intra), strict=True):
             assert bias == pytest.approx([(share + (1 - share) * part) * math.log(s) for s in (0.75, 0.25)])
-        balance.settle()
 
 
 def put_back(strength: float, *branches: Branch) -> list[float]:
     """What the prior adds to the logits of three classes after a step with these branches; the largest is 0."""
     balance = ClassBalance(strength, CPU)
     balance(list(branches))
-    balance.settle()
     added = balance.prior(torch.zeros(1, 3, 2, 2))
     assert bool((added == added[:, :, :1, :1]).all())
     return (added[0, :, 0, 0] - added.max()).tolist()
@@ -169,7 +144,6 @@ def test_what_a_network_learns_of_an_image_that_shows_nothing(strength: float, o
         optimizer.zero_grad()
         terms.cross_entropy.backward()
         optimizer.step()
-        balance.settle()
     difference = float(logits.detach()[0, :, 0, 0].diff().neg())
     assert difference == pytest.approx(odds, abs=1e-2)
 

@@ -16,8 +16,8 @@ from iidm.method.base import Mixes, Scene
 from iidm.method.losses import Branch, Output
 from iidm.method.published.dldm import FIRST_ROUND, PSEUDO_SHARE, DualLevelMixing
 from iidm.method.step import TrainStep
-from iidm.models import parameter_groups
 from iidm.recipes import with_values
+from iidm.runs import optimizer_groups
 from iidm.types import MEAN_RGB, STD_RGB, Mixed, PseudoLabel, TrainBatch, UserError
 
 LATE = 39_000
@@ -216,8 +216,9 @@ def test_every_parameter_is_in_the_optimiser_once_at_the_rate_of_its_part() -> N
     step = step_of()
     student, method, optim = step.student, step.method, step.config.optim
     assert isinstance(method, DualLevelMixing)
-    groups = parameter_groups(student, optim.lr, optim.head_lr_mult, optim.weight_decay)
-    optimizer = build_optimizer(groups + method.parameter_groups(optim), optim, torch.device("cpu"))
+    groups = optimizer_groups(student, method, optim)
+    assert [group["name"] for group in groups][-2:] == ["sample-level backbone", "sample-level head"]
+    optimizer = build_optimizer(groups, optim, torch.device("cpu"))
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(rates)
     for network in (student, method.region, method.sample):

@@ -91,19 +91,46 @@ def test_daformer_draws_for_each_image_half_of_the_batchs_classes_with_the_ignor
         assert chosen[b] == set(drawn) & {int(c) for c in labeled.label[b].unique()}
 
 
-def test_margins_take_the_weight_of_pseudo_labels_but_not_of_pasted_pixels() -> None:
+MARGINS = {"teacher": {"ignore_top_px": 2, "ignore_bottom_px": 1}}
+
+
+def weight_by_pixel(pseudo: PseudoLabel) -> PseudoLabel:
+    """Each pixel another confidence."""
+    return pseudo._replace(weight=torch.rand(B, H, W, generator=torch.Generator().manual_seed(8)))
+
+
+def in_margins(weight: torch.Tensor) -> torch.Tensor:
+    """Those of a pseudo-label: 0 in the margins."""
+    weight = weight.clone()
+    weight[:, :2] = weight[:, H - 1 :] = 0.0
+    return weight
+
+
+@pytest.mark.parametrize("by_pixel", [False, True])
+@pytest.mark.parametrize("recipe", ["paper", "daformer"])
+def test_margins_take_the_weight_of_pseudo_labels_but_not_of_pasted_pixels(recipe: str, by_pixel: bool) -> None:
     labeled, (base, pseudo) = images(3), unlabeled()
-    config = with_values(config_of("daformer"), {"teacher": {"ignore_top_px": 2, "ignore_bottom_px": 1}})
+    pseudo = weight_by_pixel(pseudo) if by_pixel else pseudo
+    own = pseudo.quality[:, None, None].expand(B, H, W) if pseudo.weight is None else pseudo.weight
+    config = with_values(config_of(recipe), MARGINS)
     out = mix(labeled, base, pseudo, config, torch.Generator().manual_seed(3))
-    chosen = pasted_classes(labeled.label, labeled.image, pixels(out.image))
-    for b in range(B):
-        for y in range(H):
-            for x in range(W):
-                inside = 2 <= y < H - 1
-                expected = float(pseudo.quality[b]) if inside else 0.0
-                if int(labeled.label[b, y, x]) in chosen[b]:
-                    expected = 1.0
-                assert float(out.weight[b, y, x]) == expected
+    pasted = (pixels(out.image) == labeled.image).all(-1)
+    expected = torch.where(pasted, torch.ones(()) if recipe == "daformer" else own, in_margins(own))
+    assert torch.equal(out.weight, expected) and pasted[:, :2].any()
+
+
+@pytest.mark.parametrize("by_pixel", [False, True])
+@pytest.mark.parametrize("recipe", ["paper", "daformer"])
+def test_margins_of_one_stream_leave_what_is_pasted_from_either_domain(recipe: str, by_pixel: bool) -> None:
+    source, target, (base, pseudo) = images(1), images(2), unlabeled()
+    pseudo = weight_by_pixel(pseudo) if by_pixel else pseudo
+    own = pseudo.quality[:, None, None].expand(B, H, W) if pseudo.weight is None else pseudo.weight
+    config = with_values(config_of(recipe), MARGINS)
+    out = mix_onto_one(source, target, base, pseudo, config, torch.Generator().manual_seed(0))
+    image = pixels(out.image)
+    pasted = (image == target.image).all(-1) | (image == source.image).all(-1)
+    expected = torch.where(pasted, torch.ones(()) if recipe == "daformer" else own, in_margins(own))
+    assert torch.equal(out.weight, expected) and pasted[:, :2].any()
 
 
 @pytest.mark.parametrize("recipe", ["paper", "daformer"])

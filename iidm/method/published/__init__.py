@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from iidm.catalog import METHODS
+from iidm.catalog import METHODS, refuse_unused
 from iidm.config import Config, unknown_name
-from iidm.types import UserError
 
 from ..base import Method
 from ..class_weights import class_weights
@@ -65,10 +64,7 @@ def build_method(
     """
     if config.method not in METHODS:
         raise unknown_name("method", config.method, METHODS)
-    build = CODE.get(config.method, Method)
-    if config.loss.mask_weight > 0 and not build.hides:
-        able = ", ".join(name for name, code in CODE.items() if code.hides)
-        raise UserError(f"{config.method} hides nothing: --loss.mask-weight is for the methods {able}.")
-    method = build(config, student, classes)
+    refuse_unused(config)
+    method = CODE.get(config.method, Method)(config, student, classes)
     method.weigh_classes(class_weights(config.loss.class_weights, classes, counts))
     return method

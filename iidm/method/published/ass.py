@@ -80,7 +80,10 @@ class SemanticLevelShift(Method):
             return self.output_loss(out, of_target=True)
 
         terms = {"source": source, "target": target}
-        found = [branch._replace(objective=terms[branch.name], objective_weight=1.0) for branch in found]
+        found = [
+            branch._replace(objective=terms[branch.name], objective_weight=1.0) if branch.name in terms else branch
+            for branch in found
+        ]
         image = normalized(batch.unlabeled)
         return [*found, Branch("auxiliary", image, None, None, 0.0, "pixels", unlabeled, 1.0)]
 

@@ -54,6 +54,10 @@ class ComplexMix(Method):
         """The second step alone needs pseudo-labels."""
         return self.config.loss.intra_weight > 0
 
+    def true_in_mixes(self) -> tuple[float, float]:
+        """All of the first mix has true labels, none of the second."""
+        return 1.0, 0.0
+
     def mixes(self, batch: TrainBatch, pseudo: PseudoLabel | None, generator: torch.Generator) -> Mixes:
         """Source on labeled target by a box, and unlabeled on unlabeled by class, whose weight the first step takes."""
         inter, intra = None, []

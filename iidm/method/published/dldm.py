@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iidm.config import Config, OptimConfig
+from iidm.config import Config
 from iidm.types import IGNORE_INDEX, LabeledImages, PseudoLabel, TrainBatch, UserError
 
 from ..base import Method, Mixes, Scene, normalized
@@ -46,6 +45,8 @@ class DualLevelMixing(Method):
     three times IIDM's; a step costs 5 B crops of forward and backward and 3 B of forward alone, to IIDM's 4 B and B.
     """
 
+    adjusts_logits = False
+
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, student, classes)
         loss, data = config.loss, config.data
@@ -57,18 +58,14 @@ class DualLevelMixing(Method):
                 "dldm pairs each source crop with a target crop, labeled or not: give --data.{source,target,unlabeled}"
                 f"-batch one number, not {sizes}, and leave --mixing.strategy at one-xu-two-streams."
             )
+        if loss.intra_weight > 0:
+            raise UserError("dldm has no intra-domain mix: leave --loss.intra-weight at 0.")
         self.region, self.sample = copy.deepcopy(student), copy.deepcopy(student)
 
-    def parameter_groups(self, optim: OptimConfig) -> list[dict[str, Any]]:
-        """Backbone and head of both teachers, at the rates of the student's."""
-        rates = {"backbone": optim.lr, "head": optim.lr * optim.head_lr_mult}
-        groups = []
-        for who, teacher in (("region-level", self.region), ("sample-level", self.sample)):
-            for part, lr in rates.items():
-                named = teacher.named_parameters()
-                params = [p for name, p in named if name.startswith("backbone.") == (part == "backbone")]
-                groups.append({"name": f"{who} {part}", "params": params, "lr": lr, "weight_decay": optim.weight_decay})
-        return groups
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Both teachers."""
+        return {"region-level": self.region, "sample-level": self.sample}
 
     def mixes(self, batch: TrainBatch, pseudo: PseudoLabel | None, generator: torch.Generator) -> Mixes:
         """A box of each source image on a target image (eq. 1), as the inter-domain mix."""

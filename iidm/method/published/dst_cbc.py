@@ -52,6 +52,8 @@ class DynamicSelfTraining(Method):
 
     histogram: Tensor
 
+    adjusts_logits = False
+
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, student, classes)
         loss = config.loss

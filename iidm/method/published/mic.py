@@ -30,8 +30,6 @@ class MIC(DAFormer):
     blur drawn anew, before the blocks are hidden; label and weight of the mixes; the feature distance of DAFormer.
     """
 
-    hides = True
-
     def branches(self, scene: Scene) -> list[Branch]:
         """DAFormer's, and the masked images."""
         found = super().branches(scene)

@@ -20,7 +20,9 @@ class MinimaxEntropy(Method):
 
     def branches(self, scene: Scene) -> list[Branch]:
         """IIDM's supervised ones, and the unlabeled images."""
-        found = super().branches(scene)
+        found, weight = super().branches(scene), self.config.loss.auxiliary_weight
+        if weight == 0:
+            return found
         assert scene.batch.unlabeled is not None
         head = scene.student.head
 
@@ -29,8 +31,5 @@ class MinimaxEntropy(Method):
             log_p = torch.log_softmax(head(reversed_gradient(out.features)).float(), 1)
             return (log_p.exp() * log_p).sum(1).mean()
 
-        weight = self.config.loss.auxiliary_weight
         image = normalized(scene.batch.unlabeled)
-        if weight > 0:
-            found.append(Branch("auxiliary", image, None, None, 0.0, "pixels", negative_entropy, weight))
-        return found
+        return [*found, Branch("auxiliary", image, None, None, 0.0, "pixels", negative_entropy, weight)]

@@ -60,12 +60,19 @@ class ProDA(Method):
     of the same features at 1 / 1.1). Missing: the adversarial part of the warm-up, stages 2, 3.
     """
 
+    adjusts_logits = False
+
     def __init__(self, config: Config, student: nn.Module, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, student, classes)
         if config.mixing.mask != "none":
             raise UserError(
                 "proda compares two views of an image cell by cell, so nothing may be pasted: --mixing.mask must be"
                 f" none, not {config.mixing.mask}."
+            )
+        if config.mixing.strategy == "two-xu-two-streams":
+            raise UserError(
+                "proda compares each unlabeled image with its strong view: leave --mixing.strategy at"
+                " one-xu-two-streams."
             )
         channels: int = student.head.channels  # type: ignore[assignment,union-attr]
         momentum = 1.0 - 1.0 / max(MEMORY * config.max_steps, 1.0)
