@@ -41,6 +41,7 @@ from iidm.data import (
 )
 from iidm.engine.locks import alone_in
 from iidm.engine.log import NoLog, Progress, RunLog
+from iidm.engine.optim import warmup_note
 from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
 from iidm.engine.trackers import wanted_trackers
 from iidm.evaluation import evaluate_networks, target_statistics, write_results
@@ -50,6 +51,7 @@ from iidm.runs import (
     build_step,
     checkpoint_to_resume,
     choose_kernels,
+    compares_with_start,
     describe_class_weights,
     load_state,
     prepare_run_dir,
@@ -58,6 +60,7 @@ from iidm.runs import (
 from iidm.sharing import config_of_rank, device_of_rank
 from iidm.training import train
 from iidm.types import UserError
+from iidm.warm_start import keep_start
 
 
 def main(argv: Sequence[str]) -> None:
@@ -101,6 +104,8 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
     step, origin = build_step(config, domains, device, checkpoint, ranks)
     statistics, note = target_statistics(config, domains.plain_target, step.networks, step.amp_dtype, checked.damaged)
     run_dir = ranks.from_first(prepare_run_dir(whole, domains, resume) if ranks.is_first else Path())
+    if ranks.is_first and checkpoint is None and compares_with_start(config) and config.model.weights != "imagenet":
+        keep_start(step.student, run_dir)
     notes += resume_notes(config, run_dir) if resume and ranks.is_first else []
     start_step, seconds_before = load_state(checkpoint, step) if checkpoint else (0, 0.0)
     started -= seconds_before
@@ -189,5 +194,6 @@ def describe(config: Config, domains: Domains, step: TrainStep, run_dir: Path) -
         f"{config.model.backbone} · {getattr(step.student, 'title', '')} · {len(domains.classes)} classes"
         f" · {step.device.type} · {precision}, channels-last",
         *describe_class_weights(step, domains.classes.names),
+        *filter(None, [warmup_note(config.optim, config.max_steps)]),
         *(["two classes: boxes are pasted in place of classes (--mixing.two-classes)"] if boxes else []),
     ]

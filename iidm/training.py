@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from iidm.data import Domains, TrainLoader
 from iidm.engine.interrupt import InterruptFlag
@@ -65,6 +66,8 @@ def train(
             if done % config.log.every == 0 or save:
                 # Before the checkpoint too: one of broken weights would push out those that are whole.
                 values = read_values(out, number, run_dir, ranks)
+            if save:
+                require_finite(step.student, number, run_dir)
             if done % config.log.every == 0 or last:
                 log.log(number, {**values, "lr": config.optim.lr * factor}, wait_ms=loader.mean_wait_ms())
             draw = is_due(done, config.log.preview_every) or last
@@ -95,6 +98,12 @@ def is_due(done: int, every: int) -> bool:
 def resume_words(run_dir: Path) -> str:
     """What continues a run, as a shell reads it."""
     return f"--resume {shlex.quote(str(run_dir))}"
+
+
+def require_finite(network: nn.Module, number: int, run_dir: Path) -> None:
+    """Stop if the update of a step has broken the network: the step's losses were computed before it."""
+    largest = torch.stack(torch._foreach_norm([p.detach() for p in network.parameters()], math.inf)).max()
+    check_finite({"the largest weight after its update": largest.item()}, number, run_dir)
 
 
 def read_values(out: StepOutput, number: int, run_dir: Path, ranks: Ranks = ALONE) -> dict[str, float]:

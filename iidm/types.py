@@ -51,7 +51,8 @@ class TrainBatch(NamedTuple):
     unlabeled: Tensor | None
     """uint8 [B,H,W,3] RGB; with strategy `two-xu-two-streams` 2B images: the first B meet the source."""
     beyond: Tensor | None = None
-    """uint8 [B,H,W]: 255 beyond the end of an unlabeled image that is smaller than the crop, else 0. None: nowhere."""
+    """uint8 [B,H,W]: 255 beyond the end of an unlabeled image that is smaller than the crop, else 0. None: nowhere.
+    Nothing is learned from pseudo-labels there; qualities and the further terms of methods see these pixels."""
 
 
 class EvalBatch(NamedTuple):

@@ -7,12 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
 from iidm.config import Config, ModelConfig
 from iidm.engine.checkpoint import METADATA, load_weights, read_metadata
 from iidm.engine.whole_checkpoint import find_whole_checkpoint
 from iidm.models import Network, load_pretrained
+from iidm.text import write_bytes
 from iidm.types import UserError
 
+START = "start.safetensors"
 NETWORKS = ("teacher", "student")
 """Of a checkpoint; the first is taken of a folder, as iidm.predict does."""
 
@@ -59,6 +65,31 @@ def start_network(network: Network, config: Config, classes: Sequence[str]) -> s
         return f"{title}, with its head for the same {len(classes)} classes"
     load_weights(found.checkpoint, found.network, network.backbone, part="backbone.")
     return f"{title}, without its head, which starts anew: its classes are others ({', '.join(theirs)})"
+
+
+def keep_start(network: nn.Module, run_dir: Path) -> None:
+    """Write the weights that a run starts from to RUN/start.safetensors, for a method that goes on reading them: the
+    run that they are from may go on, or be gone, before this one is resumed."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(run_dir / START, save(tensors))
+
+
+def load_kept_start(network: nn.Module, run_dir: Path) -> bool:
+    """Put the weights of RUN/start.safetensors into a network; False where there are none.
+
+    Raises: UserError for a file that is damaged.
+    """
+    path = run_dir / START
+    if not path.is_file():
+        return False
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{path}, the weights that the run began with, cannot be read ({str(error).splitlines()[0]}). Its method"
+            " compares with them; train a new run."
+        ) from None
+    return True
 
 
 def find_trained(path: Path) -> Trained | None:

@@ -149,6 +149,24 @@ def test_options_override_method_override_recipe_override_preset() -> None:
         ("--data.crop-size 48 64 --eval.stride 24 65", ["eval.stride", "1 to 48 down", "1 to 64 right", "(24, 65)"]),
         ("--eval.window 48 64 --eval.stride 0 32", ["eval.stride", "(0, 32)"]),
         ("--eval.window-batch 0", ["eval.window-batch", "at least 1"]),
+        ("--optim.lr inf", ["optim.lr", "finite"]),
+        ("--optim.betas 1 2", ["optim.betas", "below 1"]),
+        ("--optim.weight-decay -1", ["optim.weight-decay", ">= 0"]),
+        ("--optim.head-lr-mult -1", ["optim.head-lr-mult", ">= 0"]),
+        ("--optim.poly-power -3", ["optim.poly-power", ">= 0"]),
+        ("--optim.warmup-ratio 5", ["optim.warmup-ratio", "between 0 and 1"]),
+        ("--loss.auxiliary-weight 1", ["iidm has no further term", "mme"]),
+        ("--loss.mask-weight 1", ["iidm hides nothing", "mic"]),
+        ("--mixing.strategy one-xu-one-stream --mixing.intra-views 3", ["--mixing.intra-views at 1"]),
+        (
+            "--data.crop-size 32 32 --model.output-stride 32 --eval.statistics-crops 1",
+            ["statistics-crops is 1", "2 or"],
+        ),
+        (
+            "--data.crop-size 32 32 --model.output-stride 32 --mixing.strategy two-xu-two-streams"
+            " --data.unlabeled-batch 2 --data.source-batch 2 --data.target-batch 2",
+            ["unlabeled-batch is 2", "4 or more crops"],
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(line: str, words: list[str]) -> None:
@@ -156,6 +174,17 @@ def test_a_wrong_value_is_named_with_its_remedy(line: str, words: list[str]) -> 
         parse_config(line.split())
     for word in words:
         assert word in str(error.value)
+
+
+def test_the_recipe_that_a_preset_has_may_be_named() -> None:
+    """A preset may have values of its own in its recipe."""
+    for preset, config in ((name, preset_config(name)) for name in PRESETS):
+        assert preset_config(preset, config.recipe) == config
+
+
+def test_another_method_leaves_the_terms_of_the_one_before() -> None:
+    config = with_method(preset_config("scenes", method="mic"), "iidm")
+    assert config.loss.mask_weight == config.loss.auxiliary_weight == 0
 
 
 def test_an_unknown_option_ends_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import tyro
 
-from ..catalog import describe_methods, with_method
+from ..catalog import describe_methods, refuse_unused, with_method
 from ..config import Config, unknown_name
 from ..presets import describe_presets, preset_config
 from ..recipes import RECIPES, with_recipe
@@ -69,7 +69,9 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
         base = with_method(base, known.method) if known.method else base
     else:
         base = preset_config(known.preset or _preset_for(rest), known.recipe, known.method)
-    return _from_options(base, rest), None
+    config = _from_options(base, rest)
+    refuse_unused(config)
+    return config, None
 
 
 def _preset_for(words: Sequence[str]) -> str:

@@ -89,6 +89,11 @@ class Config:
                     f"Mixing pastes one labeled image onto each unlabeled one: --data.{batch.replace('_', '-')} is"
                     f" {pairs[0]}, --data.unlabeled-batch is {pairs[1]}; give both the same number."
                 )
+        weights = self.loss.inter_weight, self.loss.intra_weight
+        if self.mixing.strategy == "one-xu-one-stream" and min(weights) > 0 and self.mixing.intra_views > 1:
+            raise UserError(
+                "With --mixing.strategy one-xu-one-stream both mixes are one image: leave --mixing.intra-views at 1."
+            )
         alone = self.data.unlabeled_batch < 2 and self.mixing.intra_from == "unlabeled" and self.mixing.mask != "none"
         if alone and self.loss.intra_weight > 0:
             raise UserError(
@@ -104,13 +109,18 @@ class Config:
         if cells > 1 or not self.model.backbone.startswith(("resnet", "mobilenet")):
             return
         batches = {"source": "source_batch", "labeled": "target_batch", "unlabeled": "unlabeled_batch"}
-        for stream, is_read in streams_of(self)._asdict().items():
-            batch = batches[stream]
-            if is_read and getattr(self.data, batch) == 1:
+        read = [batches[stream] for stream, is_read in streams_of(self)._asdict().items() if is_read]
+        least = {f"data.{batch}": (getattr(self.data, batch), 2) for batch in read}
+        if self.mixing.strategy == "two-xu-two-streams" and "unlabeled_batch" in read:  # each mix has half of it
+            least["data.unlabeled_batch"] = self.data.unlabeled_batch, 4
+        if self.eval.statistics == "target":
+            least["eval.statistics_crops"] = self.eval.statistics_crops, 2
+        for name, (count, needed) in least.items():
+            if count < needed:
                 raise UserError(
                     f"A crop of {self.data.crop_size} pixels is one cell of the network at --model.output-stride"
-                    f" {self.model.output_stride}, and --data.{batch.replace('_', '-')} is 1: BatchNorm needs two"
-                    " values. Give a larger --data.crop-size, a smaller output stride, or 2 or more crops."
+                    f" {self.model.output_stride}, and --{name.replace('_', '-')} is {count}: BatchNorm needs two"
+                    f" values. Give a larger --data.crop-size, a smaller output stride, or {needed} or more crops."
                 )
 
 

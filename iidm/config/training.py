@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -77,7 +78,12 @@ class OptimConfig:
     """Power of the decay to 0 at `max_steps`; DAFormer: 1.0."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "optim.lr", self.lr, "> 0")
+        require(0 < self.lr < math.inf, "optim.lr", self.lr, "> 0 and finite")
+        require(self.head_lr_mult >= 0, "optim.head_lr_mult", self.head_lr_mult, ">= 0")
+        require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "each 0 or more and below 1")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, ">= 0")
+        require(self.poly_power >= 0, "optim.poly_power", self.poly_power, ">= 0")
+        require_share("optim.warmup_ratio", self.warmup_ratio)
         require(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "> 0 and at most 1")
         require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, ">= 0")
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from ..config import OptimConfig
 from ..types import UserError
 
+LONG_WARMUP = 0.25
+"""Share of a run beyond which its warm-up is worth a word."""
+
 
 def learning_rate_factor(step: int, config: OptimConfig, max_steps: int) -> float:
     """Share of the base learning rate at a step (0-based), as mmcv's `poly` policy with linear warm-up (DAFormer).
@@ -22,6 +25,18 @@ def learning_rate_factor(step: int, config: OptimConfig, max_steps: int) -> floa
     if step < config.warmup_steps:
         factor *= 1.0 - (1.0 - step / config.warmup_steps) * (1.0 - config.warmup_ratio)
     return factor
+
+
+def warmup_note(config: OptimConfig, max_steps: int) -> str:
+    """A line where the warm-up takes much of the run, else an empty one."""
+    share = config.warmup_steps / max_steps
+    if share <= LONG_WARMUP:
+        return ""
+    highest = max(learning_rate_factor(step, config, max_steps) for step in range(max_steps))
+    return (
+        f"the learning rate warms up for {config.warmup_steps} of {max_steps} steps and reaches {highest:.0%} of"
+        " --optim.lr at most: give a smaller --optim.warmup-steps for a run of this length"
+    )
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig, device: torch.device) -> torch.optim.AdamW:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from iidm.config import OptimConfig
-from iidm.engine.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from iidm.engine.optim import build_optimizer, learning_rate_factor, set_learning_rate, warmup_note
 
 CPU = torch.device("cpu")
 
@@ -38,6 +38,11 @@ def test_the_rate_rises_through_the_warmup_and_falls_after_it() -> None:
 
 def test_without_warmup_the_first_step_has_the_full_rate() -> None:
     assert learning_rate_factor(0, OptimConfig(warmup_steps=0), 10) == 1.0
+
+
+def test_a_warmup_of_much_of_the_run_is_told_with_the_rate_that_it_reaches() -> None:
+    assert warmup_note(OptimConfig(warmup_steps=100), 400) == ""
+    assert "1000 of 1000 steps and reaches 25% of" in warmup_note(OptimConfig(warmup_steps=1000), 1000)
 
 
 def test_the_power_bends_the_decay() -> None:

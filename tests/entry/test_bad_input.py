@@ -273,6 +273,22 @@ def test_a_loss_that_is_nan_stops_the_run_and_spares_its_checkpoints(
     assert weights(run_dir, STEPS) == weights(finished.run_dir, STEPS)
 
 
+def test_weights_that_the_last_update_broke_are_neither_saved_nor_scored(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses of a step are of the weights before its update."""
+    update = iidm.train.TrainStep.update
+
+    def breaks(step: iidm.train.TrainStep, decay: float) -> None:
+        update(step, decay)
+        next(step.student.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(iidm.train.TrainStep, "update", breaks)
+    message = refusal("train", options(data, tmp_path / "run", "--max-steps", "1", "--quiet"))
+    assert "the largest weight after its update = nan" in message
+    assert not list(tmp_path.glob("run/checkpoints/*")) and not (tmp_path / "run" / "results.json").exists()
+
+
 def test_a_learning_rate_that_is_far_too_high_is_a_message_too(data: Path, tmp_path: Path) -> None:
     message = refusal("train", options(data, tmp_path / "run", "--quiet", "--optim.lr", "1e30"))
     assert "Training broke at step" in message

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_runs import BACKBONE, CLASSES, STEPS, Finished, metrics, options, refusal, train
 from torch import nn
 
@@ -20,7 +21,7 @@ from iidm.engine.checkpoint import save_checkpoint
 from iidm.models import Network, random_network
 from iidm.recipes import with_values
 from iidm.types import UserError
-from iidm.warm_start import start_network
+from iidm.warm_start import START, start_network
 
 SMALL = with_values(Config(model=ModelConfig("mobilenet_v2", output_stride=16)), {"data": {"crop_size": (64, 64)}})
 
@@ -163,6 +164,23 @@ def test_a_run_trains_on_from_another_and_says_so(finished: Finished, data: Path
     assert read_config(tmp_path / "on" / "config.json").model.weights == str(finished.run_dir)
     message = refusal("train", options(data, tmp_path / "no", *more, "--model.backbone", "resnet18"))
     assert f"give --model.backbone {BACKBONE}." in message and not (tmp_path / "no").exists()
+
+
+def test_a_method_that_compares_with_the_start_has_it_after_a_resume(
+    finished: Finished, data: Path, tmp_path: Path
+) -> None:
+    """The run that it started from has gone on meanwhile, or is gone."""
+    shutil.copytree(finished.run_dir, tmp_path / "first")
+    more = ("--method", "daformer", "--loss.auxiliary-weight", "1", "--model.weights", str(tmp_path / "first"))
+    for name in ("whole", "stopped"):
+        train(options(data, tmp_path / name, *more, "--max-steps", "4", "--log.checkpoint-every", "2"))
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "step-00000004")
+    shutil.rmtree(tmp_path / "first")
+    train(["--resume", tmp_path / "stopped"])
+    ends = [load_file(tmp_path / n / "checkpoints/step-00000004/student.safetensors") for n in ("whole", "stopped")]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    (tmp_path / "stopped" / START).write_bytes(b"damaged")
+    assert "cannot be read" in refusal("train", ["--resume", tmp_path / "stopped"])
 
 
 def test_a_run_is_resumed_without_what_it_started_from(finished: Finished, data: Path, tmp_path: Path) -> None:
