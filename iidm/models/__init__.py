@@ -25,6 +25,7 @@ from .network import Network
 from .norm import set_recompute
 from .resnet import STAGES, resnet18, resnet50, resnet101
 from .segformer import SegFormerHead
+from .timm_backbone import TimmBackbone
 from .weights import load_pretrained
 
 __all__ = [
@@ -82,12 +83,14 @@ def build_network(
         dilations: of the DeepLabV2 head, in cells of its input.
         dropout: chance that the head drops a channel, 0 <= dropout < 1.
         drop_path: stochastic depth of the backbone's deepest block; None: what is usual for the backbone.
-        crop_size: (H, W) of the training crops; an HRDA network needs it, others are checked to divide it.
+        crop_size: (H, W) of the training crops; an HRDA network needs it, backbones of timm are checked to see it, and
+            other sizes.
         hrda: build an HRDA network (hrda.py).
 
     Raises:
         UserError: a backbone or head that does not exist (with the nearest name), an output stride that no
-            backbone has, a number of classes, dilations or a dropout out of range.
+            backbone has, a number of classes, dilations or a dropout out of range, crops that a backbone of timm
+            does not see.
     """
     if not backbone.startswith("timm:"):
         _check_known("backbone", backbone, BACKBONES)
@@ -103,13 +106,16 @@ def build_network(
     if output_stride not in STAGES:
         raise UserError(f"A network has output stride 8, 16 or 32, not {output_stride} (--model.output-stride).")
     body = _build_backbone(backbone, output_stride, drop_path)
-    if crop_size is not None and hasattr(body, "fitting"):
-        near = cast("Callable[[tuple[int, int]], tuple[int, int]]", body.fitting)(crop_size)
+    if crop_size is not None and isinstance(body, TimmBackbone):
+        near = body.fitting(crop_size)
         if near != crop_size:
             raise UserError(
                 f"Crops of {crop_size[0]}x{crop_size[1]} do not divide into the cells of {backbone}: give"
                 f" --data.crop-size {near[0]} {near[1]}."
             )
+        # HRDA's backbone sees halves of crops, and crops at half their resolution.
+        seen = (crop_size[0] // 2, crop_size[1] // 2) if hrda else crop_size
+        body.require_sizes(seen, whole_cells=hrda)
     levels = cast("tuple[Level, ...]", body.levels)
     if head == "auto":
         head = "segformer" if len({level.stride for level in levels}) == 1 else "daformer"
@@ -141,8 +147,6 @@ def random_network(config: Config, num_classes: int) -> Network:
 
 def _build_backbone(name: str, output_stride: int, drop_path: float | None) -> nn.Module:
     if name.startswith("timm:"):
-        from .timm_backbone import TimmBackbone  # here, as timm is an extra
-
         return TimmBackbone(name.removeprefix("timm:"), output_stride, drop_path or 0.0)
     build = BACKBONES[name]
     if "drop_path" in inspect.signature(build).parameters:

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from ..types import MEAN_RGB, STD_RGB, UserError
 from . import norm
 from .head import Level
+from .sizes import unseen
 from .timm_weights import Check, checked, flat, in_one_line
 
+ONE_SIZE = ("MultiScaleVit",)
+"""Classes of models that look up positions in a table of one image's size, which no shape tells."""
 LEVELS = 4
 """Blocks of a plain ViT whose outputs are levels: evenly spaced, the last one included, as DINOv2's heads read them."""
 
@@ -76,7 +79,9 @@ class TimmBackbone(nn.Module):
             depth = len(self.model.blocks)
             self.taken = [round(depth * (i + 1) / LEVELS) - 1 for i in range(LEVELS)]
             info = self.model.feature_info
-            self.levels = tuple(Level(info[i]["num_chs"], info[i]["reduction"]) for i in self.taken)
+            # The last norm of SAM's is a neck of fewer channels.
+            channels = [one.get("num_chs_norm", one["num_chs"]) for one in info]
+            self.levels = tuple(Level(channels[i], info[i]["reduction"]) for i in self.taken)
             self.model.prune_intermediate_layers(self.taken, prune_norm=False, prune_head=True)
         else:
             of_stride, of_size = {"output_stride": output_stride}, {"strict_img_size": False}
@@ -142,6 +147,30 @@ class TimmBackbone(nn.Module):
         counts = ((2 * side + self.multiple) // (2 * self.multiple) for side in size)
         height, width = (torch.sym_max(count, 1) * self.multiple for count in counts)
         return height, width
+
+    def require_sizes(self, crop_size: tuple[int, int], *, whole_cells: bool) -> None:
+        """Let the model prove that it sees crops of (H, W), and images of another size.
+
+        Args:
+            crop_size: of what it sees in training.
+            whole_cells: maps need the cells that `levels` says; else one more or less will do, as they are resized.
+
+        Raises: UserError for a model of one size, or of other maps.
+        """
+        height, width = self.fitting(crop_size)
+        # No square: neither are most images that are scored.
+        other = (height + self.multiple, width + 2 * self.multiple)
+        if type(self._inner()[0]).__name__ in ONE_SIZE:
+            found: tuple[tuple[int, int], str] | None = (other, "positions are looked up in a table of one size")
+        else:
+            found = unseen(self, ((height, width), other), spare=0 if whole_cells else 1)
+        if found is not None:
+            (rows, columns), reason = found
+            raise UserError(
+                f"timm's {self.name} does not see images of {rows}x{columns} ({reason}). A backbone has to see crops,"
+                f" here of {height}x{width}, and images of other sizes, which are scored and labeled: give another"
+                " --model.backbone, such as timm's ViT, DINOv2, DINOv3, ConvNeXt, Swin or RegNet (docs/networks.md)."
+            )
 
     def set_recompute(self, recompute: bool) -> None:
         """Keep the inner activations of blocks, or compute them again in the backward.

@@ -231,3 +231,64 @@ def test_a_model_that_says_it_cannot_be_recomputed_is_refused() -> None:
 def test_a_crop_that_does_not_divide_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"512x512 do not divide .* give --data.crop-size 518 518"):
         network_of("vit_small_patch14_dinov2.lvd142m", crop_size=(512, 512))
+
+
+ONE_SIZE = (
+    "beit_base_patch16_224",
+    "cait_xxs24_224",
+    "mixer_s32_224",
+    "coatnet_nano_rw_224",
+    "mvitv2_tiny",
+    "levit_128s",
+)
+
+
+@pytest.mark.parametrize("name", ONE_SIZE)
+@pytest.mark.parametrize("crop", (256, 512))
+def test_a_model_of_one_size_is_refused_before_it_trains(name: str, crop: int) -> None:
+    """At a size that it was not built for."""
+    with pytest.raises(UserError) as caught:
+        network_of(name, crop_size=(crop, crop))
+    message = str(caught.value)
+    assert f"timm's {name} does not see images of " in message and "\n" not in message
+    assert f"crops, here of {crop}x{crop}, and" in message and "give another --model.backbone, such as" in message
+
+
+def test_a_model_that_sees_its_crops_alone_is_refused_before_it_scores() -> None:
+    network_of("mixer_s32_224")  # without crops nothing is asked
+    with pytest.raises(UserError, match=r"mixer_s32_224 does not see images of 256x288 \(AssertionError: Input height"):
+        network_of("mixer_s32_224", crop_size=(224, 224))
+
+
+ANY_SIZE = (
+    "convnextv2_atto",
+    "deit_tiny_patch16_224",
+    "efficientnet_b0",
+    "eva02_tiny_patch14_224",
+    "mobilenetv3_small_050",
+    "mobilevitv2_050",  # its deepest map may have a cell more
+    "pvt_v2_b0",
+    "resnet18",
+    "swinv2_tiny_window8_256",
+)
+
+
+@pytest.mark.parametrize("name", (*FAMILIES, *ANY_SIZE))
+def test_a_model_of_any_size_is_built_and_stays_as_it_is(name: str) -> None:
+    multiple = network_of(name).backbone.multiple  # type: ignore[union-attr]
+    crop: tuple[int, int] = (7 * multiple, 7 * multiple)  # type: ignore[operator, assignment]
+    network = network_of(name, crop_size=crop)
+    assert network.training and all(tensor.device.type == "cpu" for tensor in network.state_dict().values())
+    for ours, theirs in zip(network.parameters(), network_of(name).parameters(), strict=True):
+        assert torch.equal(ours, theirs) and ours.requires_grad
+
+
+def test_maps_without_a_border_are_refused() -> None:
+    """What is seen at a cell would lie elsewhere than the logits of the cell are put."""
+    with pytest.raises(UserError, match=r"inception_v3 does not see .*\(its maps are 192x52x52, 288x25x25, "):
+        network_of("inception_v3", crop_size=(224, 224))
+
+
+def test_hrda_needs_whole_cells() -> None:
+    with pytest.raises(UserError, match=r"mobilevitv2_050 does not see .*\(its maps are .*256x16x16, not .*256x15x16"):
+        network_of("mobilevitv2_050", hrda=True, crop_size=(448, 448))
