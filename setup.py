@@ -118,7 +118,8 @@ class BuildExtension(build_ext):
         folder = Path(self.build_temp, "cuda")
         folder.mkdir(parents=True, exist_ok=True)
         flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
-        flags.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+        newest = archs[-1].rstrip("af")  # PTX of an architecture with a letter is for that one alone
+        flags.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
         for source in CUDA_SOURCES:
             target = folder / (Path(source).stem + ".o")
             command = [str(nvcc), "-c", source, "-o", str(target), "-std=c++17", "-O3", "--threads=0", *flags]

@@ -41,12 +41,12 @@ class TritonLaunch(NamedTuple):
     aligned: tuple[str, ...]
     """Arguments that are multiples of 16."""
 
-    def compiled(self, arch: int) -> Any:
-        """Triton's CompiledKernel for this compute capability times ten."""
+    def compiled(self, arch: int, **options: Any) -> Any:
+        """Triton's CompiledKernel for this compute capability times ten, with further options of Triton's."""
         places = {name: i for i, name in enumerate(self.kernel.arg_names)}
         attributes = {(places[name],): ALIGNED for name in self.aligned}
         source = ASTSource(self.kernel, self.signature, self.constants, attributes)
-        return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": self.warps})
+        return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": self.warps, **options})
 
 
 def launch_of(kernel: JITFunction, grid: tuple[int, ...], arguments: dict[str, Any], warps: int) -> TritonLaunch:

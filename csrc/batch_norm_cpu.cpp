@@ -1,8 +1,9 @@
 // Fused batch normalization on the CPU, in both directions: sums over blocks of rows, then one pass that writes.
 //
 // Blocks do not depend on the number of threads and are added in their order, in float64: the result is the same bit
-// for bit from run to run. The forward's sums are those of x - pilot, where the pilot is the group's first row: close
-// enough to the mean that nothing cancels, and known before anything is read.
+// for bit from run to run. The forward's sums are those of x - pilot, where the pilot is the group's first row, which is
+// known before anything is read: digits are lost only as far as it lies from the mean (100 deviations away, the variance
+// is off by 2e-4 of itself).
 //
 // The inner loops (batch_norm_rows.h) go over channels, 32 at a time in bfloat16. Where these leave a rest, several rows
 // are taken as one of so many times the channels, and what is known by channel is written so many times in a row: 24

@@ -49,7 +49,8 @@ IIDM_HD Jitter jitter_of(const JitterArrays& arrays, int image) {
     jitter.value[1] = arrays.contrast[image];
     jitter.value[2] = arrays.saturation[image];
     jitter.value[3] = arrays.hue[image];
-    for (int i = 0; i < 4; ++i) jitter.order[i] = static_cast<int>(arrays.order[image * 4 + i]);
+    // It is an index: a wrong one takes a wrong step, and reads nothing beside the values.
+    for (int i = 0; i < 4; ++i) jitter.order[i] = static_cast<int>(arrays.order[image * 4 + i]) & 3;
   }
   return jitter;
 }

@@ -46,14 +46,19 @@ def corners_of(cell, low_h, low_w, stride_y, stride_x):
 
 @triton.jit
 def upsampled(logits, upper_left, upper_right, lower_left, lower_right, fraction_y, fraction_x):
-    """float32 [Y,C,X]: one class's logits, along x first as torch does. `logits` points at the class."""
+    """float32 [Y,C,X]: one class's logits, along x first as torch does. `logits` points at the class.
+
+    The fused products are written out. Left to the compiler, one loop rounded one product first and another loop the
+    other, lane by lane (seen for bfloat16 on sm_90): a class's logit had several values in one kernel, and of equal
+    classes the first one did not win.
+    """
     ul = tl.load(logits + upper_left).to(tl.float32)
     ur = tl.load(logits + upper_right).to(tl.float32)
     ll = tl.load(logits + lower_left).to(tl.float32)
     lr = tl.load(logits + lower_right).to(tl.float32)
-    upper = ul * (1 - fraction_x) + ur * fraction_x
-    lower = ll * (1 - fraction_x) + lr * fraction_x
-    return upper * (1 - fraction_y) + lower * fraction_y
+    upper = tl.fma(ur, fraction_x, ul * (1 - fraction_x))
+    lower = tl.fma(lr, fraction_x, ll * (1 - fraction_x))
+    return tl.fma(lower, fraction_y, upper * (1 - fraction_y))
 
 
 @triton.jit

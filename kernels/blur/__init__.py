@@ -19,12 +19,12 @@ MAX_RADIUS = 25
 
 @torch.library.custom_op("iidm::blur", mutates_args=(), device_types=("cpu", "cuda"))
 def _blur(image: Tensor, sigma: Tensor, enabled: Tensor, radius: int) -> Tensor:
+    nhwc = _is_nhwc(image)
+    image = image if nhwc else image.contiguous()
     if not use_fused("blur", image.device):
         return reference.blur(image, sigma, enabled, radius)
     assert extension is not None
     batch, channels, height, width = image.shape
-    nhwc = image.permute(0, 2, 3, 1).is_contiguous()
-    image = image if nhwc else image.contiguous()
     out = torch.empty_like(image)
     taps, enabled = reference.taps(sigma, enabled, radius), enabled.contiguous()
     extension.blur(
@@ -42,7 +42,11 @@ def _blur(image: Tensor, sigma: Tensor, enabled: Tensor, radius: int) -> Tensor:
 
 @_blur.register_fake
 def _(image: Tensor, sigma: Tensor, enabled: Tensor, radius: int) -> Tensor:
-    return torch.empty_like(image)
+    return torch.empty_like(image if _is_nhwc(image) else image.contiguous())
+
+
+def _is_nhwc(image: Tensor) -> bool:
+    return image.permute(0, 2, 3, 1).is_contiguous()
 
 
 def blur(image: Tensor, sigma: Tensor, enabled: Tensor, *, radius: int = 5) -> Tensor:
@@ -58,7 +62,7 @@ def blur(image: Tensor, sigma: Tensor, enabled: Tensor, *, radius: int = 5) -> T
         radius: taps on each side of the centre, 1 to 25.
 
     Returns:
-        A new tensor of the image's shape, dtype and memory layout; the sums are float32.
+        A new tensor of the image's shape and dtype, channels-last where it is, else contiguous; the sums are float32.
 
     Raises:
         TypeError, ValueError: an argument of another dtype, shape or device, a radius outside 1..25.

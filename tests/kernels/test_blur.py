@@ -92,6 +92,18 @@ def test_wrong_arguments_are_named() -> None:
         blur(image, torch.ones(2), on(2), radius=0)
 
 
+@pytest.mark.parametrize("layout", ["channels last", "sides swapped", "three of four channels", "contiguous"])
+def test_the_shape_that_is_known_before_is_that_of_the_result(layout: str) -> None:
+    dense = torch.rand(2, 4, 10, 8)
+    image = {
+        "channels last": dense[:, :3].contiguous(memory_format=torch.channels_last),
+        "sides swapped": dense[:, :3].contiguous().transpose(2, 3),
+        "three of four channels": dense.contiguous(memory_format=torch.channels_last)[:, :3],
+        "contiguous": dense[:, :3].contiguous(),
+    }[layout]
+    torch.library.opcheck(torch.ops.iidm.blur.default, (image, torch.ones(2), on(2), 5))
+
+
 def test_opcheck() -> None:
     image = torch.rand(2, 3, 7, 6).contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(torch.ops.iidm.blur.default, (image, torch.ones(2), on(2), 5))

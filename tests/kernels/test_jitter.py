@@ -8,6 +8,7 @@ import pytest
 import torch
 from bodies import run_with
 
+from iidm import kernels
 from iidm.kernels.jitter import JitterParams, draw_jitter, jitter, normalize
 from iidm.kernels.jitter.reference import jitter_by_image, jitter_by_position
 
@@ -172,3 +173,14 @@ def test_opcheck() -> None:
     for arguments in ((image, params), (image, [])):
         out = torch.empty((2, 3, 5, 4), dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
         torch.library.opcheck(torch.ops.iidm.jitter.default, (*arguments, list(MEAN), list(STD), out))
+
+
+@pytest.mark.skipif(not kernels.build_info()["extension"], reason="the extension is not built")
+def test_a_wrong_order_reads_nothing_beside_the_values() -> None:
+    """A step of 2^20 ended the process."""
+    params = all_orders(0.25)
+    wrong = params._replace(order=params.order + 4 * torch.tensor([1 << 20, -1, 7, 1 << 40]))
+    image = torch.randint(0, 256, (len(ORDERS), 3, 5, 3), dtype=torch.uint8)
+    kernels.set_implementation("fused", "cpu")
+    found, expected = (jitter(image, one, mean=MEAN, std=STD) for one in (wrong, params))
+    assert torch.equal(found, expected)
