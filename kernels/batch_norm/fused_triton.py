@@ -87,9 +87,9 @@ def sums_kernel(
     x, grad, y, mean, starts, partial, channels,
     ACTIVATION: tl.constexpr, BACKWARD: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """partial float32 [G,2,S,C]. Forward: sums of x - pilot and of its square, where the pilot is the group's first row:
-    digits are lost only as far as it lies from the mean. Backward: sums of the masked gradient and of its product with
-    x - mean."""
+    """partial float32 [G,2,S,C]. Forward: sums of x - pilot and of its square, where the pilot is the group's first
+    row: digits are lost only as far as it lies from the mean. Backward: sums of the masked gradient and of its product
+    with x - mean."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     split, splits, group = tl.program_id(1), tl.num_programs(1), tl.program_id(2)
     exists = channel < channels
