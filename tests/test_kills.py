@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,10 @@ from random import Random
 import pytest
 
 from benchmarks.campaign import prepare, runs, study
-from benchmarks.campaign.compare import contents, differences, nothing, without
+from benchmarks.campaign.compare import contents, differences, left_in, nothing, without
+from benchmarks.campaign.power import Recorder, cut_the_power
 from benchmarks.campaign.trial import Kind, few_of
-from benchmarks.campaign.trouble import cut_the_power, damage
+from benchmarks.campaign.trouble import damage
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,14 +70,131 @@ def test_damage_changes_a_file(tmp_path: Path) -> None:
         assert path.read_bytes() != bytes(range(200)) and path.name in said
 
 
-def test_a_power_cut_takes_what_was_not_synced(tmp_path: Path) -> None:
-    folder, syncs = tmp_path / "run", tmp_path / "syncs"
-    folder.mkdir()
-    for name in ("old", "synced", "half", "lost"):
-        (folder / name).write_text("12345678")
-    os.utime(folder / "old", ns=(0, 0))
-    sizes = {"synced": 8, "half": 3}
-    syncs.write_text("".join(f"{(folder / name).stat().st_ino} {size}\n" for name, size in sizes.items()))
-    assert cut_the_power(folder, 1, syncs) == ["half", "lost"]
-    left = {path.name: path.read_text() for path in folder.iterdir()}
-    assert left == {"old": "12345678", "synced": "12345678", "half": "123", "lost": ""}
+CHANGES = """
+import os, shutil, sys
+from pathlib import Path
+from benchmarks.campaign.inside import Board, tell_events
+from benchmarks.campaign.power import Recorder
+from iidm.text import sync
+
+folder, kept = map(Path, sys.argv[1:])
+tell_events(Board(("start",)), folder, 0, Recorder(kept))
+os.chdir(folder)
+
+def append(name, text):
+    with open(name, "a") as file:
+        file.write(text)
+
+def name_and_remove(place):
+    os.replace(f"{place}/moved", f"{place}/named")
+    os.replace(f"{place}/replacing", f"{place}/replaced")
+    os.remove(f"{place}/gone")
+    os.rename(f"{place}/full", f"{place}/.full.old")
+    shutil.rmtree(f"{place}/.full.old")
+
+for place in "abc":
+    for name in ("moved", "replacing"):
+        Path(place, name).write_text("new")
+        sync(Path(place, name))
+append("synced", "+"); sync(Path("synced")); append("synced", "more")
+with open("over", "r+") as file:
+    file.write("ab"); file.flush(); os.fsync(file.fileno()); file.seek(0); file.write("yz")
+name_and_remove("a"); sync(Path("a"))
+name_and_remove("b"); sync(Path("other"))
+name_and_remove("c"); Path("c/named").rename("c/again")
+append("grown", "+"); Path("anew").write_text("xy"); Path("new").write_text("new")
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_power_cut_takes_back_what_was_not_synced(strict: bool, tmp_path: Path) -> None:
+    folder, kept = tmp_path / "run", tmp_path / "kept"
+    for name in "abc":
+        (folder / name / "full").mkdir(parents=True)
+        for file in ("replaced", "gone", "full/one"):
+            (folder / name / file).write_text("old")
+    for name in ("old", "synced", "over", "grown", "anew", "other"):
+        (folder / name).write_text("12")
+    Recorder(kept).begin(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", CHANGES, str(folder), str(kept)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == -9, done.stderr
+    lost = cut_the_power(folder, kept, strict=strict)
+    found = contents(folder, {})
+    texts = {name: found[name] for name in ("old", "synced", "over", "grown", "anew", "new", "other")}
+    assert texts == dict(old=b"12", synced=b"12+", over=b"ab", grown=b"12", anew=b"", new=b"", other=b"12")
+    old = {"/": None, "/full/": None, "/replaced": b"old", "/gone": b"old", "/full/one": b"old"}
+    back = {**old, "/moved": b"new", "/replacing": b"new"}
+    named = {"/": None, "/named": b"new", "/replaced": b"new"}
+    # Of a the folder was synced, after b another file, after c nothing.
+    for letter, wanted in (("a", named), ("b", back if strict else named), ("c", back)):
+        inside = {name[1:]: value for name, value in found.items() if name.startswith(f"{letter}/")}
+        assert inside == wanted, letter
+    assert {"named -> again", "replacing -> replaced", "gone removed", "grown", "anew", "new"} <= set(lost)
+
+
+def test_links_folders_and_what_lies_elsewhere_are_looked_at(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        (folder / "empty").mkdir(parents=True)
+        (folder / "link").symlink_to("empty")
+    assert differences(contents(one, {}), contents(two, {})) == []
+    (one / ".half").mkdir()
+    (one / "dangling").symlink_to("nowhere")
+    (one / "link").unlink()
+    (one / "link").symlink_to("elsewhere")
+    (two / "more").mkdir()
+    assert differences(contents(one, {}), contents(two, {})) == [
+        "more/ is missing", ".half/ is a temporary file that was left", "dangling is not in the other", "link differs",
+    ]  # fmt: skip
+    cache = tmp_path / "cache"
+    for name in ("whole", ".half", "x.part", ".whole.lock"):
+        (cache / "labels" / name).mkdir(parents=True)
+    assert left_in(cache) == ["cache/labels/.half was left", "cache/labels/x.part was left"]
+    assert "cache/labels/whole was left" in left_in(cache, all_is_temporary=True)
+
+
+CAMPAIGN = """
+import sys, types
+from benchmarks.campaign import __main__ as command
+from benchmarks.campaign.cases import Case, Outcome
+from benchmarks.campaign.trial import Kind
+
+class Trial:
+    def __init__(self, shared, own, case):
+        self.case = case
+
+    def run(self):
+        return Outcome(losses=["a bit"] if str(self.case.number) in lost else [])
+
+lost, *words = sys.argv[1:]
+draw = lambda number: Case("fake", number, (), False, (), "", number)
+sys.modules["benchmarks.campaign.fake"] = fake = types.ModuleType("fake")
+fake.KIND = Kind(draw, lambda shared: None, Trial, 3, (), 1)
+command.KINDS, command.import_all = ("fake",), lambda: None
+command.main(["--kinds", "fake", *words])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_a_loss_of_an_earlier_call_is_not_forgotten(tmp_path: Path) -> None:
+    def call(lost: str, *more: str) -> tuple[int, str]:
+        words = [sys.executable, "-c", CAMPAIGN, lost, "--results", str(tmp_path), "--work", str(tmp_path), *more]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        return done.returncode, done.stdout
+
+    status, said = call("1")
+    assert status == 1 and "3 cases, 0 of them again" in said and "what they left lies in" in said, said
+    status, said = call("", "--minutes", "0")  # no time is left to do it again
+    assert status == 1 and "1 cases lost something, in earlier calls" in said, said
+    assert call("", "--count", "1")[0] == 0  # that one is not among these
+    status, said = call("1")
+    assert status == 1 and "1 cases, 1 of them again; 2 are done" in said, said
+    status, said = call("")
+    assert status == 0 and "1 cases, 1 of them again; 2 are done" in said, said
+    assert "fake: all 3 cases are done" in call("1")[1]
+    page = (tmp_path / "README.md").read_text()
+    assert "**3 cases, 0 kills, 0 with losses.**" in page and page.count("- case 1, done again, had lost this") == 2

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from .cases import Case, as_json
+from .cases import Case, as_json, latest
 from .life import import_all
 from .processes import adopt
 from .trial import Kind, few_of
@@ -33,16 +33,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # equal numbers need equal threads
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: the folder is to be removed
     work = Path(tempfile.mkdtemp(prefix="iidm-campaign-", dir=arguments.work or roomy_folder()))
-    os.environ["IIDM_CACHE"] = str(work / "cache")
     losses = 0
     try:
         for kind in arguments.kinds:
             losses += campaign(kind, work, arguments)
     finally:
-        if losses == 0:
+        if not list(work.glob("*/lost-*")):
             shutil.rmtree(work, ignore_errors=True)
     if losses:
-        print(f"{losses} cases lost something; what they left lies in {work}")
+        left = f"; what they left lies in {work}" if work.exists() else ", in earlier calls"
+        print(f"{losses} cases lost something{left}")
     sys.exit(1 if losses else 0)
 
 
@@ -57,11 +57,18 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, help="cases 0 to COUNT - 1 of each kind; default: all")
     parser.add_argument("--only", type=int, nargs="+", help="these cases, done again and told; nothing is written")
     parser.add_argument("--short", action="store_true", help="twelve cases, as the tests run them")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="power cuts take names whose own folder was not synced (power.py); results in a folder of their own",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, help="folder for what is written; default: memory, or the temporary one")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no case of a kind after that time")
     arguments = parser.parse_args(argv)
+    if arguments.strict:
+        arguments.results = arguments.results / "strict"
     if arguments.jobs < 1:
         parser.error("--jobs must be at least 1")
     if arguments.only and len(arguments.kinds) > 1:
@@ -84,15 +91,17 @@ class Work(NamedTuple):
     """Of the results."""
     tell: bool
     """Cases are told instead of written."""
+    strict: bool
     end: float
     """Of `time.monotonic`: no case begins later."""
 
 
 def campaign(name: str, folder: Path, arguments: argparse.Namespace) -> int:
-    """All cases of a kind that are missing; returns how many of them lost something."""
+    """All cases of a kind that are missing or lost something; returns how many have now, whenever they were done."""
     kind: Kind = importlib.import_module(f".{name}", __package__).KIND
     file: Path = arguments.results / f"{name}.jsonl"
-    done = {record["number"] for record in read(file)}
+    records = latest(read(file))
+    done = {number for number, record in records.items() if not record["losses"]}
     chosen = few_of(kind) if arguments.short else range(arguments.count or kind.count)
     numbers = arguments.only or [i for i in chosen if i not in done]
     if not numbers:
@@ -103,9 +112,10 @@ def campaign(name: str, folder: Path, arguments: argparse.Namespace) -> int:
     adopt()
     shared = folder / name
     shared.mkdir()
-    print(f"{name}: {len(cases)} cases, {len(done)} are done", flush=True)
+    again = sum(number in records for number in numbers)
+    print(f"{name}: {len(cases)} cases, {again} of them again; {len(done)} are done", flush=True)
     kind.prepare(shared)
-    work = Work(kind, shared, file, bool(arguments.only), time.monotonic() + 60 * arguments.minutes)
+    work = Work(kind, shared, file, bool(arguments.only), arguments.strict, time.monotonic() + 60 * arguments.minutes)
     here, workers = os.getpid(), []
     for part in range(arguments.jobs):
         pid = os.fork()
@@ -116,11 +126,13 @@ def campaign(name: str, folder: Path, arguments: argparse.Namespace) -> int:
     if any(statuses):
         print(f"{name}: a process of the campaign itself failed ({statuses})")
         return 1
-    if not arguments.only:
-        from .report import write_report
+    if arguments.only:
+        return len(list(shared.glob("lost-*")))
+    from .report import write_report
 
-        write_report(arguments.results)
-    return len(list(shared.glob("lost-*")))
+    write_report(arguments.results)
+    records = latest(read(file))
+    return sum(bool(records[number]["losses"]) for number in chosen if number in records)
 
 
 def work_through(work: Work, cases: Sequence[Case], parent: int) -> NoReturn:
@@ -148,7 +160,9 @@ def do(work: Work, case: Case) -> None:
 
     began, own = time.monotonic(), work.shared / f"case-{case.number}"
     own.mkdir()
-    outcome = work.kind.trial(work.shared, own, case).run()
+    trial = work.kind.trial(work.shared, own, case)
+    trial.strict = work.strict
+    outcome = trial.run()
     line = {**as_json(case, outcome, time.monotonic() - began), "commit": commit()}
     lost = f", LOST: {'; '.join(outcome.losses)}" if outcome.losses else ""
     words = f"{case.kind} {case.number} {' '.join(case.variant)}{case.trouble and ', ' + case.trouble}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
@@ -81,3 +82,8 @@ def as_json(case: Case, outcome: Outcome, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "cpu_s": round(sum(life.cpu_s for life in outcome.lives), 1),
     }
+
+
+def latest(records: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Number of a case -> its last record: one that lost something is done again."""
+    return {record["number"]: record for record in records}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,17 +12,28 @@ Rule = Callable[[bytes], object]
 
 
 def contents(folder: Path, rules: Mapping[str, Rule]) -> dict[str, object]:
-    """What is compared of each file in a folder, by its path in it; `rules` are for names, all else is its bytes."""
+    """What is compared of a folder, by its path in it: of a file what `rules` say for its name, else its bytes; of a
+    link where it points to, whether or not that is there; that a folder is there (its name ends with a slash)."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            body = path.read_bytes()
-            found[str(path.relative_to(folder))] = rules.get(path.name, bytes)(body)
+        name = str(path.relative_to(folder))
+        if path.is_symlink():
+            found[name] = f"a link to {os.readlink(path)}"
+        elif path.is_file():
+            found[name] = rules.get(path.name, bytes)(path.read_bytes())
+        else:
+            found[f"{name}/"] = None
     return found
 
 
+def left_in(folder: Path, *, all_is_temporary: bool = False) -> list[str]:
+    """A line for each temporary file, folder or link in a folder that is no result of a command; locks stay in one."""
+    found = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix != ".lock"]
+    return [f"{folder.name}/{name} was left" for name in found if all_is_temporary or is_temporary(name.name)]
+
+
 def differences(found: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
-    """A line for each file that is missing, too much, or other than it should be."""
+    """A line for each file, link or folder that is missing, too much, or other than it should be."""
     lines = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
     for name in sorted(found.keys() - wanted.keys()):
         lines.append(f"{name} is {'a temporary file that was left' if is_temporary(name) else 'not in the other'}")

@@ -1,4 +1,4 @@
-"""What a forked process tells of itself while it runs: its phase, its file events, what it has synced.
+"""What a forked process tells of itself while it runs: its phase, its file events, and what a power cut needs to know.
 
 The product knows nothing of it: the functions that begin a phase are wrapped from outside, in the child alone.
 """
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from .power import Recorder
 
 _FOLDER_EVENTS = {"os.rename": 2, "os.mkdir": 2, "os.rmdir": 1, "os.remove": 1}
 """Python's audit events, and which argument is the folder's handle where the path lies below one."""
@@ -91,11 +93,11 @@ def _told(real: Callable[..., Any], phase: str, board: Board) -> Callable[..., A
     return told
 
 
-def tell_events(board: Board, folder: Path, kill_at: int, syncs: Path) -> None:
+def tell_events(board: Board, folder: Path, kill_at: int, recorder: Recorder | None) -> None:
     """Count what is done to files in `folder`, and be killed before the event of that number (0: at none).
 
     An event is a file opened for writing, renamed, removed or synced, a folder made or removed, a file of tensors
-    begun or ended. What is synced is written to the file `syncs`: inode, size.
+    begun or ended. The recorder notes them for a power cut.
     """
     start = os.fspath(folder)
 
@@ -106,26 +108,39 @@ def tell_events(board: Board, folder: Path, kill_at: int, syncs: Path) -> None:
 
     def audit(name: str, args: tuple[Any, ...]) -> None:
         if name == "open":
-            path, _, flags = args
-            if isinstance(path, str) and flags & _WRITES and path.startswith(start):
+            named, _, flags = args
+            if isinstance(named, str) and flags & _WRITES and (path := os.path.abspath(named)).startswith(start):
                 event()
+                if recorder is not None and flags & os.O_TRUNC:
+                    recorder.cut_off(path)
         elif name in _FOLDER_EVENTS:
-            below_a_handle = isinstance(handle := args[_FOLDER_EVENTS[name]], int) and handle >= 0
-            if below_a_handle or str(args[0]).startswith(start):
+            handle = args[_FOLDER_EVENTS[name]]
+            path = _below(handle, args[0])
+            if path.startswith(start):
                 event()
+                if recorder is not None and name == "os.rename":
+                    recorder.renamed(path, _below(args[3], args[1]))
+                elif recorder is not None and name != "os.mkdir":
+                    recorder.removed(path)
 
     real_sync = os.fsync
 
     def sync(handle: Any) -> None:
         event()
         real_sync(handle)
-        facts = os.fstat(handle if isinstance(handle, int) else handle.fileno())
-        os.write(log, f"{facts.st_ino} {facts.st_size}\n".encode())
+        if recorder is not None:
+            recorder.synced(handle if isinstance(handle, int) else handle.fileno())
 
-    log = os.open(syncs, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.fsync = sync
     _around_tensors(event)
     sys.addaudithook(audit)
+
+
+def _below(handle: Any, path: Any) -> str:
+    """A path in full, where it is one below an open folder."""
+    if isinstance(handle, int) and handle >= 0:
+        return os.path.join(os.readlink(f"/proc/self/fd/{handle}"), os.fsdecode(path))
+    return os.path.abspath(os.fsdecode(path))
 
 
 def _around_tensors(event: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from .inside import Board, Wrapped, tell_events, tell_phases
+from .power import Recorder
 from .processes import MARK, cpu_of, end_as_a_process, left_of, require_one_thread
 
 LONGEST_S = 600
@@ -97,17 +99,24 @@ class Start:
     victim: Callable[[int], int | None] = lambda pid: pid
     """Which process is killed, after the command's own: None where there is none yet."""
 
+    recorder: Recorder | None = None
+    """Of what a power cut takes back."""
+
     @property
-    def syncs(self) -> Path:
-        """Where the child notes what it has synced."""
-        return self.work / "syncs"
+    def shared(self) -> dict[str, Path]:
+        """Environment variable -> the folder that it names, which other commands use too. A case has its own, so that
+        what is left there is its."""
+        return {"IIDM_CACHE": self.work / "cache", "TMPDIR": self.work / "tmp"}
 
 
 def live(start: Start, words: Sequence[str], moment: Moment | None = None, usual: Usual = NOTHING_KNOWN) -> Life:
     """Run a command until it ends, or is killed at a moment."""
+    for folder in start.shared.values():
+        folder.mkdir(parents=True, exist_ok=True)
     board, mark = Board(start.phases), f"{os.getpid()}-{time.monotonic_ns()}"
     said = start.work / "said.txt"
-    start.syncs.unlink(missing_ok=True)
+    if start.recorder is not None:
+        start.recorder.begin(start.folder)
     kill_at = 1 + int(moment.share * usual.events) if moment and moment.kind == "event" else 0
     pid = _begin(start, words, said, mark, board, kill_at)
     cpu_s = usual.cpu_s + (_imported.cpu_s if start.fresh else 0)
@@ -162,13 +171,14 @@ def _begin(start: Start, words: Sequence[str], said: Path, mark: str, board: Boa
         from iidm.processes import end_with
 
         end_with(parent)
-        os.environ[MARK] = mark
+        os.environ |= {MARK: mark, **{name: str(folder) for name, folder in start.shared.items()}}
+        tempfile.tempdir = None  # what it was before is remembered
         _limit_files(start.file_limit)
         if start.fresh:
             os.execv(sys.executable, [sys.executable, "-m", f"iidm.{start.command}", *words])
         tell_phases(board, start.functions())
         start.in_child()
-        tell_events(board, start.folder, kill_at, start.syncs)
+        tell_events(board, start.folder, kill_at, start.recorder)
         run_command(start.command, list(words))
 
     end_as_a_process(body, said)

@@ -10,6 +10,8 @@ from typing import Any
 
 from iidm.engine.runtime import machine_info
 
+from .cases import latest
+
 Record = dict[str, Any]
 
 
@@ -19,7 +21,8 @@ def write_report(folder: Path) -> None:
         "# Killed, gone on with, and compared",
         "`python -m benchmarks.campaign` wrote this page and the lines beside it; the package's docstring says what a"
         " case is. A loss is a case whose end differs in any bit from that of the uninterrupted command, but for"
-        " times, that left a process or a temporary file, or that did not say what it had to say.",
+        " times, that left a process or a temporary file, or that did not say what it had to say. A case that lost"
+        " something is done again by the next call; the counts are of the last time.",
     ]
     for file in sorted(folder.glob("*.jsonl")):
         records = [json.loads(line) for line in file.read_text().splitlines()]
@@ -28,8 +31,10 @@ def write_report(folder: Path) -> None:
     (folder / "README.md").write_text("\n\n".join(parts) + "\n")
 
 
-def page_of(name: str, records: Sequence[Record]) -> str:
+def page_of(name: str, every: Sequence[Record]) -> str:
     """The counts of one kind."""
+    records = [*latest(every).values()]
+    before = [record for record in every if record["losses"] and record not in records]
     losses = [record for record in records if record["losses"]]
     kills = Counter(hit for record in records for hit in record["kills"])
     troubles = Counter(record["trouble"] or "none" for record in records if not record["left_out"])
@@ -49,4 +54,8 @@ def page_of(name: str, records: Sequence[Record]) -> str:
     ]
     lines += [f"Left out: {n} times {what}." for what, n in left_out.items()]
     lines += [f"- case {record['number']}: {'; '.join(record['losses'])}" for record in losses]
+    lines += [
+        f"- case {record['number']}, done again, had lost this at {record['commit']}: {'; '.join(record['losses'])}"
+        for record in before
+    ]
     return "\n\n".join(lines)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,10 +14,11 @@ from random import Random
 from typing import NamedTuple
 
 from .cases import Case, Outcome
-from .compare import contents, differences
+from .compare import contents, differences, left_in
 from .life import Life, Moment, Start, Usual, live, outputs_of, refusal_of
+from .power import Recorder, cut_the_power
 from .references import once, usual_of
-from .trouble import cut_the_power, free_space, may_mount, read_only, small_disk
+from .trouble import free_space, may_mount, read_only, small_disk
 
 
 class Disk(NamedTuple):
@@ -37,6 +38,8 @@ class Trial(ABC):
     disk: Disk
     first_file = "config.json"
     """What the command writes first; before that there is no folder that could be read only."""
+    strict = False
+    """Whether a power cut takes all that POSIX lets it take (power.py)."""
 
     def __init__(self, shared: Path, own: Path, case: Case) -> None:
         """Args: shared: folder of the kind's data; own: folder of this case."""
@@ -81,6 +84,7 @@ class Trial(ABC):
                 self.refuse_to_write()
             self.finish()
             self.compare(self.reference() / self.start.folder.name)
+            self.outcome.losses += left_in(self.start.shared["IIDM_CACHE"])
         return self.outcome
 
     def reference(self) -> Path:
@@ -95,11 +99,15 @@ class Trial(ABC):
         return usual_of(self.reference())
 
     def live(self, words: Sequence[str], moment: Moment | None, what: str) -> Life:
-        """One process; that it hung, left processes, or ended by itself before its kill is wrong with any."""
+        """One process; that it hung, left processes, or ended by itself before its kill is wrong with any. One that was
+        not killed must also leave nothing in TMPDIR; what a kill leaves there nobody could know."""
         life = live(self.start, words, moment, self.usual())
         self.outcome.lives.append(life)
         number = len(self.outcome.lives)
         self.outcome.told.append(f"{what} {moment}: status {life.status} in {life.hit}; {outputs_of(life)[-1:]}")
+        temporary = self.start.shared["TMPDIR"]
+        (self.outcome.told if life.killed else self.outcome.losses).extend(left_in(temporary, all_is_temporary=True))
+        shutil.rmtree(temporary)
         if life.hung:
             self.outcome.loss(f"life {number} hung in {life.hit}")
         if life.left:
@@ -110,11 +118,17 @@ class Trial(ABC):
 
     def kill(self, moment: Moment) -> None:
         """One that is killed; in a power cut what it did not sync is lost with it."""
-        began = time.time_ns()
+        if self.case.trouble != "power cut":
+            self.go_on(moment)
+            return
+        kept = self.own / "kept"
+        self.start.recorder = Recorder(kept)
         life = self.go_on(moment)
-        if self.case.trouble == "power cut" and life.killed:
-            lost = cut_the_power(self.start.folder, began, self.start.syncs)
+        self.start.recorder = None
+        if life.killed:
+            lost = cut_the_power(self.start.folder, kept, strict=self.strict)
             self.outcome.told.append(f"the power cut took {lost}")
+        shutil.rmtree(kept)
 
     def finish(self) -> None:
         """The last life, which must reach the end."""

@@ -1,4 +1,4 @@
-"""What goes wrong beside a kill: a full disk, a folder that is read only, damaged files, a power cut.
+"""What goes wrong beside a kill: a full disk, a folder that is read only, damaged files (power cuts: power.py).
 
 Root mounts a small tmpfs, or the folder read only, in a mount namespace of this process: nothing of it outlives it, and
 nobody else sees it. Without that right a limit on the size of files stands for a full disk, and the folder's mode for
@@ -85,20 +85,3 @@ def damage(path: Path, rng: Random) -> str:
     body[place] ^= 1 << bit
     path.write_bytes(body)
     return f"{path.name}: bit {bit} of byte {place} turned over"
-
-
-def cut_the_power(folder: Path, since_ns: int, syncs: Path) -> list[str]:
-    """Take back what a process wrote to `folder` since then and did not sync: of each such file as much as was synced
-    stays, as on a file system that loses it with its power. Returns the files."""
-    synced: dict[int, int] = {}
-    if syncs.exists():
-        for line in syncs.read_text().splitlines():
-            inode, size = map(int, line.split())
-            synced[inode] = size
-    lost = []
-    for path in sorted(folder.rglob("*")):
-        facts = path.stat()
-        if path.is_file() and facts.st_mtime_ns >= since_ns and facts.st_size > synced.get(facts.st_ino, 0):
-            os.truncate(path, synced.get(facts.st_ino, 0))
-            lost.append(path.name)
-    return lost
