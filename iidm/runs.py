@@ -111,10 +111,10 @@ def resume_notes(config: Config, run_dir: Path) -> list[str]:
 
 def description_notes(run_dir: Path) -> list[str]:
     """A line for each TOML file that was changed since the run copied it."""
-    data = json.loads((run_dir / "config.json").read_text())["data"]
+    data = json.loads((run_dir / "config.json").read_text()).get("data", {})
     notes = []
-    for domain in DOMAINS:
-        path = Path(str(data[domain]["spec"])).expanduser()
+    for domain in DOMAINS:  # a configuration that was written by hand may leave one out
+        path = Path(str(data.get(domain, {}).get("spec", ""))).expanduser()
         kept = run_dir / domain / path.name
         if path.suffix == ".toml" and kept.is_file() and path.is_file() and path.read_bytes() != kept.read_bytes():
             notes.append(f"{path} was changed since this run began; the run reads its own copy, {kept}")

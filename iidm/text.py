@@ -46,8 +46,17 @@ def write_bytes(path: Path, body: bytes) -> None:
     """As `write_text`, of bytes."""
     half = path.with_name(f".{path.name}")
     half.write_bytes(body)
+    put_in_place(half, path)
+
+
+def put_in_place(half: Path, path: Path) -> None:
+    """Give a file that was written beside its place its name; after a power cut it still has it, and is whole.
+
+    A name lies in the folder, which has to be on the disk too: file systems may keep a rename for seconds.
+    """
     sync(half)
     os.replace(half, path)
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:

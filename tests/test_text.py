@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from stat import S_ISDIR
 
 import pytest
 
@@ -37,18 +38,20 @@ def test_a_kill_leaves_the_file_of_before_and_the_next_write_clears_the_half(
 
 
 def test_what_is_written_is_synced_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
+    """The file, then its name: a power cut may take back a rename that its folder does not hold yet."""
+    done: list[str] = []
     sync, replace = os.fsync, os.replace
 
     def told(handle: int) -> None:
-        synced.append(os.fstat(handle).st_size)
+        status = os.fstat(handle)
+        done.append("folder" if S_ISDIR(status.st_mode) else f"{status.st_size} bytes")
         sync(handle)
 
-    def after(old: Path, new: Path) -> None:
-        assert synced == [4]
+    def renamed(old: Path, new: Path) -> None:
+        done.append("rename")
         replace(old, new)
 
     monkeypatch.setattr(os, "fsync", told)
-    monkeypatch.setattr(os, "replace", after)
+    monkeypatch.setattr(os, "replace", renamed)
     write_text(tmp_path / "x", "four")
-    assert (tmp_path / "x").read_text() == "four"
+    assert (tmp_path / "x").read_text() == "four" and done == ["4 bytes", "rename", "folder"]

@@ -122,11 +122,13 @@ def remove_halves(run_dir: Path) -> None:
 
 
 def remove_old(run_dir: Path, keep: int) -> None:
-    """Remove all but the `keep` newest checkpoints. Each is renamed first: a kill leaves none that has lost files."""
+    """Remove all but the `keep` newest checkpoints. Each is renamed first: a kill leaves none that has lost files, nor
+    does a power cut."""
     for old in list_checkpoints(run_dir)[:-keep]:
         leaving = old.with_name(f".{old.name}.old")
         with suppress(OSError):  # as before, one that cannot be removed ends no run
             os.replace(old, leaving)
+            sync(old.parent)
         shutil.rmtree(leaving, ignore_errors=True)
 
 

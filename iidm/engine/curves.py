@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-from ..text import sync
+from ..text import put_in_place
 from .log import read_metrics
 
 matplotlib.use("Agg")
@@ -47,8 +46,7 @@ def save_curves(run_dir: Path) -> Path | None:
     path = run_dir / "curves.png"
     half = path.with_name(f".{path.name}")
     figure.savefig(half, dpi=110, format="png")
-    sync(half)
-    os.replace(half, path)
+    put_in_place(half, path)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from ..text import sync
+from ..text import put_in_place
 from ..types import ClassSet
 
 PANEL_WIDTH = 384
@@ -77,8 +76,7 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, t
     told = PngInfo()
     told.add_text(ROWS, json.dumps(places))
     sheet.save(half, format="PNG", pnginfo=told)
-    sync(half)
-    os.replace(half, path)
+    put_in_place(half, path)
 
 
 def _font(texts: Iterable[str]) -> Font:

@@ -16,7 +16,7 @@ from iidm.data import Dataset, require_validation
 from iidm.engine.runtime import pick_device
 from iidm.prediction.labeled import compare
 from iidm.runs import load_network, run_precision
-from iidm.text import sync
+from iidm.text import put_in_place
 from iidm.types import IGNORE_INDEX, UserError
 
 COUNT = 4
@@ -86,5 +86,4 @@ def _save(array: NDArray[np.uint8], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{os.getpid()}{path.suffix}")
     Image.fromarray(array).save(half, quality=90)
-    sync(half)
-    os.replace(half, path)
+    put_in_place(half, path)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,9 @@ def _write(path: Path, counts: NDArray[np.int64]) -> None:
     """Write beside and rename, so that a reader or a killed run never meets half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob("*.part"):  # of processes that were killed
+            if time.time() - left.stat().st_mtime > 86400:
+                left.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             try:
                 np.savez_compressed(file, counts=counts)

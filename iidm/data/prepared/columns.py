@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...text import sync
+from ...text import put_in_place
 from ...types import UserError
 from ..files.common import cache_folder
 from .entries import INDEX, Entry, iterate_index
@@ -202,8 +202,7 @@ def write_columns(path: Path, columns: Columns) -> None:
         with half.open("wb") as file:
             arrays: dict[str, Any] = columns._asdict()
             np.savez(file, **arrays)
-        sync(half)
-        os.replace(half, path)
+        put_in_place(half, path)
     finally:
         half.unlink(missing_ok=True)
 

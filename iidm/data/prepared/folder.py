@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...text import sync
+from ...text import put_in_place
 from ...types import UserError
 from ..specs.spec import SplitSpec
 from .entries import ImageFormat
@@ -122,5 +122,4 @@ def write_text(path: Path, text: str) -> None:
     """Write beside, sync and rename: nobody ever meets half a file, also after a kill or a power cut."""
     half = part_of(path)
     half.write_text(text, encoding="utf-8")
-    sync(half)
-    os.replace(half, path)
+    put_in_place(half, path)
