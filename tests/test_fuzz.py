@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -194,6 +195,9 @@ def test_an_input_can_be_kept_on_another_disk(tmp_path: Path, monkeypatch: pytes
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr("benchmarks.fuzz.watch.os.link", link)
+    # It sets both, elsewhere in a process of its own.
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
+    monkeypatch.setenv("IIDM_CACHE", str(tmp_path))
     kind = plain(lambda folder, path: None)
     valid = write_valid(kind, tmp_path)
     (valid / "large").write_bytes(bytes(2**20 + 1))

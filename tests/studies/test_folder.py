@@ -16,6 +16,7 @@ import pytest
 from iidm.studies import predictions
 from iidm.studies.folder import StudyFolder
 from iidm.studies.plan import run_key
+from iidm.text import put_in_place
 from iidm.types import UserError
 
 
@@ -137,12 +138,13 @@ def test_a_prediction_is_on_the_disk_before_it_has_its_name(
     folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut after its run was recorded left an empty file, with which no study could be finished any more."""
-    label, synced = folder.predictions / "key" / "a.png", list[int]()
+    label, placed = folder.predictions / "key" / "a.png", list[Path]()
 
-    def note(path: Path) -> None:
-        assert not label.exists()
-        synced.append(path.stat().st_ino)
+    def note(half: Path, path: Path) -> None:
+        assert not label.exists() and half.stat().st_size > 0
+        placed.append(path)
+        put_in_place(half, path)
 
-    monkeypatch.setattr(predictions, "sync", note)
+    monkeypatch.setattr(predictions, "put_in_place", note)
     predictions._save(np.zeros((2, 3), np.uint8), label)
-    assert synced == [label.stat().st_ino]
+    assert placed == [label] and label.exists()
