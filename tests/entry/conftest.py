@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,3 +54,9 @@ def reported(finished: small_runs.Finished, tmp_path_factory: pytest.TempPathFac
     run_dir = html_reports.copied(finished.run_dir, tmp_path_factory.mktemp("report"))
     html_reports.report(run_dir)
     return run_dir
+
+
+@pytest.fixture
+def own_data(data: Path, tmp_path: Path) -> Path:
+    """A copy of the data that a test may damage."""
+    return Path(shutil.copytree(data, tmp_path / "data"))

@@ -154,6 +154,12 @@ def refusal(program: str, words: Sequence[str | Path]) -> str:
     return one_line(err.getvalue())
 
 
+def cut(path: Path, share: float = 0.5) -> Path:
+    """Cut a file off, as a full disk or a broken download does."""
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
 def one_line(err: str) -> str:
     """The only line of `err`, without its `iidm: `."""
     lines = err.splitlines()
