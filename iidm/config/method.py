@@ -158,7 +158,8 @@ class TeacherConfig:
     comparison: Literal[">", ">="] = ">"
     """A pixel counts as confident when its confidence is > tau (paper eq. 6) or >= tau (DACS, DAFormer)."""
     quality_per: Literal["image", "batch"] = "image"
-    """q of each image (paper eq. 6), or one of the batch (DACS, DAFormer)."""
+    """q of each image (paper eq. 6), or one of the batch (DACS, DAFormer): of each process's own, and of each that
+    `step.accumulate` adds up."""
     ignore_top_px: int = 0
     """Rows at the top of the crop whose pseudo-labels get weight 0; 15 in full DAFormer, 0 in its DACS. They are meant
     for crops as high as the image."""
