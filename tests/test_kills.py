@@ -136,6 +136,37 @@ def test_a_power_cut_takes_back_what_was_not_synced(strict: bool, tmp_path: Path
     assert {"named -> again", "replacing -> replaced", "gone removed", "grown", "anew", "new"} <= set(lost)
 
 
+OLD_ONES = """
+import os, sys
+from pathlib import Path
+from benchmarks.campaign.inside import Board, tell_events
+from benchmarks.campaign.power import Recorder
+from iidm.engine.checkpoint import remove_old
+
+folder, kept = map(Path, sys.argv[1:])
+tell_events(Board(("start",)), folder, 0, Recorder(kept))
+remove_old(folder, 1)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_checkpoint_that_was_removed_stays_removed(tmp_path: Path) -> None:
+    """Strictly, too: a power cut brought its folder back, and in a run that is done nobody removed it again."""
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    for step in (1, 2, 3):
+        folder = run / "checkpoints" / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "metadata.json").write_text("{}")
+    Recorder(kept).begin(run)
+    done = subprocess.run(
+        [sys.executable, "-c", OLD_ONES, str(run), str(kept)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == -9, done.stderr
+    cut_the_power(run, kept, strict=True)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
 def test_links_folders_and_what_lies_elsewhere_are_looked_at(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):

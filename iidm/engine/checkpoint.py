@@ -130,6 +130,8 @@ def remove_old(run_dir: Path, keep: int) -> None:
             os.replace(old, leaving)
             sync(old.parent)
         shutil.rmtree(leaving, ignore_errors=True)
+        with suppress(OSError):  # or a power cut brings it back, and in a run that is done nobody removes it
+            sync(old.parent)
 
 
 def find_checkpoint(run_dir: Path) -> Path | None:
