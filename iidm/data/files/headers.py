@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 from PIL import Image, JpegImagePlugin, MpoImagePlugin, TiffImagePlugin
 
 from ...types import UserError
+from .bmp import keep_bits
 from .reading import too_large
 
 JPEG_FORMATS = ("JPEG", "MPO")
@@ -113,6 +114,12 @@ def read_header(path: Path, what: str, *, most_px: int | None = None) -> Header:
 
 def open_picture(file: IO[bytes], *, limited: bool) -> Image.Image:
     """Pillow's image of a file; not `limited`, one of any number of pixels."""
+    image = _opened(file, limited)
+    keep_bits(image, file)
+    return image
+
+
+def _opened(file: IO[bytes], limited: bool) -> Image.Image:
     file.seek(0)
     if limited:
         return Image.open(file)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ..files.common import evenly
-from ..files.headers import JPEG_FORMATS
+from ..files.headers import JPEG_FORMATS, open_picture
 from ..labels.pictures import packed_colors
 from .files import File, tails, words
 
@@ -48,7 +47,7 @@ class Look(NamedTuple):
 def look_at(path: Path) -> Look | None:
     """Decode a picture and judge its middle; None where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, open_picture(file, limited=True) as image:
             left, top = max(0, (image.width - _PATCH) // 2), max(0, (image.height - _PATCH) // 2)
             patch = image.crop((left, top, min(image.width, left + _PATCH), min(image.height, top + _PATCH)))
             is_deep = image.mode.startswith(("I", "F"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...types import UserError
-from ..files.headers import JPEG_FORMATS
+from ..files.headers import JPEG_FORMATS, open_picture
 from ..files.reading import too_large
 from ..files.whole import LABEL_FORMATS
 
@@ -67,7 +67,7 @@ def read_picture(path: Path, kind: PictureKind, *, has_colors: bool) -> Picture:
         UserError: the file cannot be read, changes ids when saved (JPEG), or has another form.
     """
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, open_picture(file, limited=True) as image:
             _require_form(path, image, kind, has_colors)
             if kind == "red16":
                 return Picture(_red_channel(path, image), False)
