@@ -12,6 +12,7 @@ import pytest
 from inspected_folders import KEYS, SIZE, counts, described, opened, photo, write
 
 from iidm.data.inspection.report import inspect_folders
+from iidm.types import UserError
 
 SQUARE = [4.0, 4.0, 30.0, 4.0, 30.0, 30.0, 4.0, 30.0]
 
@@ -191,3 +192,17 @@ def test_one_name_in_two_folders_is_a_doubt_and_no_label(tmp_path: Path) -> None
     report = inspect_folders([tmp_path])
     assert report.count("train") == (6, 0)
     assert any("fits two images" in doubt for doubt in report.doubts)
+
+
+@pytest.mark.parametrize("named", [["IMG_0.jpg", "img_1.jpg"], ["IMG_0.jpg", "IMG_1.jpg"]])
+def test_annotated_images_in_another_case_are_told_and_refused(named: list[str], tmp_path: Path) -> None:
+    for i in range(2):
+        photo(tmp_path / "images" / f"img_{i}.jpg", i)
+    write(tmp_path / "a.json", coco(named))
+    report = inspect_folders([tmp_path])
+    told = r"'IMG_0\.jpg' and img_0\.jpg.*Rename the images as the annotations name them"
+    assert any(re.search(told, line) for line in (*report.doubts, *report.notes))
+    names = "".join(f'[[classes]]\nname = "{name}"\n' for name in ("car", "bus", "tram"))
+    write(tmp_path / "d.toml", f'images = "images"\nlabels = "a.json"\n{names}')
+    with pytest.raises(UserError, match=told):
+        opened(tmp_path / "d.toml")

@@ -50,6 +50,17 @@ def _same_name(root: Path) -> None:
     photo(root / "images" / "1.png", 9)
 
 
+def _other_case(root: Path) -> None:
+    for i in range(4):
+        (root / "images" / f"{i}.jpg").rename(root / "images" / f"drive {i}.jpg")
+        (root / "labels" / f"{i}.png").rename(root / "labels" / f"{'Drive' if i else 'drive'} {i}.png")
+
+
+def _all_in_another_case(root: Path) -> None:
+    _other_case(root)
+    (root / "labels" / "drive 0.png").rename(root / "labels" / "DRIVE 0.png")
+
+
 def _jpeg_labels(root: Path) -> None:
     for i in range(4):
         (root / "labels" / f"{i}.png").unlink()
@@ -63,6 +74,8 @@ FAULTS: dict[Callable[[Path], None], str] = {
     _other_size: r"label .*1\.png is 40x64 \(HxW\), but its image .* is 48x64",
     _deep_image: r"image .*1\.png has 16 bits a channel",
     _same_name: r"1 names stand for several images.*: 1",
+    _other_case: r"3 labels have their images' names but for upper and lower case: Drive 1\.png and .* Rename",
+    _all_in_another_case: r"4 labels have their images' names but for upper and lower case: DRIVE 0\.png and drive 0",
     _jpeg_labels: r"labels .* are JPEG or WebP \(4 \.jpg\)",
 }
 

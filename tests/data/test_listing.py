@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -210,12 +211,17 @@ def _dataset(root: Path, labels: Any = "all", **more: Any) -> Dataset:
 def test_labels_without_an_image_are_counted_and_named_and_near_misses_told(tmp_path: Path) -> None:
     _write(tmp_path / "images", "t0.jpg", "t1.jpg", "t2.jpg")
     _write(tmp_path / "labels", "t0.png", "T1.png", "left.png")
-    dataset = _dataset(tmp_path, "some")
+    dataset = _dataset(tmp_path, "optional")
     assert [sample.name for sample in dataset.samples if sample.label] == ["t0"]
     orphans, near = dataset.notes
     assert "2 labels have no image and are not read: T1, left" in orphans
-    assert "upper and lower case only (T1.png and t1.jpg)" in near
-    with pytest.raises(UserError, match=r"2 of 3 images .*: t1, t2\. .*2 labels have no image and are not read: T1"):
+    told = r"1 label has its image's name but for upper and lower case: T1\.png and t1\.jpg\. Rename the labels like"
+    assert re.search(told, near)
+    for need in ("some", "all"):
+        with pytest.raises(UserError, match=told):
+            _dataset(tmp_path, need)
+    (tmp_path / "labels" / "T1.png").unlink()
+    with pytest.raises(UserError, match=r"2 of 3 images .*: t1, t2\. .*1 label has no image and is not read: left"):
         _dataset(tmp_path, "all")
 
 

@@ -25,7 +25,7 @@ from ..prepared.opened import Prepared, open_prepared
 from ..prepared.samples import Places, PreparedSamples
 from ..specs.described import find_spec
 from ..specs.spec import DatasetSpec, SplitSpec
-from .pairing import may_lack, read_labels, require_labels
+from .pairing import may_lack, read_labels, refuse_other_case, require_labels
 from .places import Need, Split, data_folder, label_place, split_folders
 
 
@@ -243,6 +243,8 @@ def open_split(
                 raise
             notes += (f"{error} All of its images count as unlabeled.",)
     if found is not None:
+        if labels != "optional" and isinstance(found.files, Listing):
+            refuse_other_case(every, found.files.paths, found.place, name)
         label_paths, encoding, label_notes = read_labels(found, spec, every, images, progress)
         notes += label_notes
         require_labels(spec, found.place, name, images, label_paths, labels, label_notes)

@@ -33,17 +33,33 @@ def pair(images: Listing, labels: Mapping[str, Path], folder: Path) -> tuple[dic
     left = [name for name in labels if name not in used]
     if not left:
         return found, ()
-    without = {stem.casefold(): name for name, stem in stems.items() if name not in found}
-    near = {name: without[name.casefold()] for name in left if name.casefold() in without}
     rest = "has no image and is not read" if len(left) == 1 else "have no image and are not read"
     notes = [f"{folder}: {counted(len(left), 'label')} {rest}: {first_few(left)}"]
-    if near:
-        pairs = first_few([f"{labels[name].name} and {images.paths[near[name]].name}" for name in near], 3)
-        notes.append(
-            f"{folder}: {len(near)} of these and an image without a label differ in upper and lower case only"
-            f" ({pairs}): rename one of each, if they belong together"
-        )
+    if near := differing_in_case(images, labels):
+        notes.append(f"{folder}: {_case_words(near, images, labels)}")
     return found, tuple(notes)
+
+
+def differing_in_case(images: Listing, labels: Mapping[str, Path]) -> dict[str, str]:
+    """Label without an image -> the image without a label whose name is the same but for upper and lower case."""
+    stems = {images.stems.get(name, name): name for name in images.paths}
+    without = {stem.casefold(): name for stem, name in stems.items() if stem not in labels}
+    return {name: without[name.casefold()] for name in labels if name not in stems and name.casefold() in without}
+
+
+def refuse_other_case(images: Listing, labels: Mapping[str, Path], folder: Path, what: str) -> None:
+    """Raise UserError for labels that are an image's but for upper and lower case: it would count as unlabeled."""
+    if near := differing_in_case(images, labels):
+        raise UserError(f"{what}: {_case_words(near, images, labels)} ({folder}).")
+
+
+def _case_words(near: Mapping[str, str], images: Listing, labels: Mapping[str, Path]) -> str:
+    pairs = [f"{labels[label].name} and {images.paths[image].name}" for label, image in near.items()]
+    have = "1 label has its image's name" if len(near) == 1 else f"{len(near)} labels have their images' names"
+    return (
+        f"{have} but for upper and lower case: {first_few(pairs, 3)}. Rename the labels like the images; move those"
+        " of other images away"
+    )
 
 
 def read_labels(

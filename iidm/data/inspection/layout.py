@@ -76,6 +76,16 @@ def find_layouts(images: Sequence[File], labels: Sequence[File]) -> list[tuple[L
     return sorted(found, key=lambda pair: (-pair[1], _rank(pair[0])))
 
 
+def in_lower_case(files: Iterable[File]) -> list[File]:
+    """The files as if their names, but for what may be a suffix, were written in lower case."""
+
+    def lowered(file: File) -> str:
+        tail = tails(file.name)[0]
+        return file.name.removesuffix(tail).casefold() + tail
+
+    return [replace(file, name=lowered(file)) for file in files]
+
+
 def with_splits(layout: Layout, images: Sequence[File]) -> Layout:
     """The layout with the splits that its images lie in."""
     if not layout.has_split:

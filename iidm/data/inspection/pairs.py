@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ..datasets.pairing import pair
 from ..files.common import counted, first_few
 from ..files.listing import LABEL_ENDINGS, Beside, Listing, list_files, list_images
 from ..labels.encodings import AnnotationKind
-from ..labels.matching import match
+from ..labels.matching import case_words, match, match_but_for_case
 from .annotations import Annotations
 from .layout import Layout
 
@@ -67,18 +67,28 @@ def _labels(
 ) -> tuple[dict[str, Path], tuple[str, ...], int]:
     """The labels, lines on what is odd about them, and how many images are listed without any annotation."""
     if kind in ("coco", "cvat"):
-        labels, known = dict[str, Path](), set[str]()
+        labels, known, unmatched = dict[str, Path](), set[str](), list[str]()
         for path, content in documents.items():
             if content.kind == kind and (path == place or place in path.parents):
                 found = match(content.images, images.paths, f"Annotation file {path}")
                 known |= found.keys()
+                used = set(found.values())
+                unmatched += [entry for at, entry in enumerate(content.images) if at not in used]
                 labels |= {name: path for name, at in found.items() if at not in content.empty}
         empty = known - labels.keys()
-        return labels, _empty_note(place, empty), len(empty)
+        rest = {name: path for name, path in images.paths.items() if name not in known}
+        return labels, (*_other_case(place, unmatched, rest), *_empty_note(place, empty)), len(empty)
     beside = Beside(images.folder, layout.image_suffix)
     endings = (".json",) if kind else LABEL_ENDINGS
     listed = list_files(place, endings, layout.label_suffix, str(images.folder), images=beside)
     return (*pair(images, listed.paths, place), 0)
+
+
+def _other_case(place: Path, entries: Sequence[str], images: Mapping[str, Path]) -> tuple[str, ...]:
+    near = match_but_for_case(entries, images)
+    if not near:
+        return ()
+    return (f"{place}: {case_words([entries[at] for at in near.values()], [images[name] for name in near])}",)
 
 
 def _empty_note(place: Path, empty: Collection[str]) -> tuple[str, ...]:

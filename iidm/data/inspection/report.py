@@ -15,10 +15,11 @@ from ..files.aside import Aside
 from ..files.common import first_few
 from ..files.listing import IMAGE_ENDINGS
 from ..labels.encodings import AnnotationKind
+from ..labels.matching import case_words, match_but_for_case
 from .annotations import Annotations, find_file_layouts, joined, read_annotations
 from .doubts import bad_files, odd_annotations, odd_values
 from .files import SPLIT, File, Files, find_files
-from .layout import Layout, find_layouts, images_alone
+from .layout import Layout, find_layouts, images_alone, in_lower_case
 from .lists import ValList, find_val_list, read_lists
 from .naming import Naming, name_annotations, name_values
 from .pairs import Pairs, open_pairs
@@ -176,7 +177,9 @@ def _choose(
         for layout, count in find_file_layouts(images, chosen):
             ways.append((-count, 200 + len(ways), layout, kind))
     if not ways:
-        return images_alone(images), None, []
+        # Labels whose names differ from the images' in upper and lower case are looked at, so that this is told.
+        near = find_layouts(in_lower_case(images), in_lower_case(roles["label"]))
+        return near[0][0] if near else images_alone(images), None, []
     # Labels as pictures come first unless annotations label clearly more.
     most = -min(way[0] for way in ways)
     first = min((way for way in ways if -way[0] >= 0.9 * most), key=lambda way: way[1])
@@ -202,6 +205,14 @@ def _last(root: Path | None) -> tuple[str, ...]:
     return () if root is None else root.parts[-2:]
 
 
+def _other_case(documents: Mapping[File, Annotations], images: Sequence[File]) -> list[str]:
+    """A line where annotation files name images in another case than the disk."""
+    entries = [name for content in documents.values() for name in content.images]
+    by_path = {str(file.path): file.path for file in images}
+    near = match_but_for_case(entries, by_path)
+    return [case_words([entries[at] for at in near.values()], [by_path[name] for name in near])] if near else []
+
+
 def _left_aside(
     report: Report, found: Files, roles: dict[str, list[File]], documents: dict[File, Annotations]
 ) -> list[str]:
@@ -218,12 +229,13 @@ def _left_aside(
         lines.append("test validates, as there is no other split for it")
     unused = [s for s in report.splits if s not in (report.train, report.val)]
     lines += [f"{s}: {report.count(s)[0]} images are left aside" for s in unused]
-    if roles["label"] and not report.labels and report.annotations is None:
+    if roles["label"] and report.layout.label_root is None and report.annotations is None:
         names = first_few([file.path.name for file in roles["label"]], 3)
         lines.append(f"{len(roles['label'])} pictures look like labels, but have the name of no image: {names}")
     if documents and report.annotations is None and not report.labels:
         names = first_few([file.path.name for file in documents], 3)
         lines.append(f"{len(documents)} annotation files name none of these images (other names or folders): {names}")
+        lines += _other_case(documents, roles["image"])
     if roles["other"]:
         folders = Counter("/".join(f.folders) or "." for f in roles["other"])
         lines.append(

@@ -23,7 +23,7 @@ from .cvat import label_names, read_cvat
 from .drawing import Job, Size, draw_whole, read_card
 from .encodings import AnnotationKind, LabelEncoding
 from .labelme import is_labelme, read_labelme
-from .matching import match
+from .matching import case_words, match, match_but_for_case
 from .shapes import Annotated
 
 VERSION = 2
@@ -147,7 +147,7 @@ def _jobs_of_lists(
 ) -> tuple[list[Job], list[str]]:
     """`_jobs` of COCO and CVAT files, which list many images each."""
     found: dict[str, list[Job]] = {}
-    strangers, listed = list[str](), list[str]()
+    strangers, listed, unmatched = list[str](), list[str](), list[str]()
     for file in files:
         entries = read_cvat(file) if kind == "cvat" else read_coco(file, _coco_table(file))
         file_names, time_ns = [entry.file_name for entry in entries], file.stat().st_mtime_ns
@@ -158,7 +158,9 @@ def _jobs_of_lists(
         used = set(places.values())
         if alone := [name for place, name in enumerate(file_names) if place not in used]:
             strangers.append(f"{file}: {len(alone)} annotated images are not among the images: {first_few(alone, 3)}.")
+        unmatched += alone
         listed += file_names
+    _refuse_other_case(unmatched, {name: path for name, path in images.items() if name not in found}, files)
     what = str(files[0]) if len(files) == 1 else f"{len(files)} annotation files ({first_few(files, 3)})"
     if not found:
         if not listed:
@@ -174,6 +176,13 @@ def _jobs_of_lists(
     if without:
         notes.append(f"{what}: {len(without)} of {len(images)} images are not in it: {first_few(without, 3)}.")
     return [jobs[0] if len(jobs) == 1 else _one_of(jobs) for jobs in found.values()], notes
+
+
+def _refuse_other_case(entries: Sequence[str], images: Mapping[str, Path], files: Sequence[Path]) -> None:
+    """Raise UserError for entries that are an image's but for upper and lower case: it would count as unlabeled."""
+    if near := match_but_for_case(entries, images):
+        words = case_words([entries[at] for at in near.values()], [images[name] for name in near])
+        raise UserError(f"Annotation file {first_few(files, 3)}: {words}.")
 
 
 def _one_of(jobs: Sequence[Job]) -> Job:

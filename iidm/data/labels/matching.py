@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...types import UserError
+from ..files.common import counted, first_few
 from ..files.listing import IMAGE_ENDINGS
 
 _ENDINGS = (*IMAGE_ENDINGS, ".gif", ".ppm", ".pgm", ".jp2")
@@ -62,6 +63,25 @@ def match(file_names: Sequence[str], images: Mapping[str, Path], where: str) -> 
             users[place] = name
             found[name] = place
     return found
+
+
+def match_but_for_case(file_names: Sequence[str], images: Mapping[str, Path]) -> dict[str, int]:
+    """As `match`, for entries and images that it leaves over: whose names differ in upper and lower case only. Empty
+    where several fit."""
+    folded = {name: Path(str(path.absolute()).casefold()) for name, path in images.items()}
+    try:
+        return match([name.casefold() for name in file_names], folded, "")
+    except UserError:
+        return {}
+
+
+def case_words(entries: Sequence[str], images: Sequence[Path]) -> str:
+    """What is said of names that annotation files and disk write in another case."""
+    pairs = [f"{entry!r} and {image.name}" for entry, image in zip(entries, images, strict=True)]
+    return (
+        f"{counted(len(pairs), 'annotated image')} and images on disk differ in upper and lower case only:"
+        f" {first_few(pairs, 3)}. Rename the images as the annotations name them"
+    )
 
 
 def _parts(path: str) -> tuple[str, ...]:
