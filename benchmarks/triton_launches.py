@@ -15,6 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from iidm.kernels._dispatch import TRITON_OPTIONS
+
 POINTERS = {
     "float32": "*fp32",
     "float64": "*fp64",
@@ -46,7 +48,8 @@ class TritonLaunch(NamedTuple):
         places = {name: i for i, name in enumerate(self.kernel.arg_names)}
         attributes = {(places[name],): ALIGNED for name in self.aligned}
         source = ASTSource(self.kernel, self.signature, self.constants, attributes)
-        return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": self.warps, **options})
+        options = {"num_warps": self.warps, **TRITON_OPTIONS, **options}
+        return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
 def launch_of(kernel: JITFunction, grid: tuple[int, ...], arguments: dict[str, Any], warps: int) -> TritonLaunch:
@@ -77,6 +80,7 @@ def recorded() -> Iterator[list[TritonLaunch]]:
 
     def run(self: JITFunction, *args: Any, grid: tuple[int, ...], warmup: bool, **named: Any) -> None:
         warps = named.pop("num_warps", 4)
+        assert TRITON_OPTIONS.items() <= named.items(), f"{self.__name__} is launched without TRITON_OPTIONS"
         launches.append(launch_of(self, tuple(grid), dict(zip(self.arg_names, args, strict=False)) | named, warps))
 
     launcher: Callable[..., Any] = JITFunction.run

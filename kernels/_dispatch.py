@@ -26,6 +26,8 @@ _choice: Choice = "auto"
 
 TRITON_CAPABILITY = (8, 0)
 """Lowest compute capability that Triton compiles for."""
+TRITON_OPTIONS = {"enable_fp_fusion": True}
+"""Given at each launch: Triton 3.9 warns where nothing is said, and 3.10 is to compute a product and a sum apart."""
 
 
 def _fused_kernels(device: torch.device) -> dict[str, str]:

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .._dispatch import TRITON_OPTIONS
+
 MAX_CHANNELS = 64
 """Channels of a tile."""
 TILE = 4096
@@ -262,7 +264,7 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `iidm.kernels.batch_norm.reference.batch_norm`."""
     plan, channels = plan_of(x, groups), x.shape[1]
-    tile = {"ROWS": plan.block_rows, "CHANNELS": plan.block_channels}
+    each = {"ROWS": plan.block_rows, "CHANNELS": plan.block_channels, "num_warps": WARPS, **TRITON_OPTIONS}
     tiles = triton.cdiv(channels, plan.block_channels)
 
     def empty(*shape: int) -> Tensor:
@@ -271,18 +273,18 @@ def batch_norm(
     partial, factors = empty(plan.groups, 2, plan.splits, channels), empty(plan.groups, 2, channels)
     mean, rstd, y = empty(plan.groups, channels), empty(plan.groups, channels), torch.empty_like(x)
     sums_kernel[(tiles, plan.splits, plan.groups)](
-        x, x, x, x, plan.starts, partial, channels, ACTIVATION="none", BACKWARD=False, **tile, num_warps=WARPS
+        x, x, x, x, plan.starts, partial, channels, ACTIVATION="none", BACKWARD=False, **each
     )
     finish_forward_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
         partial, x, plan.starts, weight, bias,
         mean if running_mean is None else running_mean, rstd if running_var is None else running_var,
         mean, rstd, factors, plan.groups, channels, momentum, eps,
         GROUPS=plan.block_groups, SPLITS=plan.splits, RUNNING=running_mean is not None, CHANNELS=FINISH_CHANNELS,
-        num_warps=plan.finish_warps,
+        num_warps=plan.finish_warps, **TRITON_OPTIONS,
     )  # fmt: skip
     normalize_kernel[(triton.cdiv(plan.rows, plan.block_rows), tiles, plan.groups)](
         x, x if residual is None else residual, factors, plan.starts, y, channels,
-        RESIDUAL=residual is not None, ACTIVATION=activation, **tile, num_warps=WARPS,
+        RESIDUAL=residual is not None, ACTIVATION=activation, **each,
     )  # fmt: skip
     return y, mean, rstd
 
@@ -300,7 +302,7 @@ def batch_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `iidm.kernels.batch_norm.reference.batch_norm_backward`."""
     plan, channels = plan_of(x, groups), x.shape[1]
-    tile = {"ROWS": plan.block_rows, "CHANNELS": plan.block_channels}
+    each = {"ROWS": plan.block_rows, "CHANNELS": plan.block_channels, "num_warps": WARPS, **TRITON_OPTIONS}
     tiles = triton.cdiv(channels, plan.block_channels)
     wanted = has_residual and activation != "none"
     to_x, to_weight, to_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
@@ -308,14 +310,15 @@ def batch_norm_backward(
     partial = torch.empty((plan.groups, 2, plan.splits, channels), dtype=torch.float32, device=x.device)
     factors = torch.empty((plan.groups, 3, channels), dtype=torch.float32, device=x.device)
     sums_kernel[(tiles, plan.splits, plan.groups)](
-        x, grad, y, mean, plan.starts, partial, channels, ACTIVATION=activation, BACKWARD=True, **tile, num_warps=WARPS
+        x, grad, y, mean, plan.starts, partial, channels, ACTIVATION=activation, BACKWARD=True, **each
     )
     finish_backward_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
         partial, plan.starts, weight, mean, rstd, to_weight, to_bias, factors, plan.groups, channels,
-        GROUPS=plan.block_groups, SPLITS=plan.splits, CHANNELS=FINISH_CHANNELS, num_warps=plan.finish_warps,
+        GROUPS=plan.block_groups, SPLITS=plan.splits, CHANNELS=FINISH_CHANNELS,
+        num_warps=plan.finish_warps, **TRITON_OPTIONS,
     )  # fmt: skip
     gradient_kernel[(triton.cdiv(plan.rows, plan.block_rows), tiles, plan.groups)](
         grad, x, y, factors, plan.starts, to_x, to_residual if wanted else to_x, channels,
-        RESIDUAL=wanted, ACTIVATION=activation, **tile, num_warps=WARPS,
+        RESIDUAL=wanted, ACTIVATION=activation, **each,
     )  # fmt: skip
     return to_x, to_residual, to_weight, to_bias

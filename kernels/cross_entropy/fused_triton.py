@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .._cells import cells
+from .._dispatch import TRITON_OPTIONS
 from .._triton_cells import corners_of, pixels_of, sum_all, upsampled
 
 ADD_BLOCK = 256
@@ -183,17 +184,17 @@ def cross_entropy(
         classes, low_h, low_w, *size, *logits.stride(),
         WEIGHT_DIM=0 if weight is None else weight.dim(), CLASS_WEIGHT=class_weight is not None, WITH_GRAD=with_grad,
         SPLITS_X=plan.columns.splits, SPLITS=plan.splits, CELLS=plan.per_program,
-        SIDE_Y=plan.rows.side, SIDE_X=plan.columns.side, num_warps=plan.warps,
+        SIDE_Y=plan.rows.side, SIDE_X=plan.columns.side, num_warps=plan.warps, **TRITON_OPTIONS,
     )  # fmt: skip
     loss, scale = empty(), empty()
     finish_kernel[(1,)](
         losses, valid, programs, label.numel(), loss, scale,
-        NORMALIZER=normalizer, BLOCK=FINISH_BLOCK, num_warps=FINISH_WARPS,
+        NORMALIZER=normalizer, BLOCK=FINISH_BLOCK, num_warps=FINISH_WARPS, **TRITON_OPTIONS,
     )  # fmt: skip
     if not with_grad:
         return loss, empty(0)
     grad = empty(batch, classes, low_h, low_w)
     add_planes_kernel[(batch * classes, triton.cdiv(low_h * low_w, ADD_BLOCK))](
-        planes, scale, grad, low_h, low_w, SPLITS=plan.splits, BLOCK=ADD_BLOCK
+        planes, scale, grad, low_h, low_w, SPLITS=plan.splits, BLOCK=ADD_BLOCK, **TRITON_OPTIONS
     )
     return loss, grad

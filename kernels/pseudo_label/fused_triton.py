@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .._cells import cells
+from .._dispatch import TRITON_OPTIONS
 from .._triton_cells import corners_of, pixels_of, sum_all, upsampled
 from .reference import quality
 
@@ -74,6 +75,6 @@ def pseudo_label(
         classes, low_h, low_w, *size, *logits.stride(), threshold,
         INCLUSIVE=inclusive, WITH_CONFIDENCE=with_confidence,
         SPLITS_X=plan.columns.splits, SPLITS=plan.splits, CELLS=plan.per_program,
-        SIDE_Y=plan.rows.side, SIDE_X=plan.columns.side, num_warps=plan.warps,
+        SIDE_Y=plan.rows.side, SIDE_X=plan.columns.side, num_warps=plan.warps, **TRITON_OPTIONS,
     )  # fmt: skip
     return label, quality(confident.sum((1, 2)), size, per_batch), confidence

@@ -16,6 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from iidm.kernels._dispatch import TRITON_OPTIONS
 from iidm.kernels.batch_norm.fused_triton import (
     FINISH_CHANNELS,
     MAX_CHANNELS,
@@ -123,7 +124,9 @@ def main() -> None:
     arch = int(sys.argv[1])
     for kernel, constants, warps in CASES:
         source = ASTSource(kernel, signature(kernel, constants), constants)
-        compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
+        compiled = triton.compile(
+            source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, **TRITON_OPTIONS}
+        )
         line = {"kernel": kernel.__name__, **constants, "warps": warps, **resources(compiled.asm["cubin"])}
         print(json.dumps(line), flush=True)
 

@@ -3,6 +3,7 @@ what it makes of the arguments' values, and launches none."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,10 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from iidm import kernels
+from iidm.kernels._dispatch import TRITON_OPTIONS
 
-ARCHES = (80, 90)
-"""Compute capabilities that each launch is compiled for."""
+ARCHES = (80, 90) if os.environ.get("IIDM_REHEARSAL") == "all" else (90,)
+"""Compute capabilities that each launch is compiled for; tests/kernels/test_triton_builds.py has more of them."""
 
 
 class Kernel(NamedTuple):
@@ -81,6 +83,7 @@ def launches(arches: tuple[int, ...] = ARCHES) -> Iterator[Launches]:
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         assert all(tensor.is_cuda for tensor in tensors), f"{kernel.__name__} is given a tensor on the CPU"
         assert all(0 < size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False)), grid
+        assert TRITON_OPTIONS.items() <= kwargs.items(), f"{kernel.__name__} is launched without TRITON_OPTIONS"
         found.grids[kernel.__name__, tuple(grid)] += 1
         for gpu.arch in arches:
             compiled = compile_or_launch(kernel, *args, grid=grid, warmup=True, **kwargs)
