@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import LogConfig
+from ..text import write_text
 from ..types import UserError
 
 IDS = "trackers.json"
@@ -114,7 +115,7 @@ class Trackers:
         if not names:
             return
         path = run_dir / IDS
-        ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+        ids = self._read(path)
         here = str(run_dir.resolve())
         if ids.get(FOLDER, here) != here:
             note(f"the records of {', '.join(names)} begin anew: those of {path} are of {ids[FOLDER]}")
@@ -130,7 +131,21 @@ class Trackers:
                     f" --resume {run_dir}."
                 ) from None
             ids[name] = self._running[name].id
-        path.write_text(json.dumps(ids) + "\n")
+        write_text(path, json.dumps(ids) + "\n")
+
+    def _read(self, path: Path) -> dict[str, str]:
+        """What the file holds; where it is damaged that is said, and the records begin anew."""
+        try:
+            ids: Any = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(ids, dict) and all(isinstance(value, str) for value in ids.values()):
+                return ids
+            reason = "it holds no names of records"
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            reason = str(error)
+        self._note(f"{path} cannot be read ({reason}), so the records of this run begin anew")
+        return {}
 
     def scalars(self, values: Mapping[str, float], done: int) -> None:
         """Values after `done` steps."""

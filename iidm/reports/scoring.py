@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from iidm.data import Dataset, EvalLoader
 from iidm.data.files.common import Progress
 from iidm.engine.metrics import Scores
 from iidm.evaluation import device_of, evaluate_batches
+from iidm.text import write_text
 from iidm.types import ClassSet
 
 KEPT = "report.json"
@@ -128,10 +128,8 @@ def read_kept(run_dir: Path) -> dict[str, Any]:
 
 def keep(run_dir: Path, kept: Mapping[str, Any]) -> str | None:
     """Write RUN/report.json, whole or not at all; a line where that is not possible."""
-    half = run_dir / f".{KEPT}.{os.getpid()}"
     try:
-        half.write_text(json.dumps(kept) + "\n", encoding="utf-8")
-        os.replace(half, run_dir / KEPT)
+        write_text(run_dir / KEPT, json.dumps(kept) + "\n")
     except OSError as error:
         return f"The evaluation is not kept for the next report: {error}"
     return None

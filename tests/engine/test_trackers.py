@@ -114,6 +114,20 @@ def test_a_resumed_run_goes_on_with_its_own(tmp_path: Path, wandb: Calls, mlflow
     assert len(mlflow.of("log_params")) == 1  # MLflow refuses another value for a parameter that is there
 
 
+@pytest.mark.parametrize("body", [b"", b'{"wandb": "w', b'["w1"]', b'{"wandb": 1}', b"\xff", b"[" * 100_000])
+def test_a_damaged_file_of_records_is_told_and_they_begin_anew(body: bytes, tmp_path: Path, wandb: Calls) -> None:
+    (tmp_path / "trackers.json").write_bytes(body)
+    notes: list[str] = []
+    Trackers(["wandb"], tmp_path, CONFIG, notes.append)
+    ((_, init),) = wandb.of("init")
+    assert "id" not in init
+    (note,) = notes
+    assert note.startswith(f"{tmp_path}/trackers.json cannot be read (") and note.endswith(
+        "so the records of this run begin anew"
+    )
+    assert json.loads((tmp_path / "trackers.json").read_text()) == {"wandb": "w1", "folder": str(tmp_path)}
+
+
 def test_the_environment_names_the_project(
     tmp_path: Path, wandb: Calls, mlflow: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

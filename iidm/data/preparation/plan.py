@@ -148,7 +148,7 @@ def prepare(
         clear_up(plan.out)  # of a process that was killed in its last moment
         return read_manifest(plan.out)
     if plan.need_bytes > plan.free_bytes:
-        smaller = ", or --format jpeg, which takes a tenth of raw" if plan.manifest.format == "raw" else ""
+        smaller = ", or --format jpeg, which takes a sixteenth of raw" if plan.manifest.format == "raw" else ""
         raise UserError(
             f"{plan.out} needs {megabytes(plan.need_bytes)} more, but only {megabytes(plan.free_bytes)} are free there."
             f" Give another --out{smaller}."
