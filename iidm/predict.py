@@ -31,6 +31,7 @@ from iidm.data import (
     find_inputs,
     target_classes,
     target_ids,
+    target_unlabeled,
 )
 from iidm.data.files.common import counted
 from iidm.engine.runtime import pick_device
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
             with_probabilities="probabilities" in arguments.write,
         ),
         Pictures(arguments.write, classes, own_ids),
-        Annotations(arguments.annotations, arguments.tolerance_px, arguments.least_region_px),
+        Annotations(arguments.annotations, arguments.tolerance_px, arguments.least_region_px, target_unlabeled(config)),
         arguments.out,
     )
     planner = Planner(config, _say, bounds_memory=arguments.mode is None)

@@ -40,6 +40,8 @@ class Annotations:
     forms: Sequence[AnnotationFormat] = ()
     tolerance_px: float = 1.0
     least_px: int = 32
+    unlabeled: int | None = None
+    """Train id of the class that needs no polygon; None: all have one."""
 
     def regions(self, label: NDArray[np.uint8]) -> Regions | None:
         """The label's regions, where there is a file to write."""
@@ -127,7 +129,9 @@ def label_images(
     dropped = 0
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(WRITERS[form](work.out / "annotations", work.pictures.classes))
+            stack.enter_context(
+                WRITERS[form](work.out / "annotations", work.pictures.classes, work.annotations.unlabeled)
+            )
             for form in work.annotations.forms
         ]
         batch = GPU_BATCH if work.look.device.type == "cuda" else 1

@@ -51,11 +51,14 @@ def show(out: Path, pool: Pool, chosen: Chosen, networks: Networks | None, form:
     else:
         labels = _looked_at(out, pool, chosen.order, networks, pictures, full_size=True)
         folder = out / (IMAGES if form == "labelme" else "annotations")
-        written = write_annotations(form, folder, labels, pool.parts[0].classes)
+        classes, unlabeled = pool.parts[0].classes, pool.parts[0].encoding.unlabeled_class
+        written = write_annotations(form, folder, labels, classes, unlabeled=unlabeled)
         small = f"; {written.dropped} small ones went to their neighbours" if written.dropped else ""
         notes = [
             f"the teacher's labels to correct ({form}, {counted(written.regions, 'region')}{small}): {written.path}"
         ]
+        if unlabeled is not None:
+            notes.append(f"  what has no outline there is {classes.names[unlabeled]!r}, as training reads it")
     names = [pool.names[place] for place in chosen.order]
     shown = [pictures[place] for place in chosen.order[:MOST_SHOWN]]
     _write_sheet(out / SHEET, names, shown, chosen.reasons, pool)

@@ -50,18 +50,26 @@ def noise() -> Label:
     return np.random.default_rng(1).integers(0, 5, (23, 31)).astype(np.uint8)
 
 
-def write(form: AnnotationFormat, root: Path, labels: dict[str, Label], tolerance: float, least: int) -> Written:
+def write(
+    form: AnnotationFormat,
+    root: Path,
+    labels: dict[str, Label],
+    tolerance: float,
+    least: int,
+    unlabeled: int | None = None,
+) -> Written:
     for name, label in labels.items():
         save_image(root / "images" / name, label.shape)
     items = (PredictedLabel(name, root / "images" / name, label) for name, label in labels.items())
-    return write_annotations(form, root / "made", items, CLASSES, tolerance_px=tolerance, least_px=least)
+    made, wish = root / "made", {"tolerance_px": tolerance, "least_px": least}
+    return write_annotations(form, made, items, CLASSES, unlabeled=unlabeled, **wish)  # type: ignore[arg-type]
 
 
-def read(form: AnnotationFormat, root: Path) -> dict[str, Label]:
+def read(form: AnnotationFormat, root: Path, more: str = "") -> dict[str, Label]:
     """The labels as training reads them."""
     file = {"coco": "/annotations.json", "cvat": "/annotations.xml", "labelme": ""}[form]
     names = "".join(f"[[classes]]\nname = {json.dumps(name)}\n" for name in CLASSES.names)
-    (root / "d.toml").write_text(f'images = "images"\nlabels = "made{file}"\n{names}', encoding="utf-8")
+    (root / "d.toml").write_text(f'images = "images"\nlabels = "made{file}"\n{more}\n{names}', encoding="utf-8")
     dataset = open_dataset(DatasetConfig(spec=str(root / "d.toml")), None, "train", labels="all")
     assert dataset.notes == ()
     return {sample.name: dataset.load_label(sample) for sample in dataset.samples}
@@ -93,6 +101,22 @@ def test_labels_come_back_within_the_tolerance(form: AnnotationFormat, tolerance
         assert not (far_off(back, label, radius) & ~gaps).any()
         if name != "a/three.jpg":
             assert (back == label).mean() > 0.98 - 0.02 * tolerance
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_needs_no_outline_has_none_but_where_another_would_cover_it(
+    form: AnnotationFormat, tmp_path: Path
+) -> None:
+    label = nested()
+    label[18:26, 20:34] = 0  # within rings of other classes
+    labels = {"one.png": label, "empty.png": np.zeros((20, 30), np.uint8)}
+    written = write(form, tmp_path, labels, 0, 1, unlabeled=0)
+    found = read(form, tmp_path, 'unlabeled = "road"')
+    wrong = {name: (found[name[:-4]] != label).mean() for name, label in labels.items()}
+    assert wrong["empty.png"] == 0 and wrong["one.png"] <= (0.002 if form == "labelme" else 0)
+    count = sum(region.train_id != 0 for region in trace_regions(label, 0, 1).regions)
+    in_hole = form != "coco"
+    assert written.regions == count + in_hole + 1, "an image of nothing else keeps its one region"
 
 
 def test_regions_are_those_of_the_pixels() -> None:

@@ -91,6 +91,20 @@ def test_the_choice_is_whole_and_its_command_names_it(finished: Finished, tmp_pa
     assert config.data.labeled_list == out / "labeled.txt" and config.model.weights == str(finished.run_dir)
 
 
+@pytest.mark.parametrize("name", ["background", "void"])
+def test_what_pixels_without_an_outline_are_has_none(name: str, own: Path, tmp_path: Path) -> None:
+    config = read_config(own / "config.json")
+    change(own, target=replace(config.data.target, class_names=(name, *small_runs.CLASSES[1:])))
+    said = select(own, "--count", "4", "--out", tmp_path / "out")
+    coco = json.loads((tmp_path / "out" / "annotations" / "annotations.json").read_text())
+    assert [category["name"] for category in coco["categories"]][0] == name
+    by_image = [{a["category_id"] for a in coco["annotations"] if a["image_id"] == i["id"]} for i in coco["images"]]
+    assert any(len(classes) > 1 for classes in by_image) and any(1 in classes for classes in by_image) == (
+        name == "void"
+    ), "training reads pixels without an outline as background, and as ignored where no class is called so"
+    assert (f"no outline there is {name!r}, as training reads it" in said.out) == (name == "background")
+
+
 def test_the_same_run_says_the_same_again(finished: Finished, tmp_path: Path) -> None:
     for name in "ab":
         select(finished.run_dir, "--count", "4", "--out", tmp_path / name, "--annotations", "none")

@@ -20,6 +20,8 @@ class Region(NamedTuple):
     outer: Ring
     holes: tuple[Ring, ...]
     """Other regions fill them."""
+    in_hole: bool = False
+    """Whether it lies in a hole of another region."""
 
     @property
     def flat(self) -> list[float]:
@@ -47,6 +49,15 @@ class Regions(NamedTuple):
     """Larger outer rings first, so that later ones painted over earlier ones give the label."""
     dropped: int
     """Regions that were too small; their pixels belong to a neighbour."""
+
+    def without(self, train_id: int | None, *, has_holes: bool) -> Regions:
+        """The regions but for those of the class that pixels without a polygon are.
+
+        Those in a hole stay where a tool's polygons have none: the region around would cover them. All stay where
+        there is no other class: an image without any polygon is one that nobody has looked at.
+        """
+        kept = tuple(r for r in self.regions if r.train_id != train_id or (r.in_hole and not has_holes))
+        return self._replace(regions=kept) if kept else self
 
 
 def _signed_area(ring: Ring) -> float:

@@ -49,7 +49,9 @@ def trace_regions(label: NDArray[np.uint8], tolerance_px: float = 1.0, least_px:
     whole = _merged(shapely.area(polygons), beside, shapely.length(lines), least_px * _SPLINTER)
     parts = [(k, polygons[whole == k]) for k in np.unique(whole).tolist()]
     joined = [(class_of[k], part[0] if len(part) == 1 else shapely.union_all(part)) for k, part in parts]
-    regions = [Region(int(train_id), *_rings(one)) for train_id, form in joined for one in shapely.get_parts(form)]
+    forms = [(int(train_id), one) for train_id, form in joined for one in shapely.get_parts(form)]
+    in_hole = _in_holes(np.array([one for _, one in forms]))
+    regions = [Region(train_id, *_rings(one), is_in) for (train_id, one), is_in in zip(forms, in_hole, strict=True)]
     regions.sort(key=lambda region: -region.filled_px)
     return Regions((label.shape[0], label.shape[1]), tuple(regions), int((owner != np.arange(len(owner))).sum()))
 
@@ -136,6 +138,16 @@ def _at(label: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.int
 def _points_within(polygons: NDArray[Any]) -> NDArray[np.float64]:
     """[N,2]: a point in each polygon."""
     return shapely.get_coordinates(shapely.point_on_surface(polygons))
+
+
+def _in_holes(polygons: NDArray[Any]) -> list[bool]:
+    """Which polygons lie in a hole of another one."""
+    rings = [ring for polygon in polygons for ring in shapely.get_rings(polygon)[1:]]
+    found = np.zeros(len(polygons), bool)
+    if rings:
+        holes = STRtree(shapely.polygons(rings))
+        found[holes.query(shapely.points(_points_within(polygons)), predicate="intersects")[0]] = True
+    return [bool(is_in) for is_in in found]
 
 
 def _rings(polygon: Any) -> tuple[Ring, tuple[Ring, ...]]:

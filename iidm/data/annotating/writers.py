@@ -41,9 +41,12 @@ class Writer:
 
     file_name = ""
     """The one file; empty: a file for each image."""
+    has_holes = False
+    """Whether a polygon may have holes."""
 
-    def __init__(self, folder: Path, classes: ClassSet) -> None:
-        self.folder, self.classes = folder, classes
+    def __init__(self, folder: Path, classes: ClassSet, unlabeled: int | None = None) -> None:
+        """`unlabeled` is the train id of pixels without a polygon, of which none are written; None: all are written."""
+        self.folder, self.classes, self.unlabeled = folder, classes, unlabeled
         self.images = self.regions = 0
         """How many were written."""
 
@@ -63,6 +66,7 @@ class Writer:
 
     def add(self, image: AnnotatedImage) -> None:
         """Write what there is to say of an image."""
+        image = image._replace(regions=image.regions.without(self.unlabeled, has_holes=self.has_holes))
         self._add(image)
         self.images += 1
         self.regions += len(image.regions.regions)
@@ -104,6 +108,7 @@ class CocoWriter(_OneFile):
     """annotations.json: an annotation for each region; categories are numbered from 1 in the order of the classes."""
 
     file_name = "annotations.json"
+    has_holes = True
 
     def _begin(self) -> None:
         self._images: list[dict[str, Any]] = []
@@ -169,8 +174,8 @@ class CvatWriter(_OneFile):
 class LabelMeWriter(Writer):
     """<image>.json for each image, in the folders that the images lie in below theirs."""
 
-    def __init__(self, folder: Path, classes: ClassSet) -> None:
-        super().__init__(folder, classes)
+    def __init__(self, folder: Path, classes: ClassSet, unlabeled: int | None = None) -> None:
+        super().__init__(folder, classes, unlabeled)
         self._written: set[Path] = set()
 
     def _add(self, image: AnnotatedImage) -> None:

@@ -64,6 +64,7 @@ def write_annotations(
     labels: Iterable[PredictedLabel],
     classes: ClassSet,
     *,
+    unlabeled: int | None = None,
     tolerance_px: float = TOLERANCE_PX,
     least_px: int = LEAST_PX,
 ) -> Written:
@@ -74,6 +75,8 @@ def write_annotations(
             file for each image.
         folder: made where it is missing; what it holds of an earlier call is replaced.
         labels: may be made one by one as they are asked for.
+        unlabeled: train id of the class that pixels without a polygon are, of which none are written (but see
+            `Regions.without`); None: all classes are written.
         tolerance_px: how far a border may be from that of the pixels; 0: not at all.
         least_px: regions of fewer pixels go to the neighbour with which they share the longest border.
 
@@ -82,7 +85,7 @@ def write_annotations(
         OSError: a file cannot be written.
     """
     dropped = 0
-    with WRITERS[form](folder, classes) as writer:
+    with WRITERS[form](folder, classes, unlabeled) as writer:
         for file_name, image, label in labels:
             regions = find_regions(label, tolerance_px, least_px)
             dropped += regions.dropped

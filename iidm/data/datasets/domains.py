@@ -152,6 +152,11 @@ def target_classes(config: Config) -> ClassSet:
     return find_spec(config.data.target).classes
 
 
+def target_unlabeled(config: Config) -> int | None:
+    """Train id of what the target's annotation files leave without an outline; None where that is ignored."""
+    return find_spec(config.data.target).encoding.unlabeled_class
+
+
 def target_ids(config: Config) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], list[str]]:
     """The target's own id of each train id, and notes, as `own_ids` of it."""
     return own_ids(find_spec(config.data.target))

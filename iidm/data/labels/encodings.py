@@ -88,6 +88,11 @@ class LabelEncoding:
         return tuple(sorted(i for i, _ in self.train_ids))
 
     @property
+    def unlabeled_class(self) -> int | None:
+        """Train id of pixels without any annotation; None where they are ignored."""
+        return None if self.unlabeled == IGNORE_INDEX else self.unlabeled
+
+    @property
     def _has_colors(self) -> bool:
         return any(train_id != IGNORE_INDEX for _, train_id in self.colors)
 
