@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from inspected_folders import RGB, described, mask, opened, palette_mask, photo, write
-from PIL import Image, ImageDraw
 
 from iidm.data.inspection.describe import tell
 from iidm.data.inspection.lists import read_colors
@@ -65,18 +64,6 @@ def test_colours_of_no_palette_are_classes_with_made_up_names(tmp_path: Path) ->
         ("color 0ac81e", "#0ac81e"),
     ]
     assert path.read_text().count("# guessed") == 2
-
-
-def test_smoothed_colours_are_doubted_and_are_no_classes(tmp_path: Path) -> None:
-    large = Image.new("RGB", (900, 600))
-    ImageDraw.Draw(large).ellipse((100, 100, 800, 500), fill=(255, 0, 0))
-    (tmp_path / "labels").mkdir()
-    for i in range(2):
-        photo(tmp_path / "images" / f"{i}.jpg", i, (400, 600))
-        large.resize((600, 400), Image.Resampling.BICUBIC).save(tmp_path / "labels" / f"{i}.png")
-    report = inspect_folders([tmp_path])
-    assert {c.color for c in report.naming.classes} == {0, 0xFF0000}
-    assert any("blurred edges" in line for line in report.doubts)
 
 
 @pytest.mark.parametrize("ids", [(0, 255), (0, 1)])

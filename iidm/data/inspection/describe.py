@@ -88,14 +88,15 @@ def _told_classes(report: Report) -> list[str]:
     told = []
     for value in sorted(values.pixels):
         entry = seen.get(value)
-        if entry is None:
+        if entry is None or value in naming.blurred:
             continue  # a blurred edge: counted among the doubts
         share = f"{values.pixels[value] / total:8.2%}"
         ignored = "" if entry.scored else "  (ignored)"
         name = color_text(value) if is_color else f"{value:>5}"
         color = "" if is_color or value not in values.colors else f" {color_text(values.colors[value])}"
         told.append(f"{share}  {name}{color}  {entry.name}{ignored}")
-    absent = [e for e in naming.classes if e.scored and not any(v in values.pixels for v in _values(e, is_color))]
+    there = values.pixels.keys() - naming.blurred
+    absent = [e for e in naming.classes if e.scored and there.isdisjoint(_values(e, is_color))]
     lines = [head, *_clipped(told)]
     if absent:
         names = ", ".join(e.name for e in absent[:8]) + (", ..." if len(absent) > 8 else "")
@@ -128,6 +129,11 @@ def describe(report: Report, path: Path, *, classes: Sequence[Named] = ()) -> st
         lines.append(
             f"# {report.values.read} of {len(report.labels)} labels were read: others may hold further"
             f" {'colours' if report.values.kind == 'colors' else 'ids'}."
+        )
+    if report.naming.blurred:
+        lines.append(
+            f"# {len(report.naming.blurred)} blends at edges are no classes: training refuses these labels until they"
+            " are exported without smoothing."
         )
     lines += _places(report, path.absolute().parent)
     if report.val is None:
@@ -217,8 +223,9 @@ def _classes(report: Report, named: Iterable[Named]) -> list[str]:
             taken.add(entry.color)
         if values is not None and entry.ids:
             lines.append(f"ids = {list(entry.ids)}")
-        seen = sum(values.pixels[v] for v in _values(entry, values.kind == "colors")) if values else 0
         if values is not None:
+            own = set(_values(entry, values.kind == "colors")) - report.naming.blurred
+            seen = sum(values.pixels[value] for value in own)
             lines[-1] += f"  # {seen / total:.2%} of the pixels that were read"
     return lines
 

@@ -9,6 +9,8 @@ from ...types import IGNORE_INDEX
 from ..datasets.check import SHOWN_PROBLEMS, SampleReport, turned_note
 from ..datasets.palettes_differ import swapped_note
 from ..datasets.problems import Problem, fault_lines
+from ..files.common import first_few
+from ..labels.colors import color_text
 from .annotations import Annotations
 from .naming import Naming
 from .values import Values
@@ -53,9 +55,7 @@ def odd_values(values: Values, naming: Naming, labels: Sequence[Path]) -> list[s
     if swapped:
         lines.append(swapped)
     if naming.blurred:
-        lines.append(
-            f"{naming.blurred} further values are rare and taken for blurred edges: export labels without smoothing"
-        )
+        lines.append(_smoothed(values, naming))
     share = values.pixels[IGNORE_INDEX] / total if values.kind != "colors" else 0.0
     if share > 0.5 and len(values.pixels) > 2:
         lines.append(f"{share:.1%} of the pixels have id 255, which is taken for ignored")
@@ -64,6 +64,21 @@ def odd_values(values: Values, naming: Naming, labels: Sequence[Path]) -> list[s
     if len([c for c in naming.classes if c.scored]) < 2 and values.read:
         lines.append("the labels hold one class; training needs two, such as a background")
     return lines
+
+
+def _smoothed(values: Values, naming: Naming) -> str:
+    """What is said of blends at edges, and of which values are classes."""
+    is_color = values.kind == "colors"
+    share = sum(values.pixels[value] for value in naming.blurred) / max(1, sum(values.pixels.values()))
+    kept = [(value, name) for value, name in naming.by_value(is_color).items() if value not in naming.blurred]
+    seen = sorted((-values.pixels[value], value, entry.name) for value, entry in kept if value in values.pixels)
+    told = [f"{color_text(value)} ({name})" if is_color else str(value) for _, value, name in seen]
+    return (
+        f"labels were smoothed, resized or JPEGs: {len(naming.blurred)} of {len(values.pixels)}"
+        f" {'colours' if is_color else 'ids'} ({share:.1%} of the pixels) are blends at edges and no classes. Classes"
+        f" seem to be {first_few(told, 12)}. Which class a blend is cannot be told, so training refuses such labels:"
+        " export them again as PNG, without anti-aliasing, resized with nearest neighbour, never as JPEG"
+    )
 
 
 def odd_annotations(annotations: Annotations) -> list[str]:

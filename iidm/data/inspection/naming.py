@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from ...types import IGNORE_INDEX
-from ..labels.colors import packed, unpacked
+from ..labels.colors import packed
 from ..labels.palettes import FIRST_ID, NOT_SCORED, PALETTES
 from ..specs.class_table import BACKGROUND
 from .files import words
 from .lists import Lists
+from .smoothing import class_colors
 from .values import Values
 
 VOID_NAMES = frozenset("void unlabeled unlabelled unlabled ignore ignored _ignore_ __ignore__ unknown".split())
@@ -21,10 +21,6 @@ _BACKGROUND_COLOR, _FOREGROUND_COLOR = 0x404040, 0xFF3030
 """Colours of made up classes, for pictures."""
 _PLATE = "license plate"
 """Has no id in Cityscapes: what lies beneath it counts."""
-_RARE = 0.005
-"""Share of pixels below which a value may be of a blurred edge."""
-_MANY = 8
-"""Values of blurred edges come in such numbers."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,8 @@ class Naming:
     """`Cityscapes labelIds`, the path of a list, or '' where the names are made up."""
     why: str = ""
     """What the origin was recognised by."""
-    blurred: int = 0
-    """Values that are taken for blurred edges and are no classes."""
+    blurred: frozenset[int] = frozenset()
+    """Values that are taken for blurred edges and are no classes, though a class may have one of them."""
 
     def by_value(self, is_color: bool) -> dict[int, Named]:
         """Value in the labels -> class; of classes that share a colour the first."""
@@ -90,6 +86,16 @@ def name_values(values: Values, lists: Lists, hints: str) -> Naming:
 
 
 def _named_colors(values: Values, lists: Lists, seen: Sequence[int]) -> Naming:
+    """Names of the colours, but for those of blurred edges."""
+    plain = _name_colors(values, lists, seen)
+    kept = class_colors(values, {c for c, entry in plain.by_value(True).items() if not entry.guessed})
+    if len(kept) == len(seen):
+        return plain
+    classes = values._replace(pixels=Counter({c: values.pixels[c] for c in kept}))
+    return replace(_name_colors(classes, lists, sorted(kept)), blurred=frozenset(seen) - kept)
+
+
+def _name_colors(values: Values, lists: Lists, seen: Sequence[int]) -> Naming:
     for path, listed in lists.colors.items():
         if _explained(values, listed.values()) > 0.5:
             entries = [Named(name, color, scored=not _is_void(name)) for name, color in listed.items()]
@@ -104,19 +110,16 @@ def _named_colors(values: Values, lists: Lists, seen: Sequence[int]) -> Naming:
 
 
 def _with_unknown(entries: list[Named], values: Values, seen: Sequence[int], origin: str, why: str) -> Naming:
-    """The named colours, and those that have no name: classes of their own, or blurred edges where they are many."""
+    """The named colours, and those that have no name: classes of their own."""
     entries = sorted(entries, key=lambda e: not e.scored)  # a colour that two classes share is the scored one's
     first: dict[int | None, Named] = {}
     for entry in entries:
         first.setdefault(entry.color, entry)
-    total = sum(values.pixels.values())
     unknown = [c for c in seen if c not in first]
-    shares = {c: values.pixels[c] / total for c in seen}
-    blurred = _between([c for c in unknown if shares[c] < _RARE], [c for c in seen if shares[c] >= _RARE])
-    kept = sorted((c for c in unknown if c not in blurred), key=lambda c: -shares[c])[: _MOST_CLASSES - len(first)]
+    kept = sorted(unknown, key=lambda c: -values.pixels[c])[: _MOST_CLASSES - len(first)]
     black = not any(entry.name.lower() == BACKGROUND for entry in first.values())
     made = [Named(BACKGROUND if c == 0 and black else _color_name(c), c, guessed=True) for c in sorted(kept)]
-    return Naming((*first.values(), *made), origin, why, len(unknown) - len(kept))
+    return Naming((*first.values(), *made), origin, why)
 
 
 def _color_name(color: int) -> str:
@@ -125,17 +128,6 @@ def _color_name(color: int) -> str:
     if green == blue and green in (0, red) and 0 < red < 64:
         return f"class {red}"
     return f"color {color:06x}"
-
-
-def _between(rare: Sequence[int], main: Sequence[int]) -> set[int]:
-    """Those of the rare colours that lie between two others, as the pixels of a smoothed edge do, if they are many."""
-    rgb = unpacked(np.array([*rare, *main], np.int64)).astype(np.float64)
-    points, found = rgb[: len(rare)], np.zeros(len(rare), bool)
-    for i, a in enumerate(rgb[len(rare) :]):
-        for b in rgb[len(rare) + i + 1 :]:
-            along = np.clip((points - a) @ (b - a) / max(1.0, (b - a) @ (b - a)), 0, 1)
-            found |= np.abs(points - a - along[:, None] * (b - a)).max(-1) <= 2
-    return {c for c, between in zip(rare, found, strict=True) if between} if found.sum() >= _MANY else set()
 
 
 def _listed_palette(values: Values, lists: Lists, seen: Sequence[int]) -> Naming | None:
@@ -196,10 +188,10 @@ def _told_ids(hints: str, seen: Sequence[int]) -> str:
 def _unnamed_ids(values: Values, seen: Sequence[int]) -> Naming:
     """Made up names. 0 and another value alone are background and foreground; 255 beside others is ignored."""
     colors = values.colors
-    total, blurred = sum(values.pixels.values()), 0
+    total, blurred = sum(values.pixels.values()), frozenset[int]()
     main = [v for v in seen if values.pixels[v] > 0.002 * total]
     if len(seen) > 32 and len(main) <= 8:  # a mask whose edges are blurred
-        seen, blurred = main, len(seen) - len(main)
+        seen, blurred = main, frozenset(seen) - set(main)
     if len(seen) == 2 and seen[0] == 0:
         pair = zip((BACKGROUND, "foreground"), (_BACKGROUND_COLOR, _FOREGROUND_COLOR), seen, strict=True)
         return Naming(tuple(Named(n, colors.get(v, c), (v,), guessed=True) for n, c, v in pair), blurred=blurred)

@@ -29,6 +29,8 @@ OTHER_WORDS = frozenset(
 """Pictures that pair with images and are neither images nor labels of classes."""
 _LOOKED_AT = 3
 _MANY_GROUPS = 200
+_SMOOTHED_FLAT = 0.4
+"""Of labels that were JPEGs, in a small patch: photographs are below it."""
 _PATCH = 512
 """Side of the part, in pixels, by which a picture is judged."""
 
@@ -98,6 +100,8 @@ def _role(looks: Sequence[Look], tail: str, folders: Sequence[str]) -> str:
     if seen == "label" and told == "image":
         # A drawn image may be as flat as a label; only a palette outweighs a folder's name.
         return "image" if by_tail or looks[0].mode not in ("P", "1") else "label"
+    if seen == "image" and told == "label" and looks[0].flat >= _SMOOTHED_FLAT and not looks[0].is_jpeg:
+        return "label"
     if seen:
         return seen
     if told:
