@@ -14,6 +14,7 @@ _FORMS = {
     "cvat": "as CVAT for images .xml",
     "labelme": "as one LabelMe .json file an image, named like it",
     "cityscapes-polygons": "as one polygons .json file an image, named like it",
+    "masks": "as one mask a class and image, as those that are there",
     "colors": "as one PNG of class colours an image, named like it",
     "auto": "as one PNG of ids or of class colours an image, named like it",
 }

@@ -18,7 +18,7 @@ from ..files.encoded import decodable_bytes
 from ..files.headers import image_header
 from ..files.listing import Beside, Listing, list_images
 from ..files.reading import Encoded, read_bytes
-from ..labels.discovery import find_labels
+from ..labels.discovery import find_labels, mask_names
 from ..labels.encodings import LabelEncoding
 from ..prepared.folder import is_prepared
 from ..prepared.opened import Prepared, open_prepared
@@ -231,7 +231,7 @@ def open_split(
     errors call it."""
     root = root or spec.root
     place = label_place(spec, where, root, name, labels)
-    beside = Beside(place, spec.label_suffix) if place is not None else None
+    beside = Beside(place, spec.label_suffix, mask_names(spec.encoding)) if place is not None else None
     every = list_images(data_folder(name, "image", where.images, root), spec.image_suffix, what=name, labels=beside)
     images, notes = _select(every, where, name), every.notes
     label_paths, encoding, found = dict[str, Path](), spec.encoding, None
@@ -243,7 +243,7 @@ def open_split(
                 raise
             notes += (f"{error} All of its images count as unlabeled.",)
     if found is not None:
-        if labels != "optional" and isinstance(found.files, Listing):
+        if labels != "optional" and isinstance(found.files, Listing) and found.annotations != "masks":
             refuse_other_case(every, found.files.paths, found.place, name)
         label_paths, encoding, label_notes = read_labels(found, spec, every, images, progress)
         notes += label_notes

@@ -10,9 +10,10 @@ from ...types import UserError
 from ..files.common import Progress, counted, first_few
 from ..files.headers import image_header
 from ..files.listing import Listing
-from ..labels.annotations import draw_labels
+from ..labels.annotations import Drawn, draw_labels
 from ..labels.discovery import Found
 from ..labels.encodings import LabelEncoding, drawn
+from ..labels.masks import group_masks
 from ..labels.pictures import is_color_picture
 from ..specs.spec import DatasetSpec
 from .places import Need
@@ -68,6 +69,10 @@ def read_labels(
     """Image's name -> label picture, how they are read, and notes on labels that belong to none of `every` image of the
     folder, of which `images` are wanted."""
     encoding, files, notes = spec.encoding, found.files, found.notes
+    if found.annotations == "masks":
+        assert isinstance(files, Listing)
+        drawn_labels = draw_masks(files, spec, found.place, every, images, progress)
+        return drawn_labels.paths, drawn(encoding), (*notes, *drawn_labels.notes)
     if isinstance(files, Listing):
         paired, alone = pair(every, files.paths, found.place)
         notes += (*files.notes, *alone)
@@ -88,6 +93,20 @@ def read_labels(
         progress=progress,
     )
     return drawn_labels.paths, drawn(encoding), (*notes, *drawn_labels.notes)
+
+
+def draw_masks(
+    files: Listing, spec: DatasetSpec, place: Path, every: Listing, images: Listing, progress: Progress | None
+) -> Drawn:
+    """The labels that are drawn from one mask a class, and notes on masks that belong to none of `every` image."""
+    stems = {every.stems.get(name, name) for name in every.paths}
+    masks, alone = group_masks(files.paths, stems, dict(spec.encoding.names))
+    own = {name: masks[stem] for name in images.paths if (stem := every.stems.get(name, name)) in masks}
+    found = draw_labels(
+        "masks", own, images.paths, spec.encoding, lambda path: image_header(path).size, progress=progress
+    )
+    notes = [f"{place}: {counted(len(alone), 'mask')} of no image: {first_few(alone)}"] if alone else []
+    return found._replace(notes=(*files.notes, *notes, *found.notes))
 
 
 def require_labels(

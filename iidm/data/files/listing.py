@@ -71,6 +71,8 @@ class Beside(NamedTuple):
 
     folder: Path
     suffix: str = ""
+    classes: frozenset[str] = frozenset()
+    """Names of classes, where x_road.png beside x.jpg is its mask of the class road."""
 
 
 def composed(name: str) -> str:
@@ -102,7 +104,7 @@ def list_images(
     shares = labels is not None and _real(labels) == os.path.realpath(folder)
     candidates = [file for file in found if file.ending in IMAGE_ENDINGS and file.has(suffix)]
     results = predicted_among(found)
-    own_labels = _labels_among(candidates, suffix, labels.suffix) if shares and labels else set()
+    own_labels = _labels_among(candidates, suffix, labels.suffix, labels.classes) if shares and labels else set()
     images: list[Found] = []
     seen: set[str] = set()
     chosen = {file.below for file in candidates}
@@ -169,7 +171,7 @@ def list_files(
     candidates = [file for file in found if file.has(suffix)]
     if shares and images:
         pictures = [file for file in candidates if file.ending in IMAGE_ENDINGS]
-        own_images = {file.below for file in pictures} - _labels_among(pictures, images.suffix, suffix)
+        own_images = {file.below for file in pictures} - _labels_among(pictures, images.suffix, suffix, images.classes)
         candidates = [file for file in candidates if file.below not in own_images]
     paths: dict[str, Path] = {}
     counts: Counter[str] = Counter()
@@ -194,7 +196,7 @@ def list_files(
 
 
 def _composed(beside: Beside | None) -> Beside | None:
-    return None if beside is None else Beside(beside.folder, composed(beside.suffix))
+    return None if beside is None else beside._replace(suffix=composed(beside.suffix))
 
 
 def _real(beside: Beside | None) -> str | None:
@@ -229,9 +231,14 @@ def _names_in_results(stem: str) -> list[str]:
     return ["_".join(parts[first:]) for first in range(len(parts))]
 
 
-def _labels_among(pictures: Iterable[Found], suffix: str, label_suffix: str) -> set[str]:
+def _labels_among(
+    pictures: Iterable[Found], suffix: str, label_suffix: str, classes: frozenset[str] = frozenset()
+) -> set[str]:
     """Which of a folder's pictures are labels, where both lie in it."""
     pictures = list(pictures)
+    if classes:
+        names = [(file, file.name_without(label_suffix)) for file in pictures if file.ending in LABEL_ENDINGS]
+        return {file.below for file, name in names if any(_is_mask(name, of) for of in classes)}
     if label_suffix != suffix:
         return {file.below for file in pictures if _is_only_label(file, suffix, label_suffix)}
     # No suffix tells them apart: t0.png is the label of t0.jpg, and so is every lossless picture where there is one.
@@ -239,6 +246,12 @@ def _labels_among(pictures: Iterable[Found], suffix: str, label_suffix: str) -> 
     lossless = [file for file in pictures if file.ending in LABEL_ENDINGS]
     has_pairs = any(file.name_without(suffix) in photographs for file in lossless)
     return {file.below for file in lossless} if has_pairs else set()
+
+
+def _is_mask(name: str, of: str) -> bool:
+    """Whether a name says that a picture is the mask of a class: it ends with it, or a folder is called so."""
+    *folders, last = name.split("/")
+    return of in folders or (len(last) > len(of) + 1 and last.endswith(of) and last[-len(of) - 1] in "_-. ")
 
 
 def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:

@@ -25,6 +25,7 @@ KIND_NAMES: Mapping[AnnotationKind, str] = {
     "cvat": "CVAT XML",
     "labelme": "LabelMe JSON",
     "cityscapes-polygons": "Cityscapes polygons",
+    "masks": "one mask a class",
 }
 
 

@@ -76,7 +76,8 @@ def _told_classes(report: Report) -> list[str]:
     origin = f"; names: {naming.origin} (by {naming.why})" if naming.origin else "; names are made up"
     if report.annotations is not None:
         total = sum(report.annotations.names.values())
-        lines = [f"  classes  {len(report.annotations.names)} names of {total} annotations"]
+        things = "masks" if report.annotations.kind == "masks" else "annotations"
+        lines = [f"  classes  {len(report.annotations.names)} names of {total} {things}"]
         lines[0] += f"; {naming.origin}" if naming.origin else ""
         return lines + _clipped([f"{n:>8}  {name}" for name, n in report.annotations.names.items()])
     values = report.values

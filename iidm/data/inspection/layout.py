@@ -33,6 +33,8 @@ class Layout:
     """In lower case; `.png`, `.json`, ..."""
     splits: tuple[tuple[str, str], ...] = ()
     """(train, val or test; its spelling) in this order, where the folders have {split}."""
+    classes: tuple[str, ...] = ()
+    """Names of classes, where the labels are one mask a class."""
 
     @property
     def has_split(self) -> bool:

@@ -11,6 +11,7 @@ from ..datasets.pairing import pair
 from ..files.common import counted, first_few
 from ..files.listing import LABEL_ENDINGS, Beside, Listing, list_files, list_images
 from ..labels.encodings import AnnotationKind
+from ..labels.masks import Mask, group_masks
 from ..labels.matching import case_words, match, match_but_for_case
 from .annotations import Annotations
 from .layout import Layout
@@ -23,9 +24,11 @@ class Pairs(NamedTuple):
     labels: dict[str, Path]
     """Of the images that have one: a picture or an annotation file."""
     doubts: tuple[str, ...] = ()
+    """Lines on names that do not fit together."""
     empty: int = 0
     """How many of the images a COCO or CVAT file lists without any annotation."""
-    """Lines on names that do not fit together."""
+    masks: tuple[tuple[Mask, ...], ...] = ()
+    """Of each image that has any, where the labels are one mask a class."""
 
     @property
     def samples(self) -> list[Sample]:
@@ -45,7 +48,7 @@ def open_pairs(
         documents: annotation files that were read.
     """
     place = None if layout.label_root is None else layout.place("labels", spelling)
-    beside = Beside(place, layout.label_suffix) if place is not None else None
+    beside = Beside(place, layout.label_suffix, frozenset(layout.classes)) if place is not None else None
     folder = layout.place("images", spelling)
     try:
         images = list_images(folder, layout.image_suffix, what=str(folder), labels=beside)
@@ -55,6 +58,10 @@ def open_pairs(
     doubts, empty = _doubles(images), 0
     if place is not None and place.exists():
         try:
+            if kind == "masks":
+                masks, notes = _masks(layout, place, images)
+                labels = {name: own[0].path for name, own in masks.items()}
+                return Pairs(images.paths, labels, (*doubts, *notes), masks=tuple(masks.values()))
             labels, notes, empty = _labels(layout, place, kind, images, documents)
             doubts += notes
         except UserError as error:
@@ -82,6 +89,16 @@ def _labels(
     endings = (".json",) if kind else LABEL_ENDINGS
     listed = list_files(place, endings, layout.label_suffix, str(images.folder), images=beside)
     return (*pair(images, listed.paths, place), 0)
+
+
+def _masks(layout: Layout, place: Path, images: Listing) -> tuple[dict[str, tuple[Mask, ...]], tuple[str, ...]]:
+    """The masks of each image that has any, and lines on those of no image."""
+    beside = Beside(images.folder, layout.image_suffix, frozenset(layout.classes))
+    listed = list_files(place, LABEL_ENDINGS, layout.label_suffix, str(images.folder), images=beside)
+    stems = {name: images.stems.get(name, name) for name in images.paths}
+    masks, alone = group_masks(listed.paths, set(stems.values()), layout.classes)
+    notes = (f"{place}: {counted(len(alone), 'mask')} of no image: {first_few(alone)}",) if alone else ()
+    return {name: masks[stem] for name, stem in stems.items() if stem in masks}, notes
 
 
 def _other_case(place: Path, entries: Sequence[str], images: Mapping[str, Path]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from .doubts import bad_files, odd_annotations, odd_values
 from .files import SPLIT, File, Files, find_files
 from .layout import Layout, find_layouts, images_alone, in_lower_case
 from .lists import ValList, find_val_list, read_lists
+from .masks import mask_annotations, split_off_masks
 from .naming import Naming, name_annotations, name_values
 from .pairs import Pairs, open_pairs
 from .roles import sort_pictures
@@ -119,7 +120,10 @@ def inspect_folders(roots: Sequence[Path]) -> Report:
         files = {split: list(pool.map(check_sample, pairs.samples)) for split, pairs in splits.items()}
     report = Report(tuple(roots), layout, splits, files, Naming(()), doubts=doubts, notes=notes)
     labels, unread = report.labels, dict[Path, str]()
-    if kind:
+    if kind == "masks":
+        report.annotations = mask_annotations([masks for pairs in splits.values() for masks in pairs.masks])
+        report.naming = name_annotations(kind, report.annotations.names)
+    elif kind:
         used = dict.fromkeys(labels) or [path for path, content in by_path.items() if content.kind == kind]
         report.annotations = joined(kind, (by_path[path] for path in used if path in by_path))
         report.naming = name_annotations(kind, report.annotations.names)
@@ -164,8 +168,11 @@ def _choose(
     if not images:
         raise UserError("There are no images.")
     ways: list[tuple[int, int, Layout, AnnotationKind | None]] = []
-    for layout, count in find_layouts(images, roles["label"]):
+    maps, masks = split_off_masks(find_layouts(images, roles["label"]), roles["label"])
+    for layout, count in maps:
         ways.append((-count, len(ways), layout, None))
+    for layout, count in masks:
+        ways.append((-count, 50 + len(ways), layout, "masks"))
     one_each: tuple[AnnotationKind, ...] = ("labelme", "cityscapes-polygons")
     for kind in one_each:
         files = [file for file, content in documents.items() if content.kind == kind]

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,11 +24,16 @@ from .cvat import label_names, read_cvat
 from .drawing import Job, Size, draw_whole, read_card
 from .encodings import AnnotationKind, LabelEncoding
 from .labelme import is_labelme, read_labelme
+from .masks import Mask, read_masks
 from .matching import case_words, match, match_but_for_case
 from .shapes import Annotated
 
 VERSION = 2
 """Of the drawing: a change of rules draws anew."""
+
+
+Files = Sequence[Path] | Mapping[str, Path] | Mapping[str, tuple[Mask, ...]]
+"""Annotation files of many images, or the file or the masks of each image by the sample's name."""
 
 
 class Drawn(NamedTuple):
@@ -69,7 +75,7 @@ def is_of_kind(path: Path, kind: Literal["coco", "cvat"]) -> bool:
 
 def draw_labels(
     kind: AnnotationKind,
-    files: Sequence[Path] | Mapping[str, Path],
+    files: Files,
     images: Mapping[str, Path],
     encoding: LabelEncoding,
     image_size: Callable[[Path], Size],
@@ -80,7 +86,7 @@ def draw_labels(
 
     Args:
         kind: which tool's form.
-        files: files of many images each (COCO, CVAT), or sample name -> file (LabelMe, Cityscapes).
+        files: files of many images each (COCO, CVAT), or sample name -> file (LabelMe, Cityscapes) or masks.
         images: sample name -> image.
         encoding: its `names` and `unlabeled` say what is drawn.
         image_size: (H, W) of an image, as training sees it.
@@ -103,15 +109,16 @@ def draw_labels(
 
 def _key(
     kind: AnnotationKind,
-    files: Sequence[Path] | Mapping[str, Path],
+    files: Files,
     images: Mapping[str, Path],
     encoding: LabelEncoding,
 ) -> str:
     """A hash of all that the labels depend on."""
     about = (VERSION, kind, encoding.names, encoding.unlabeled, encoding.empty_is_labeled, encoding.class_names)
     digest = hashlib.sha256(repr(about).encode())
-    for path in files.values() if isinstance(files, Mapping) else files:
-        digest.update(_facts(path))
+    for entry in files.values() if isinstance(files, Mapping) else files:
+        for mask in entry if isinstance(entry, tuple) else (Mask("", entry),):
+            digest.update(mask.name.encode() + _facts(mask.path))
     for name, path in images.items():
         digest.update(os.fsencode(name) + b"\0" + _facts(path))
     return digest.hexdigest()[:24]
@@ -125,18 +132,23 @@ def _facts(path: Path) -> bytes:
     return os.fsencode(f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
 
 
-def _jobs(
-    kind: AnnotationKind, files: Sequence[Path] | Mapping[str, Path], images: Mapping[str, Path]
-) -> tuple[list[Job], list[str]]:
+def _jobs(kind: AnnotationKind, files: Files, images: Mapping[str, Path]) -> tuple[list[Job], list[str]]:
     """What is to be drawn, and notes on what does not fit together."""
     if not isinstance(files, Mapping):
         return _jobs_of_lists(kind, files, images)
-    reads = {"labelme": read_labelme, "cityscapes-polygons": read_cityscapes}[kind]
-    jobs = [
-        Job(name, images[name], _lazily(reads, path), f"Annotation file {path}", path.stat().st_mtime_ns, False)
-        for name, path in files.items()
-        if name in images
-    ]
+    reads = {"labelme": read_labelme, "cityscapes-polygons": read_cityscapes}
+    jobs = []
+    for name, entry in files.items():
+        if name not in images:
+            continue
+        if isinstance(entry, tuple):
+            newest = max(mask.path.stat().st_mtime_ns for mask in entry)
+            jobs.append(Job(name, images[name], partial(read_masks, entry), f"Mask {entry[0].path}", newest, False))
+        else:
+            where, time_ns = f"Annotation file {entry}", entry.stat().st_mtime_ns
+            jobs.append(Job(name, images[name], _lazily(reads[kind], entry), where, time_ns, False))
+    if kind == "masks":
+        return jobs, []
     alone = [path for name, path in files.items() if name not in images]
     notes = [f"{len(alone)} annotation files have no image: {first_few(alone, 3)}."] if alone else []
     return jobs, notes

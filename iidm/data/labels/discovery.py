@@ -50,7 +50,7 @@ def find_labels(
     kind = encoding.kind
     if place.is_file():
         return Found(place, (place,), _kind_of_file(place, encoding))
-    beside = Beside(images.folder, image_suffix)
+    beside = Beside(images.folder, image_suffix, mask_names(encoding))
 
     def listed(endings: tuple[str, ...]) -> Listing:
         return list_files(place, endings, suffix, what, images=beside)
@@ -66,6 +66,8 @@ def find_labels(
 
     if kind in ("labelme", "cityscapes-polygons"):
         return Found(place, listed((".json",)), kind)
+    if kind == "masks":
+        return Found(place, listed(LABEL_ENDINGS), kind)
     if kind == "auto" and (outlines := _listed_or_none(listed, (".json",))) is not None:
         pictures = _listed_or_none(listed, LABEL_ENDINGS)
         if not _pairs(outlines, images) and _pairs(pictures, images):
@@ -88,6 +90,11 @@ def find_labels(
                 " Pascal VOC: boxes are no labels; name its folder SegmentationClass."
             )
     return Found(place, listed(LABEL_ENDINGS))
+
+
+def mask_names(encoding: LabelEncoding) -> frozenset[str]:
+    """The names by which pictures among images are known as masks of a class; empty for other kinds of labels."""
+    return frozenset(name for name, _ in encoding.names) if encoding.kind == "masks" else frozenset()
 
 
 def _together(place: Path, kind: Literal["coco", "cvat"]) -> Found | None:
@@ -127,7 +134,7 @@ def _outlines(place: Path, listing: Listing, images: Listing) -> Found:
 
 def _kind_of_file(path: Path, encoding: LabelEncoding) -> AnnotationKind:
     kinds = _FILE_KINDS.get(path.suffix.lower())
-    if kinds is None or encoding.kind in ("labelme", "cityscapes-polygons", "ids", "colors"):
+    if kinds is None or encoding.kind in ("labelme", "cityscapes-polygons", "masks", "ids", "colors"):
         raise UserError(
             f"Labels are a folder of pictures or of LabelMe or Cityscapes JSON files, a COCO .json file, or a CVAT .xml"
             f" file; {path} is none"

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from ...config import unknown_name
 from ...types import IGNORE_INDEX, UserError
 from ..files.common import Progress, counted, first_few, hw
 from .encodings import LabelEncoding
-from .shapes import Annotated
+from .shapes import Annotated, Form
 
 CARD = "labels.json"
 """The file that says what a folder of drawn labels holds."""
@@ -47,6 +48,8 @@ class _Result(NamedTuple):
     is_labeled: bool
     left_out: Counter[str]
     unknown: Counter[str]
+    clashing: float = 0.0
+    """Share of its pixels that shapes of two classes claim, of which none lies over the other."""
 
 
 def read_card(root: Path) -> dict[str, Any] | None:
@@ -136,23 +139,43 @@ def _draw(job: Job, folder: Path, encoding: LabelEncoding, image_size: Callable[
         return _Result(False, left_out, Counter())
     table, unknown = dict(encoding.names), Counter[str]()
     canvas = Image.new("L", (size[1], size[0]), encoding.unlabeled)
+    clashes = _Clashes(size) if annotated.is_exclusive else None
     for shape in annotated.shapes:
         value = table.get(shape.name, table.get(shape.otherwise or ""))
         if value is None:
             unknown[shape.name] += shape.otherwise != ""
             continue
+        if clashes is not None:
+            clashes.add(shape.form, value)
         try:
             shape.form.paint(canvas, value)
         except (ValueError, OverflowError, MemoryError, TypeError) as error:
             raise UserError(f"{job.where}, {shape.where} cannot be drawn ({error}).") from None
     unknown = +unknown
+    if clashes is not None:
+        canvas.paste(IGNORE_INDEX, mask=Image.fromarray(clashes.found))
     if not unknown:
         path = folder / f"{job.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.save(path, compress_level=1)
         # a label drawn again from the same file is no other one to what goes by size and time of change
         os.utime(path, ns=(job.time_ns, job.time_ns))
-    return _Result(True, left_out, unknown)
+    return _Result(True, left_out, unknown, float(clashes.found.mean()) if clashes is not None else 0.0)
+
+
+class _Clashes:
+    """Pixels that shapes of two classes claim."""
+
+    def __init__(self, size: Size) -> None:
+        self.found = np.zeros(size, np.bool_)
+        self._values = np.full(size, -1, np.int16)
+
+    def add(self, form: Form, value: int) -> None:
+        canvas = Image.new("L", self.found.shape[::-1])
+        form.paint(canvas, 1)
+        inside = np.asarray(canvas) > 0
+        self.found |= inside & (self._values >= 0) & (self._values != value)
+        self._values[inside] = value
 
 
 def _require_known(jobs: Sequence[Job], results: Mapping[str, _Result], encoding: LabelEncoding) -> None:
@@ -181,6 +204,13 @@ def _notes(results: Mapping[str, _Result], encoding: LabelEncoding) -> list[str]
         notes.append(
             f"{counted(len(empty), 'image')} without any annotation: unlabeled ({first_few(empty, 3)}). If somebody has"
             f" looked and there is nothing, write {keys} into the TOML file."
+        )
+    clashing = {name: result.clashing for name, result in results.items() if result.clashing}
+    if clashing:
+        worst = max(clashing, key=lambda name: clashing[name])
+        notes.append(
+            f"{counted(len(clashing), 'image')} with pixels in masks of two classes, up to {clashing[worst]:.1%}"
+            f" ({worst}): those pixels are ignored. Mend the masks where one of them holds."
         )
     left_out = sum((result.left_out for result in results.values()), Counter[str]())
     if left_out:

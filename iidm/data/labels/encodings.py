@@ -24,11 +24,11 @@ from .pictures import Picture, PictureKind, read_ids, read_picture
 
 __all__ = ["ANNOTATION_KINDS", "Kind", "LabelEncoding", "encoding", "merged", "read_ids"]
 
-AnnotationKind = Literal["coco", "labelme", "cvat", "cityscapes-polygons"]
+AnnotationKind = Literal["coco", "labelme", "cvat", "cityscapes-polygons", "masks"]
 Kind = Literal[PictureKind, AnnotationKind]
 
-ANNOTATION_KINDS: tuple[AnnotationKind, ...] = ("coco", "labelme", "cvat", "cityscapes-polygons")
-"""Kinds of which the labels are drawn from outlines, not read from pictures."""
+ANNOTATION_KINDS: tuple[AnnotationKind, ...] = ("coco", "labelme", "cvat", "cityscapes-polygons", "masks")
+"""Kinds of which the labels are drawn, from outlines or from one mask a class, not read from pictures."""
 
 Table = tuple[tuple[int, int], ...]
 """Pairs (id or packed colour, train id)."""

@@ -150,6 +150,8 @@ class Annotated:
     """Later ones lie over earlier ones."""
     left_out: tuple[str, ...] = ()
     """Kinds of things that have no area, one for each that was left aside."""
+    is_exclusive: bool = False
+    """Whether none lies over another: pixels of two classes are ignored."""
 
 
 class Entry(NamedTuple):
