@@ -145,6 +145,14 @@ def test_masks_that_cannot_be_told_are_refused_or_named(tmp_path: Path) -> None:
         opened(path)
 
 
+def test_masks_that_are_not_called_so_are_recognised_in_the_error(tmp_path: Path) -> None:
+    written(tmp_path, "names")
+    path = toml(tmp_path)
+    path.write_text(path.read_text().replace('label_kind = "masks"', ""))
+    with pytest.raises(UserError, match='look like one mask a class, which label_kind = "masks" reads'):
+        opened(path)
+
+
 def test_folders_of_label_maps_are_no_masks(tmp_path: Path) -> None:
     for i in range(6):
         photo(tmp_path / "images" / f"{i}.jpg", i)

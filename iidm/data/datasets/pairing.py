@@ -78,6 +78,8 @@ def read_labels(
         notes += (*files.notes, *alone)
     if found.annotations is None:
         assert isinstance(files, Listing)
+        if not paired and group_masks(files.paths, set(every.paths), ())[0]:
+            notes += (f'{found.place}: these look like one mask a class, which label_kind = "masks" reads',)
         if encoding.kind == "auto" and encoding.colors and paired:
             encoding = replace(encoding, by="colors" if is_color_picture(next(iter(paired.values()))) else "ids")
         return paired, encoding, notes

@@ -28,8 +28,8 @@ def next_steps(
     if not any(report.naming.classes for report in reports):
         return [
             "To train, labels are needed, of some of these images or of a source domain: pictures of ids or of colours"
-            " (PNG), COCO .json, LabelMe .json or CVAT for images .xml. YOLO's .txt files are not read (export COCO),"
-            " and archives must be unpacked."
+            " (PNG), one mask a class, COCO .json, LabelMe .json or CVAT for images .xml. YOLO's .txt files are not"
+            " read (export COCO), and archives must be unpacked."
         ]
     if not written:
         files = " ".join(
