@@ -36,6 +36,8 @@ from iidm.types import Sample, UserError
 
 SHEET_ROWS = 6
 """Images of a contact sheet."""
+SHEET_PROBLEMS = 2
+"""Of images that cannot be drawn so many are told in full: most often all are wrong in the same way."""
 SHEET_PX = 768
 """Images of a sheet are thinned out to about this width before they are drawn."""
 
@@ -131,8 +133,10 @@ def sheet(opened: Sequence[Dataset], path: Path) -> None:
     if rows:
         save_sheet(path, rows, opened[0].classes, f"{path.stem}: image, label, both")
         print(f"wrote {path}: look whether the labels lie on their images and have the right names")
-    for problem in problems:
+    for problem in problems[:SHEET_PROBLEMS]:
         print(f"  not drawn: {problem}")
+    if len(problems) > SHEET_PROBLEMS:
+        print(f"  not drawn: {len(problems) - SHEET_PROBLEMS} more")
 
 
 def panels(dataset: Dataset, sample: Sample) -> list[Panel]:

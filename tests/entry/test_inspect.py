@@ -54,6 +54,19 @@ def test_it_writes_a_description_and_a_sheet_of_images_with_their_labels(
     assert set(dataset.classes.palette) <= colors, "the sheet shows every class"
 
 
+def test_of_labels_that_cannot_be_drawn_two_are_told_and_the_others_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = camera(tmp_path / "camera")
+    for path in (root / "labels").iterdir():
+        with Image.open(path) as label:
+            colored = np.asarray(label)[..., None] * np.uint8([90, 60, 30]) + np.uint8(9)
+        Image.fromarray(colored).resize((80, 60)).resize((96, 64)).save(path)  # smoothed
+    said = inspect(capsys, root, "--write", tmp_path / "camera.toml")
+    told = [line for line in said.splitlines() if line.startswith("  not drawn: ")]
+    assert len(told) == 3 and told[-1] == "  not drawn: 2 more"
+
+
 def test_existing_files_are_kept_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = camera(tmp_path / "camera")
     for name in ("a.toml", "b.png"):
