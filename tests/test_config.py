@@ -235,6 +235,19 @@ def test_a_configuration_of_before_there_were_windows_sees_whole_images(tmp_path
     assert sliding_window(read_config(path)) is None
 
 
+def test_what_a_run_of_before_did_not_write_is_as_it_ran_and_a_persons_file_has_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    write_config(preset_config("scenes"), path)
+    data = json.loads(path.read_text())
+    del data["eval"], data["mixing"]["two_classes"]
+    path.write_text(json.dumps(data))
+    found = read_config(path)
+    assert (found.eval.statistics, found.mixing.two_classes) == ("running", "classmix")
+    path.write_text(json.dumps({"mixing": {}, "data": {}}))
+    found = read_config(path)
+    assert (found.eval.statistics, found.mixing.two_classes) == ("target", "cutmix")
+
+
 def test_windows_are_the_training_crop_every_half_of_it_unless_others_are_given() -> None:
     slide = "--preset folder --eval.mode slide --data.crop-size 49 64".split()
     assert sliding_window(parse_config(slide)[0]) == ((49, 64), (25, 32), 4)

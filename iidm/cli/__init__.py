@@ -15,7 +15,7 @@ from .arguments import (
     StudyArguments,
     parse_study,
 )
-from .config_file import config_as_dict, read_config, write_config
+from .config_file import config_as_dict, config_of_run, read_config, write_config
 from .running import run_main
 from .train_words import CHANGEABLE_ON_RESUME, parse_config
 from .words import parse_arguments, program
@@ -32,6 +32,7 @@ __all__ = [
     "SelectArguments",
     "StudyArguments",
     "config_as_dict",
+    "config_of_run",
     "parse_arguments",
     "parse_config",
     "parse_study",

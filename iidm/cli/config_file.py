@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,22 @@ from ..types import UserError
 
 _converter = make_converter(forbid_extra_keys=True)
 _converter.register_structure_hook(Path, lambda value, _: Path(value).expanduser())
+
+
+_WRITTEN = frozenset("data model optim loss mixing teacher augment step log".split())
+"""Groups that every run has written; a file that lacks one is a person's, and what it does not say has its default."""
+_MEANT = {("eval", "statistics"): "running", ("mixing", "two_classes"): "classmix"}
+"""What runs did before a field existed, where its default is another: (group, field) -> value."""
+
+
+def config_of_run(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a run has written, with those that came later as it ran. The others keep their default, which
+    changes nothing; raises TypeError for a group that is none."""
+    found = dict(data)
+    if _WRITTEN <= found.keys():
+        for (group, name), value in _MEANT.items():
+            found[group] = {name: value, **found.get(group, {})}
+    return found
 
 
 def read_config(path: Path) -> Config:
@@ -33,7 +50,7 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path} is no readable JSON config: {error}") from None
     _refuse_unknown(data, Config(), path, "")
     try:
-        return _with_kept_descriptions(_converter.structure(data, Config), path.parent)
+        return _with_kept_descriptions(_converter.structure(config_of_run(data), Config), path.parent)
     except Exception as error:
         own = _first_user_error(error)
         message = str(own) if own else "; ".join(cattrs.transform_error(error))

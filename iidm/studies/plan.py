@@ -13,8 +13,9 @@ from typing import Any
 
 from cattrs.preconf.json import make_converter
 
-from iidm.cli import CHANGEABLE_ON_RESUME, config_as_dict, parse_config
-from iidm.config import Config
+from iidm.cli import CHANGEABLE_ON_RESUME, config_as_dict, config_of_run, parse_config
+from iidm.config import Config, MixingConfig
+from iidm.data.specs.described import find_spec
 from iidm.text import read_text
 from iidm.types import UserError
 
@@ -153,6 +154,8 @@ def run_key(config: Config) -> str:
     """The same for two configurations that compute the same: a hash of all fields but those that change nothing."""
     data = config_as_dict(config)
     data["model"]["head"] = config.model.head_by_name
+    if not _pastes_of_two_classes(config):
+        data["mixing"]["two_classes"] = MixingConfig().two_classes
     for path in {*CHANGEABLE_ON_RESUME, *LABELS} - {"max_steps"}:  # a resumed run may get longer, and is another then
         *groups, name = path.split(".")
         inner = data
@@ -163,10 +166,20 @@ def run_key(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def _pastes_of_two_classes(config: Config) -> bool:
+    """Whether `mixing.two_classes` has an effect; True where the classes cannot be read."""
+    if config.loss.inter_weight == config.loss.intra_weight == 0:
+        return False
+    try:
+        return len(find_spec(config.data.target).classes) == 2
+    except UserError:
+        return True
+
+
 def config_from_dict(data: Mapping[str, Any]) -> Config:
-    """The inverse of `config_as_dict`. Fields that are not there get today's default, so that a run of before a field
-    existed is still known. Raises cattrs' errors for fields that no longer exist."""
-    return _converter.structure(data, Config)
+    """The inverse of `config_as_dict`. Fields that are not there get what runs did before they existed, so that such a
+    run is still known, and not taken for what it is not. Raises cattrs' errors for fields that no longer exist."""
+    return _converter.structure(config_of_run(data), Config)
 
 
 def _resolved(study: Study, row: Row, words: Sequence[str]) -> Config:

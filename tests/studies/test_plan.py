@@ -11,7 +11,7 @@ import made_up
 import pytest
 
 from iidm.cli import CHANGEABLE_ON_RESUME, config_as_dict, parse_config
-from iidm.config import Config
+from iidm.config import Config, DatasetConfig
 from iidm.presets import preset_config
 from iidm.studies.grid import find_study, known_studies
 from iidm.studies.plan import Plan, Wishes, config_from_dict, make_plan, run_key
@@ -194,6 +194,34 @@ def test_a_configuration_of_before_a_field_existed_has_the_key_of_its_default() 
     del data["mixing"]["pasted_weight"], data["data"]["prefetch"]
     expected = changed(changed(config, "mixing.pasted_weight", "quality"), "data.prefetch", 2)
     assert run_key(config_from_dict(data)) == run_key(expected)
+
+
+def test_a_run_of_before_statistics_had_a_field_is_none_with_those_of_the_target() -> None:
+    """A study took it for done, and its table for one of today's."""
+    config = preset_config("scenes")
+    data = config_as_dict(config)
+    del data["eval"]
+    assert run_key(config_from_dict(data)) == run_key(changed(config, "eval.statistics", "running")) != run_key(config)
+
+
+def test_how_two_classes_are_pasted_is_in_the_key_where_it_is_done(tmp_path: Path) -> None:
+    def key(config: Config, two_classes: str | None) -> str:
+        data = config_as_dict(config)
+        data["mixing"].pop("two_classes")
+        return run_key(config_from_dict(data) if two_classes is None else with_value(config, two_classes))
+
+    def with_value(config: Config, two_classes: str) -> Config:
+        return changed(config, "mixing.two_classes", two_classes)
+
+    street = preset_config("scenes")
+    assert key(street, None) == key(street, "cutmix") == key(street, "classmix")
+    for names, is_same in ((("crack", "ground"), False), (("crack", "ground", "sky"), True)):
+        data = replace(street.data, target=DatasetConfig(spec="folder", images="a", labels="b", class_names=names))
+        two = replace(street, data=data)
+        assert (key(two, "cutmix") == key(two, "classmix")) is is_same
+        assert key(two, None) == key(two, "classmix"), "what runs did before it could be said"
+        alone = changed(changed(two, "loss.inter_weight", 0.0), "loss.intra_weight", 0.0)
+        assert key(alone, "cutmix") == key(alone, "classmix")
 
 
 # Errors
