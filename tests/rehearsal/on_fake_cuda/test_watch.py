@@ -184,8 +184,13 @@ def test_a_kernel_that_spills_is_told_by_its_cubin() -> None:
     from launches import launches
     from spilling_kernel import spilling_kernel
 
+    from iidm.kernels._dispatch import TRITON_OPTIONS
+
+    x = torch.empty(1 << 14, device=DEVICE)
     with launches((90,)) as launched:
-        spilling_kernel[(1,)](torch.empty(1 << 14, device=DEVICE), SIZE=1 << 13, num_warps=1)
+        with pytest.raises(AssertionError, match="launched without TRITON_OPTIONS"):
+            spilling_kernel[(1,)](x, SIZE=1 << 13, num_warps=1)
+        spilling_kernel[(1,)](x, SIZE=1 << 13, num_warps=1, **TRITON_OPTIONS)
     (used,) = launched.used().values()
     assert used["stack"] + used["local"] > 0
     assert triton is not None
