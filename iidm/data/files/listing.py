@@ -65,6 +65,10 @@ class Listing:
         return Listing(self.folder, paths, self.aside, {n: s for n, s in self.stems.items() if n in paths})
 
 
+MARKS = "_-. "
+"""What may stand between the name of an image and that of a class, in the name of a mask."""
+
+
 class Beside(NamedTuple):
     """Where the labels lie, for a list of images, or the images for a list of labels: both may share a folder, or one
     lies below the other."""
@@ -251,7 +255,7 @@ def _labels_among(
 def _is_mask(name: str, of: str) -> bool:
     """Whether a name says that a picture is the mask of a class: it ends with it, or a folder is called so."""
     *folders, last = name.split("/")
-    return of in folders or (len(last) > len(of) + 1 and last.endswith(of) and last[-len(of) - 1] in "_-. ")
+    return of in folders or (len(last) > len(of) + 1 and last.endswith(of) and last[-len(of) - 1] in MARKS)
 
 
 def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:

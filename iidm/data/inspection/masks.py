@@ -11,7 +11,8 @@ import numpy as np
 
 from ...types import UserError
 from ..files.common import evenly
-from ..labels.masks import MARKS, Mask, read_mask, read_masks
+from ..files.listing import MARKS
+from ..labels.masks import Mask, read_mask, read_masks
 from .annotations import Annotations
 from .files import SPLIT, File, abstract, words
 from .layout import Layout

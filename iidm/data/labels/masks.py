@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 
 from ...types import UserError
 from ..files.common import hw
+from ..files.listing import MARKS
 from .pictures import read_picture
 from .shapes import Annotated, Bitmap, Shape
-
-MARKS = "_-. "
-"""What may stand between the name of an image and that of a class."""
 
 
 class Mask(NamedTuple):
