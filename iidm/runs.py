@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import replace
 from itertools import count
@@ -35,6 +35,7 @@ from iidm.engine.optim import build_optimizer, learning_rate_factor
 from iidm.engine.runtime import pick_amp_dtype
 from iidm.engine.whole_checkpoint import find_whole_checkpoint, set_aside
 from iidm.kernels import set_implementation
+from iidm.locks import locked
 from iidm.method import TrainStep
 from iidm.method.base import Method
 from iidm.method.class_weights import class_weights_note
@@ -83,6 +84,11 @@ def _new_folder(name: str) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError
+
+
+def alone_in(run_dir: Path | None) -> AbstractContextManager[object]:
+    """Keep other trainings out of a run's folder, in which no file is left; None: nothing is kept."""
+    return nullcontext() if run_dir is None else locked(run_dir, f"Another process trains in {run_dir}")
 
 
 def keep_descriptions(config: Config, run_dir: Path) -> Config:

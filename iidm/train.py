@@ -39,7 +39,6 @@ from iidm.data import (
     slow_reading_notes,
     with_kept_validation,
 )
-from iidm.engine.locks import alone_in
 from iidm.engine.log import NoLog, Progress, RunLog
 from iidm.engine.optim import warmup_note
 from iidm.engine.runtime import keep_freed_memory, machine_info, pick_device, seed_everything
@@ -48,6 +47,7 @@ from iidm.evaluation import evaluate_networks, target_statistics, write_results
 from iidm.method import TrainStep
 from iidm.ranks import ALONE, Ranks
 from iidm.runs import (
+    alone_in,
     build_step,
     checkpoint_to_resume,
     choose_kernels,

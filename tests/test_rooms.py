@@ -12,6 +12,7 @@ ENTRY_POINTS = (*COMMANDS, *SHARED, "command", "__main__", "cli")
 ALLOWED = {
     "types": set(),
     "text": {"types"},
+    "locks": {"types"},
     "processes": set(),
     "ranks": {"types"},
     "config": {"types", "config"},
@@ -19,7 +20,7 @@ ALLOWED = {
     "catalog": {"types", "config", "recipes", "catalog"},
     "presets": {"types", "config", "recipes", "catalog"},
     "method": {"types", "config", "recipes", "catalog", "kernels", "ranks", "method"},
-    "data": {"types", "text", "config", "processes", "data"},
+    "data": {"types", "text", "locks", "config", "processes", "data"},
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "text", "config", "engine"},
     "prediction": {"types", "config", "data", "models", "engine", "kernels", "evaluation", "prediction"},
@@ -28,6 +29,7 @@ ALLOWED = {
     "studies": {
         "types",
         "text",
+        "locks",
         "processes",
         "config",
         "data",

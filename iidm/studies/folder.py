@@ -8,17 +8,16 @@ predictions/images-<id>/   those images and their truth
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from iidm.cli import config_as_dict
 from iidm.config import Config
+from iidm.locks import locked
 from iidm.text import write_text
 from iidm.types import UserError
 
@@ -45,22 +44,9 @@ class StudyFolder:
         except OSError as error:
             raise UserError(f"--out {self.root} cannot be written ({error.strerror}). Give another folder.") from None
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other studies out of the folder. The system opens the lock when this process ends, however it does."""
-        with (self.root / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                owner = file.read().strip() or "unknown"
-                raise UserError(
-                    f"Another study works in {self.root} (process {owner}). Wait for it, or give another --out."
-                ) from None
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            yield
+    def lock(self) -> AbstractContextManager[bool]:
+        """Keep other studies out of the folder, those of other machines too: its runs may be on several."""
+        return locked(self.root / ".lock", f"Another study works in {self.root}", "Wait for it, or give another --out.")
 
     def records(self) -> dict[str, Record]:
         """Every finished run by its key.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -38,6 +37,7 @@ from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.preparation.writing import JOURNAL
 from iidm.data.prepared.entries import INDEX, ImageFormat
 from iidm.data.prepared.folder import MANIFEST, read_manifest
+from iidm.locks import locked
 from iidm.types import UserError
 
 # ---- the same data, exactly
@@ -310,8 +310,8 @@ def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
     make.write_gta5(tmp_path / "raw")
     plan = make_plan(DatasetConfig(spec="gta5"), tmp_path / "raw", tmp_path / "out")
     (tmp_path / "out").mkdir()
-    with (tmp_path / "out" / preparation.LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="Another iidm.prepare is writing"):
+    with locked(tmp_path / "out" / preparation.LOCK):
+        message = rf"Another iidm.prepare is writing .*out \(process {os.getpid()}\)\. Wait for it, or stop it"
+        with pytest.raises(UserError, match=message):
             prepare(plan, jobs=1)
     prepare(plan, jobs=1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,16 @@ def test_a_folder_that_lost_files_is_written_anew(tmp_path: Path) -> None:
     assert _files(_write(root)) == whole and _leftovers(tmp_path) == ["scenes"]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".scenes-k1ll3d" / "camera").mkdir(parents=True)
+def test_what_a_killed_process_left_is_removed_where_no_other_can_be_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = tmp_path / ".scenes-k1ll3d" / "camera"
+    half.mkdir(parents=True)
+    with monkeypatch.context() as no_locks:
+        no_locks.setattr(scenes_files, "locked", lambda place: nullcontext(False))
+        _write(tmp_path / "scenes")
+    assert half.exists()
+    shutil.rmtree(tmp_path / "scenes")
     _write(tmp_path / "scenes")
     assert _leftovers(tmp_path) == ["scenes"]
 

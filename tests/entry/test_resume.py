@@ -12,6 +12,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_runs
@@ -30,8 +31,10 @@ from small_runs import (
 )
 from watching import children
 
+import iidm.train
 from iidm.cli import read_config
 from iidm.engine.optim import learning_rate_factor
+from iidm.types import UserError
 
 LONG = 12
 """Steps of the runs that are cut short."""
@@ -130,6 +133,22 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_like_one_without(
     assert metrics(run_dir).count("\n") == done
     train([*shlex.split(message[message.index("--resume") :]), "--quiet"])
     assert_same_run(run_dir, uninterrupted)
+
+
+def test_one_process_at_a_time_trains_in_a_folder(
+    data: Path, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who resumes a run is refused, by one that began it and by one that resumed it."""
+    new, old = tmp_path / "new", half_done(finished.run_dir, tmp_path / "old")
+
+    def meanwhile(*words: Any) -> None:
+        run_dir = words[3]
+        raise UserError(f"{run_dir.name}: {refusal('train', ['--resume', run_dir])}")
+
+    monkeypatch.setattr(iidm.train, "train", meanwhile)
+    for words, run_dir in ((options(data, new, "--quiet"), new), (["--resume", old, "--quiet"], old)):
+        message = f"{run_dir.name}: Another process trains in {run_dir}. Wait for it, or stop it."
+        assert refusal("train", words) == message
 
 
 def test_resuming_a_finished_run_evaluates_it_again_and_trains_no_step(finished: Finished, tmp_path: Path) -> None:

@@ -253,9 +253,14 @@ def _labels_among(
 
 
 def _is_mask(name: str, of: str) -> bool:
-    """Whether a name says that a picture is the mask of a class: it ends with it, or a folder is called so."""
+    """Whether a name says that a picture is the mask of a class: it ends with it, a folder is called so, or in a
+    folder, which may be an image's, it is all of its name."""
     *folders, last = name.split("/")
-    return of in folders or (len(last) > len(of) + 1 and last.endswith(of) and last[-len(of) - 1] in MARKS)
+    return (
+        of in folders
+        or (bool(folders) and last == of)
+        or (len(last) > len(of) + 1 and last.endswith(of) and last[-len(of) - 1] in MARKS)
+    )
 
 
 def _is_only_label(file: Found, suffix: str, label_suffix: str) -> bool:

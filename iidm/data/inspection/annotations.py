@@ -44,6 +44,12 @@ class Annotations:
     """What covers no area and labels no pixel -> how many of it there are."""
     problems: list[str] = field(default_factory=list)
     """What training could not read."""
+    rest: float | None = None
+    """Share of the pixels that no mask holds, of one mask a class; None where none was looked at."""
+    looked_at: tuple[int, int] = (0, 0)
+    """How many images' masks were looked at, and how many images have any."""
+    one_class: list[list[str]] = field(default_factory=list)
+    """Names whose masks cover the same pixels: of one class, perhaps."""
 
     @property
     def annotated(self) -> list[str]:

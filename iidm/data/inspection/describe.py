@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...types import IGNORE_INDEX
+from ..files.common import counted, first_few
 from ..files.headers import JPEG_FORMATS, Header
 from ..labels.colors import color_text
-from .annotations import KIND_NAMES
+from ..specs.class_table import BACKGROUND
+from .annotations import KIND_NAMES, Annotations
 from .doubts import KINDS
 from .files import SPLIT
 from .layout import Layout
-from .naming import Named
+from .naming import Named, has_background
 from .report import Report
 
 _SHOWN = 40
@@ -39,7 +41,7 @@ def tell(report: Report) -> list[str]:
         lines.append("  labels   none were found")
     else:
         lines.append(f"  labels   {labeled} of {count} images have one{_kind(report)}")
-        lines.append(f"           in {layout.place('labels', shown)}{layout.label_files}")
+        lines.append(f"           in {layout.place('labels', shown)}{_such_as(report) or layout.label_files}")
     if len(report.splits) > 1 or layout.splits:
         told = [f"{split} {report.count(split)[0]} ({report.count(split)[1]} labeled)" for split in report.splits]
         lines.append(f"  splits   {', '.join(told)}")
@@ -68,6 +70,18 @@ def _kind(report: Report) -> str:
     return "" if report.values is None else f": {KINDS[report.values.kind]}"
 
 
+def _such_as(report: Report) -> str:
+    """A mask's path below the folder, which tells how it is read; empty for other labels."""
+    masks = next((masks for pairs in report.splits.values() for masks in pairs.masks), ())
+    if not masks or report.layout.label_root is None:
+        return ""
+    split = next(split for split, pairs in report.splits.items() if pairs.masks)
+    place = report.layout.place("labels", dict(report.layout.splits).get(split, ""))
+    path = masks[0].path
+    shown = path.relative_to(place) if path.is_relative_to(place) else path
+    return f": {shown} is a mask of {masks[0].name}"
+
+
 def _told_classes(report: Report) -> list[str]:
     """One line a class: what it is in the labels, its name, its share."""
     naming = report.naming
@@ -77,7 +91,7 @@ def _told_classes(report: Report) -> list[str]:
     if report.annotations is not None:
         total = sum(report.annotations.names.values())
         things = "masks" if report.annotations.kind == "masks" else "annotations"
-        lines = [f"  classes  {len(report.annotations.names)} names of {total} {things}"]
+        lines = [f"  classes  {counted(len(report.annotations.names), 'name')} of {total} {things}"]
         lines[0] += f"; {naming.origin}" if naming.origin else ""
         return lines + _clipped([f"{n:>8}  {name}" for name, n in report.annotations.names.items()])
     values = report.values
@@ -193,8 +207,7 @@ def _ignored(report: Report, named: Iterable[Named]) -> list[str]:
     if report.annotations is not None:
         names = [entry.name for entry in void]
         lines = [f"ignore_names = [{', '.join(map(_text, names))}]"] if names else []
-        if any(e.name == "background" and e.guessed for e in named):
-            lines.append('unlabeled = "background"  # guessed; "ignore" where parts of images are not annotated')
+        lines += _rest(report.annotations, named)
         if any(pairs.empty for pairs in report.splits.values()):
             lines.append('empty_images = "unlabeled"  # guessed; "labeled" where somebody has looked at them')
         return lines
@@ -208,6 +221,23 @@ def _ignored(report: Report, named: Iterable[Named]) -> list[str]:
     return [f"ignore = {ids}"]
 
 
+def _rest(found: Annotations, named: Iterable[Named]) -> list[str]:
+    """What the pixels without any annotation are."""
+    looked, there = found.looked_at
+    some = f"in {looked} of {there} images that were looked at" if looked < there else "of the pixels"
+    if any(e.name == BACKGROUND and e.guessed for e in named):
+        share = "" if found.rest is None else f" ({_percent(found.rest)} {some})"
+        return [f'unlabeled = "background"  # guessed{share}; "ignore" where parts of images are not annotated']
+    if found.rest != 0 or has_background(found.names):
+        return []
+    why = "every pixel is in a mask" if looked == there else f"guessed: every pixel is in a mask {some}"
+    return [f'unlabeled = "ignore"  # {why}']
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if share >= 0.0001 else "under 0.01%"
+
+
 def _classes(report: Report, named: Iterable[Named]) -> list[str]:
     """The [[classes]] tables; those of a data set without labels have names and colours alone."""
     lines = []
@@ -217,8 +247,12 @@ def _classes(report: Report, named: Iterable[Named]) -> list[str]:
     for entry in named:
         if not entry.scored:
             continue
-        guessed = "  # guessed" if entry.guessed else ""
-        lines += ["", "[[classes]]", f"name = {_text(entry.name)}{guessed}"]
+        beside = "  # guessed" if entry.guessed else ""
+        for group in report.annotations.one_class if report.annotations else ():
+            if entry.name in group:
+                others = first_few([name for name in group if name != entry.name], 3)
+                beside = f"  # doubt: its masks cover the pixels of {others}: one class?"
+        lines += ["", "[[classes]]", f"name = {_text(entry.name)}{beside}"]
         if entry.color is not None and entry.color not in taken:
             lines.append(f'color = "{color_text(entry.color)}"')
             taken.add(entry.color)

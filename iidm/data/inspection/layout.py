@@ -47,6 +47,10 @@ class Layout:
         is_file = self.labels and self.labels[-1].lower().endswith((".json", ".xml"))
         return "" if is_file else f"/*{self.label_suffix}{self.label_ending}"
 
+    def is_within(self, other: Layout) -> bool:
+        """Whether the labels lie in the folder of another layout's, or below it."""
+        return self.label_root == other.label_root and self.labels[: len(other.labels)] == other.labels
+
     def place(self, kind: str, spelling: str = SPLIT) -> Path:
         """Where `images` or `labels` of a split of this spelling lie."""
         root, parts = (self.image_root, self.images) if kind == "images" else (self.label_root, self.labels)

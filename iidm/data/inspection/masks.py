@@ -13,9 +13,12 @@ from ...types import UserError
 from ..files.common import evenly
 from ..files.listing import MARKS
 from ..labels.masks import Mask, read_mask, read_masks
+from ..labels.shapes import Bitmap
 from .annotations import Annotations
 from .files import SPLIT, File, abstract, words
 from .layout import Layout
+from .naming import has_background
+from .overlaps import Overlaps, Pair, groups, numbered
 from .roles import IMAGE_WORDS, LABEL_WORDS, OTHER_WORDS
 from .values import SAMPLED
 
@@ -39,7 +42,7 @@ def split_off_masks(
     masks, members = [], set[Layout]()
     for whole, parts in groups.items():
         free = [(part, _names(part[0], labels)) for part in parts if part[0] not in members]
-        parts = [part for part, own in free if _are_masks(own.values())]
+        parts = [part for part, own in free if are_masks(own.values())]
         if len(parts) > 1 and max(Counter(name for _, own in free for name in own).values()) > 1:
             members |= {layout for layout, _, _ in parts}
             classes = tuple(sorted(name for _, name, _ in parts))
@@ -58,6 +61,8 @@ def _ways(layout: Layout) -> list[tuple[Layout, str]]:
         if last > 0 and name[last + 1 :].lower() in LABEL_WORDS:  # x_road_mask.png
             name, end = name[:last], name[last:]
         ways.append((replace(layout, label_suffix=end), name))
+        if layout.labels and name == layout.labels[-1]:  # road/x_road.png
+            ways.append((replace(layout, labels=layout.labels[:-1], label_suffix=end), name))
     return ways
 
 
@@ -73,7 +78,8 @@ def _names(layout: Layout, labels: Sequence[File]) -> dict[tuple[str, ...], File
     return found
 
 
-def _are_masks(files: Collection[File]) -> bool:
+def are_masks(files: Collection[File]) -> bool:
+    """Whether some of the files hold 0 and one other value."""
     try:
         for file in evenly(list(files), _TRIED):
             read_mask(file.path)
@@ -85,25 +91,51 @@ def _are_masks(files: Collection[File]) -> bool:
 def mask_annotations(images: Sequence[tuple[Mask, ...]]) -> Annotations:
     """What the masks of some images hold; of `SAMPLED` images, evenly spaced, the pixels are looked at."""
     found = Annotations("masks", Counter(sorted(mask.name for masks in images for mask in masks)))
-    clashing = dict[str, float]()
+    overlaps, rests, clashing = Overlaps(), list[float](), dict[str, tuple[float, set[Pair]]]()
     for masks in evenly(images, SAMPLED):
         try:
             shapes = read_masks(masks).shapes
         except UserError as error:
             found.problems.append(str(error))
             continue
-        covered = np.sum([shape.form.mask for shape in shapes if hasattr(shape.form, "mask")], axis=0)
-        if (covered > 1).any():
-            clashing[_where(masks)] = float((covered > 1).mean())
-    if clashing:
-        worst = max(clashing, key=lambda where: clashing[where])
+        inside = np.stack([shape.form.mask for shape in shapes if isinstance(shape.form, Bitmap)])
+        pairs, count = overlaps.add([shape.name for shape in shapes], inside), inside.sum(0)
+        rests.append(float((count == 0).mean()))
+        if pairs:
+            clashing[_where(masks)] = float((count > 1).mean()), pairs
+    found.looked_at = len(rests), len(images)
+    found.rest = sum(rests) / len(rests) if rests else None
+    found.one_class = groups(overlaps.strong())
+    share_folder = any(len({mask.path.parent for mask in masks}) < len(masks) for masks in images)
+    found.problems += [*overlaps.lines(), *numbered(found.names, share_folder)]
+    # of names that cover the same pixels this is said already
+    others = {where: share for where, (share, pairs) in clashing.items() if pairs - overlaps.strong().keys()}
+    if others:
+        worst = max(others, key=lambda where: others[where])
         found.problems.append(
-            f"{len(clashing)} of {min(SAMPLED, len(images))} images that were looked at have pixels in masks of two"
-            f" classes, up to {clashing[worst]:.1%} ({worst}): those are ignored. Mend the masks where one holds"
+            f"{len(others)} of {len(rests)} images that were looked at have pixels in masks of two"
+            f" classes, up to {others[worst]:.1%} ({worst}): those are ignored. Mend the masks where one holds"
         )
     return found
 
 
+def rest_notes(found: Annotations) -> list[str]:
+    """A line where masks leave no pixel to a background."""
+    if found.rest != 0 or has_background(found.names):
+        return []
+    looked, there = found.looked_at
+    if looked == there:
+        return ["masks cover every pixel: no class background is needed"]
+    return [
+        f"masks cover every pixel of the {looked} of {there} images that were looked at: no class background is"
+        " written. Pixels of other images that are in no mask are ignored, and a run tells of them"
+    ]
+
+
 def _where(masks: Sequence[Mask]) -> str:
     names = [mask.path.name for mask in masks]
-    return names[0] if len(set(names)) == 1 else commonprefix(names).rstrip(MARKS) or names[0]
+    if len(set(names)) == 1:
+        return names[0]
+    if len({mask.path.parent for mask in masks}) == 1 and masks[0].path.stem == masks[0].name:  # a folder an image
+        return masks[0].path.parent.name
+    return commonprefix(names).rstrip(MARKS) or names[0]

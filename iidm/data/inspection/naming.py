@@ -205,9 +205,9 @@ def _unnamed_ids(values: Values, seen: Sequence[int]) -> Naming:
     return Naming(tuple(entries), blurred=blurred)
 
 
-def name_annotations(kind: str, names: Mapping[str, int]) -> Naming:
+def name_annotations(kind: str, names: Mapping[str, int], *, has_rest: bool = True) -> Naming:
     """Classes of annotation files: by the Cityscapes names where those are theirs, else as they are, behind a
-    background of which they say nothing."""
+    background of which they say nothing, where they leave a rest."""
     if kind == "cityscapes-polygons":
         known = {name: color for name, color in PALETTES["Cityscapes labelIds"]}
         told = "Cityscapes labelIds"
@@ -217,9 +217,14 @@ def name_annotations(kind: str, names: Mapping[str, int]) -> Naming:
             void = [Named(n, scored=False) for n in names if n not in own and not _group_of(n, scored)]
             return Naming((*scored, *void), told, "its names")
     entries = [Named(name, scored=not _is_void(name)) for name in names]
-    if kind != "cityscapes-polygons" and not any(name.lower() in (BACKGROUND, "_background_") for name in names):
+    if has_rest and kind != "cityscapes-polygons" and not has_background(names):
         entries.insert(0, Named(BACKGROUND, _BACKGROUND_COLOR, guessed=True))
     return Naming(tuple(entries), "", "")
+
+
+def has_background(names: Iterable[str]) -> bool:
+    """Whether one of the names is that of a background."""
+    return any(name.lower() in (BACKGROUND, "_background_") for name in names)
 
 
 def _base(name: str) -> str:

@@ -21,7 +21,8 @@ from .doubts import bad_files, odd_annotations, odd_values
 from .files import SPLIT, File, Files, find_files
 from .layout import Layout, find_layouts, images_alone, in_lower_case
 from .lists import ValList, find_val_list, read_lists
-from .masks import mask_annotations, split_off_masks
+from .mask_folders import find_mask_folders, with_mask_folders
+from .masks import mask_annotations, rest_notes, split_off_masks
 from .naming import Naming, name_annotations, name_values
 from .pairs import Pairs, open_pairs
 from .roles import sort_pictures
@@ -113,16 +114,20 @@ def inspect_folders(roots: Sequence[Path]) -> Report:
     found = find_files([root.absolute() for root in roots])
     roles = sort_pictures(found.pictures)
     documents, doubts = _annotations(found)
-    layout, kind, notes = _choose(roles, documents)
+    layout, kind, notes, two_readings = _choose(roles, documents)
     by_path = {file.path: content for file, content in documents.items()}
     splits = _splits(layout, kind, by_path)
     with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:  # as the check of a run
         files = {split: list(pool.map(check_sample, pairs.samples)) for split, pairs in splits.items()}
     report = Report(tuple(roots), layout, splits, files, Naming(()), doubts=doubts, notes=notes)
     labels, unread = report.labels, dict[Path, str]()
+    doubts += two_readings if labels or kind is None else []  # else an error says so
     if kind == "masks":
-        report.annotations = mask_annotations([masks for pairs in splits.values() for masks in pairs.masks])
-        report.naming = name_annotations(kind, report.annotations.names)
+        report.annotations = found_masks = mask_annotations(
+            [masks for pairs in splits.values() for masks in pairs.masks]
+        )
+        report.naming = name_annotations(kind, found_masks.names, has_rest=bool(labels) and found_masks.rest != 0)
+        notes += rest_notes(found_masks)
     elif kind:
         used = dict.fromkeys(labels) or [path for path, content in by_path.items() if content.kind == kind]
         report.annotations = joined(kind, (by_path[path] for path in used if path in by_path))
@@ -162,13 +167,16 @@ def _annotations(found: Files) -> tuple[dict[File, Annotations], list[str]]:
 
 def _choose(
     roles: dict[str, list[File]], documents: dict[File, Annotations]
-) -> tuple[Layout, AnnotationKind | None, list[str]]:
-    """The layout that labels the most images, the kind of its annotations (None for pictures), and lines on others."""
+) -> tuple[Layout, AnnotationKind | None, list[str], list[str]]:
+    """The layout that labels the most images, the kind of its annotations (None for pictures), lines on others, and on
+    labels that have two readings."""
     images = roles["image"]
     if not images:
         raise UserError("There are no images.")
     ways: list[tuple[int, int, Layout, AnnotationKind | None]] = []
+    of_images = find_mask_folders(images, roles["label"])
     maps, masks = split_off_masks(find_layouts(images, roles["label"]), roles["label"])
+    maps, masks, two_readings = with_mask_folders(maps, masks, of_images)
     for layout, count in maps:
         ways.append((-count, len(ways), layout, None))
     for layout, count in masks:
@@ -186,7 +194,8 @@ def _choose(
     if not ways:
         # Labels whose names differ from the images' in upper and lower case are looked at, so that this is told.
         near = find_layouts(in_lower_case(images), in_lower_case(roles["label"]))
-        return near[0][0] if near else images_alone(images), None, []
+        whys = [folders.why for folders in of_images if folders.why]
+        return near[0][0] if near else images_alone(images), None, [], whys
     # Labels as pictures come first unless annotations label clearly more.
     most = -min(way[0] for way in ways)
     first = min((way for way in ways if -way[0] >= 0.9 * most), key=lambda way: way[1])
@@ -195,7 +204,7 @@ def _choose(
         for count, _, layout, _ in ways
         if layout is not first[2]
     ]
-    return first[2], first[3], notes[:6]
+    return first[2], first[3], notes[:6], [line for place, line in two_readings if first[2].is_within(place)]
 
 
 def _splits(layout: Layout, kind: AnnotationKind | None, documents: Mapping[Path, Annotations]) -> dict[str, Pairs]:

@@ -28,7 +28,7 @@ from .masks import Mask, read_masks
 from .matching import case_words, match, match_but_for_case
 from .shapes import Annotated
 
-VERSION = 2
+VERSION = 3
 """Of the drawing: a change of rules draws anew."""
 
 

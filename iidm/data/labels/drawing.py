@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ...config import unknown_name
@@ -27,6 +28,8 @@ CARD = "labels.json"
 """The file that says what a folder of drawn labels holds."""
 
 Size = tuple[int, int]
+MOST_CLASHING = 1 / 3
+"""Of the pixels in masks: masks of different classes meet at their edges."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class _Result(NamedTuple):
     unknown: Counter[str]
     clashing: float = 0.0
     """Share of its pixels that shapes of two classes claim, of which none lies over the other."""
+    rest: float = 0.0
+    """Share of its pixels in no shape, of those of which none lies over another."""
 
 
 def read_card(root: Path) -> dict[str, Any] | None:
@@ -160,7 +165,9 @@ def _draw(job: Job, folder: Path, encoding: LabelEncoding, image_size: Callable[
         canvas.save(path, compress_level=1)
         # a label drawn again from the same file is no other one to what goes by size and time of change
         os.utime(path, ns=(job.time_ns, job.time_ns))
-    return _Result(True, left_out, unknown, float(clashes.found.mean()) if clashes is not None else 0.0)
+    if clashes is None:
+        return _Result(True, left_out, unknown)
+    return _Result(True, left_out, unknown, float(clashes.found.mean()), float(clashes.rest.mean()))
 
 
 class _Clashes:
@@ -169,6 +176,11 @@ class _Clashes:
     def __init__(self, size: Size) -> None:
         self.found = np.zeros(size, np.bool_)
         self._values = np.full(size, -1, np.int16)
+
+    @property
+    def rest(self) -> NDArray[np.bool_]:
+        """Pixels that no shape claims."""
+        return self._values < 0
 
     def add(self, form: Form, value: int) -> None:
         canvas = Image.new("L", self.found.shape[::-1])
@@ -211,6 +223,19 @@ def _notes(results: Mapping[str, _Result], encoding: LabelEncoding) -> list[str]
         notes.append(
             f"{counted(len(clashing), 'image')} with pixels in masks of two classes, up to {clashing[worst]:.1%}"
             f" ({worst}): those pixels are ignored. Mend the masks where one of them holds."
+        )
+        claimed = sum(1 - result.rest for result in results.values())
+        if (share := sum(clashing.values()) / claimed) > MOST_CLASHING:
+            notes[-1] += (
+                f" They are {share:.0%} of all pixels in masks: are these masks of several annotators of one class?"
+                " Give one class all of their names, or move all masks but one annotator's away."
+            )
+    rests = {name: result.rest for name, result in results.items() if result.rest}
+    if rests and encoding.unlabeled == IGNORE_INDEX:
+        worst = max(rests, key=lambda name: rests[name])
+        notes.append(
+            f"{counted(len(rests), 'image')} with pixels in no mask, up to {rests[worst]:.1%} ({worst}): those pixels"
+            " are ignored. If they are a class, name it as `unlabeled` in the TOML file."
         )
     left_out = sum((result.left_out for result in results.values()), Counter[str]())
     if left_out:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...config import DatasetConfig
+from ...locks import locked
 from ...types import Sample, UserError
 from ..datasets.dataset import Dataset, open_dataset, training_size
 from ..datasets.places import Split, has_validation, split_folders
@@ -27,7 +28,7 @@ from . import shards
 from .pool import Folder, cores, run_tasks
 from .shards import Finished, Shard
 from .worker import Task, encode_sample
-from .writing import JOURNAL, SHARDS, clear_up, finish, is_there, locked, require_prepared, write_manifest
+from .writing import JOURNAL, SHARDS, clear_up, finish, is_there, require_prepared, write_manifest
 
 LOCK = ".lock"
 PROBES = 8
@@ -162,13 +163,14 @@ def prepare(
 
     out.mkdir(parents=True, exist_ok=True)
     if shard is None:
-        with locked(out / LOCK, str(out)):
+        with locked(out / LOCK, f"Another iidm.prepare is writing {out}"):
             write_manifest(out, plan.manifest)
             entries, problems = run_tasks(folder, plan.tasks, plan.done, out / JOURNAL, jobs, report)
             require_prepared(count, problems, skip_damaged)
             return finish(out, plan.manifest, entries, problems)
     shards.begin(out, shard, plan.manifest)
-    with locked(out / SHARDS / f"{shard.file_name}.lock", f"shard {shard} of {out}"):
+    lock = out / SHARDS / f"{shard.file_name}.lock"
+    with locked(lock, f"Another iidm.prepare is writing shard {shard} of {out}"):
         entries, problems = run_tasks(folder, plan.tasks, plan.done, shards.journal(out, shard), jobs, report)
         require_prepared(count, problems, skip_damaged)
         if shards.is_held(out, plan.images, entries, problems):

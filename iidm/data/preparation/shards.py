@@ -3,10 +3,10 @@
     OUT/shards/2-of-4.jsonl     the lines of what shard 2 of 4 has done
     OUT/shards/2-of-4.json      shard 2 of 4 is finished: what it was planned for, what it left out
 
-Each image belongs to a shard by its name. The machines share the folder and nothing else: no lock, no
-clock, no order. Whatever is written appears whole, by a rename. A shard that is finished looks whether all others are;
-if so it merges them. Two may find that at once: both write the same. What one process would have written, byte for
-byte, is the result, and `shards` is gone.
+Each image belongs to a shard by its name. The machines share the folder and nothing else: they need no lock, no clock,
+no order. Whatever is written appears whole, by a rename. A shard that is finished looks whether all others are; if so
+it merges them. Two may find that at once: both write the same. What one process would have written, byte for byte, is
+the result, and `shards` is gone.
 """
 
 from __future__ import annotations

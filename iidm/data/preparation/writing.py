@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +18,6 @@ from ..files.common import first_few
 from ..prepared.columns import COLUMNS, columns_of, write_columns
 from ..prepared.entries import INDEX, Entry, ImageFormat, entry_paths
 from ..prepared.folder import MANIFEST, PART, Manifest, is_abandoned, write_text
-
-if sys.platform != "win32":
-    import fcntl
 
 JOURNAL = "index.part.jsonl"
 SHARDS = "shards"
@@ -113,18 +108,3 @@ def are_there(out: Path, image_format: ImageFormat, entries: Sequence[Entry]) ->
     """`is_there` of many, several at a time: a network file system takes its time for each."""
     with ThreadPoolExecutor(32) as pool:
         return list(pool.map(lambda entry: is_there(out, image_format, entry), entries))
-
-
-@contextmanager
-def locked(file: Path, what: str) -> Iterator[None]:
-    """Keep a second process of this machine from `what`; the lock ends with its process. Nothing depends on it: of
-    several processes each writes the same, and whole files."""
-    with file.open("w") as opened:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise UserError(f"Another iidm.prepare is writing {what}. Wait for it, or stop it.") from None
-                # a file system without locks
-        yield

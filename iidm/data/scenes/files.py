@@ -10,18 +10,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ...locks import locked
 from ...types import UserError
 from ..files.common import cache_folder
 from .draw import GENERATOR_VERSION, check_request, draw_scene
-
-if sys.platform != "win32":
-    import fcntl
 
 SPLITS = ("train", "val")
 VAL_START = 1_000_000
@@ -78,7 +76,7 @@ def write_scenes(
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(root) as alone:
+        with locked(root.parent / f".{root.name}.lock") as alone:
             if _is_written(root, card, counts):  # by the process that held the lock
                 return root
             if alone:
@@ -131,21 +129,6 @@ def _is_written(root: Path, card: Mapping[str, object], counts: Counts) -> bool:
         for domain, split, count in _listed(counts)
         for kind in ("images", "labels")
     )
-
-
-@contextmanager
-def _lock(root: Path) -> Iterator[bool]:
-    """Keep other processes from writing this folder; False where the file system cannot lock."""
-    if sys.platform == "win32":
-        yield False
-        return
-    with (root.parent / f".{root.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            alone = True
-        except OSError:
-            alone = False
-        yield alone
 
 
 def _write_whole(
