@@ -43,6 +43,14 @@ def mask(path: Path, values: Sequence[Any] = (0, 1), size: tuple[int, int] = SIZ
     Image.fromarray(bands(values, size)).save(path, **options)
 
 
+def box_mask(path: Path, box: tuple[int, int, int, int], inside: int = 255, size: tuple[int, int] = SIZE) -> None:
+    """A mask of 0 and one other value: rows and columns of a box."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros(size, np.uint8)
+    pixels[box[0] : box[1], box[2] : box[3]] = inside
+    Image.fromarray(pixels).save(path)
+
+
 def palette_mask(path: Path, ids: Sequence[int], colors: dict[int, RGB]) -> None:
     image = Image.fromarray(bands(ids)).convert("P")
     image.putdata(bands(ids).ravel().tolist())

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from inspected_folders import SIZE, counts, described, mask, opened, photo, write
-from PIL import Image
+from inspected_folders import SIZE, box_mask, counts, described, mask, opened, photo, write
 
 from iidm.data.datasets.dataset import Dataset
 from iidm.data.inspection.describe import tell
@@ -19,17 +18,18 @@ BOXES = {"road": (30, 48, 0, 64), "car": (10, 30, 8, 20), "traffic_light": (2, 9
 FORMS = {
     "folders": ("images/{image}.jpg", "masks/{name}/{image}.png"),
     "folders beside that of the images": ("images/{image}.jpg", "{name}/{image}.png"),
+    "folders with the class in the name": ("images/{image}.jpg", "masks/{name}/{image}_{name}.png"),
+    "folders of images": ("images/{image}.jpg", "masks/{image}/{name}.png"),
+    "folders of images with a suffix": ("images/{image}.jpg", "masks/{image}/{name}_mask.png"),
+    "folders of images with their name": ("images/{image}.jpg", "masks/{image}/{image}_{name}.png"),
+    "folders of images below folders": ("images/day/{image}.jpg", "masks/day/{image}/{name}.png"),
+    "folders that hold the image too": ("{image}/{image}.jpg", "{image}/{name}.png"),
+    "folders beside their image": ("{image}.png", "{image}/{name}.png"),
+    "images with a suffix": ("images/{image}_rgb.jpg", "masks/{image}/{name}.png"),
     "names": ("images/{image}.jpg", "masks/{image}_{name}.png"),
     "names beside the images": ("{image}.jpg", "{image}_{name}.png"),
     "names with a suffix": ("images/{image}.jpg", "masks/{image}_{name}_mask.png"),
 }
-
-
-def save(path: Path, box: tuple[int, int, int, int], inside: int = 255, size: tuple[int, int] = SIZE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.zeros(size, np.uint8)
-    pixels[box[0] : box[1], box[2] : box[3]] = inside
-    Image.fromarray(pixels).save(path)
 
 
 def written(root: Path, form: str, inside: int = 255) -> None:
@@ -39,7 +39,7 @@ def written(root: Path, form: str, inside: int = 255) -> None:
         photo(root / image.format(image=f"x_{i}"), i)
         for name, box in BOXES.items():
             if i < 4 and (name, i) != ("car", 2):
-                save(root / label.format(image=f"x_{i}", name=name), box, inside)
+                box_mask(root / label.format(image=f"x_{i}", name=name), box, inside)
 
 
 def toml(root: Path, more: str = "", classes: tuple[str, ...] = ("background", *BOXES)) -> Path:
@@ -74,24 +74,57 @@ def test_masks_are_found_and_what_is_written_of_them_is_read(form: str, inside: 
     assert table["label_kind"] == "masks" and table["unlabeled"] == "background"
     dataset = opened(path)
     assert counts(dataset) == (5, 4)
-    np.testing.assert_array_equal(label_of(dataset, "x_0"), expected(*BOXES))
-    np.testing.assert_array_equal(label_of(dataset, "x_2"), expected("road", "traffic_light"))
+    first, _, third, *_ = (sample.name for sample in dataset.samples)
+    np.testing.assert_array_equal(label_of(dataset, first), expected(*BOXES))
+    np.testing.assert_array_equal(label_of(dataset, third), expected("road", "traffic_light"))
 
 
-def test_masks_in_splits_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["{name}/{image}.png", "{image}/{name}.png"])
+def test_masks_in_splits_are_found(form: str, tmp_path: Path) -> None:
     for split in ("train", "val"):
         for i in range(3):
             photo(tmp_path / "images" / split / f"{split}{i}.jpg", i)
             for name, box in BOXES.items():
-                save(tmp_path / "masks" / split / name / f"{split}{i}.png", box)
+                box_mask(tmp_path / "masks" / split / form.format(name=name, image=f"{split}{i}"), box)
     path, table = described(inspect_folders([tmp_path]), tmp_path)
     assert (table["images"], table["labels"]) == ("images/{split}", "masks/{split}")
     np.testing.assert_array_equal(label_of(opened(path, "val"), "val1"), expected(*BOXES))
 
 
+def test_a_folder_an_image_may_hold_masks_of_one_class(tmp_path: Path) -> None:
+    for i in range(3):
+        photo(tmp_path / "images" / f"x_{i}.jpg", i)
+        box_mask(tmp_path / "masks" / f"x_{i}" / "road.png", BOXES["road"])
+    report = inspect_folders([tmp_path])
+    assert report.doubts == [] and any("1 name of 3 masks" in line for line in tell(report))
+    np.testing.assert_array_equal(label_of(opened(described(report, tmp_path)[0]), "x_1"), expected("road"))
+
+
+def test_folders_of_images_that_hold_label_maps_are_no_masks(tmp_path: Path) -> None:
+    for i in range(3):
+        photo(tmp_path / "images" / f"x_{i}.jpg", i)
+        mask(tmp_path / "labels" / f"x_{i}" / "fine.png", (0, 1, 2))
+        mask(tmp_path / "labels" / f"x_{i}" / "label.png", (0, 1))
+    report = inspect_folders([tmp_path])
+    assert report.labels == [] and any("have the name of no image: fine.png" in line for line in report.notes)
+
+
+def test_a_reading_that_explains_all_files_holds(tmp_path: Path) -> None:
+    for name in ("1", "2", "3", "road"):
+        photo(tmp_path / "images" / f"{name}.jpg")
+    for image in ("1", "2", "3"):
+        for of in ("1", "2"):
+            box_mask(tmp_path / "masks" / image / f"{of}.png", BOXES["road" if of == "1" else "car"])
+    dataset = opened(toml(tmp_path, classes=("background", "1", "2")))
+    assert (label_of(dataset, "3")[30:48] == "1").all() and (label_of(dataset, "1")[10:30, 8:20] == "2").all()
+    box_mask(tmp_path / "masks" / "2" / "road.png", BOXES["road"])  # of the class 2, as it says
+    with pytest.raises(UserError, match=r"2\.png may be of class"):
+        opened(toml(tmp_path, classes=("background", "1", "2")))
+
+
 def test_pixels_in_masks_of_two_classes_are_ignored_and_told(tmp_path: Path) -> None:
     written(tmp_path, "folders")
-    save(tmp_path / "masks" / "car" / "x_1.png", (28, 34, 8, 20))  # four rows of them on the road
+    box_mask(tmp_path / "masks" / "car" / "x_1.png", (28, 34, 8, 20))  # four rows of them on the road
     report = inspect_folders([tmp_path])
     (doubt,) = report.doubts
     assert "1 of 4 images that were looked at have pixels in masks of two classes, up to 1.6% (x_1.png)" in doubt
@@ -105,7 +138,7 @@ def test_pixels_in_masks_of_two_classes_are_ignored_and_told(tmp_path: Path) -> 
 
 def test_masks_of_names_that_are_one_class_do_not_clash(tmp_path: Path) -> None:
     written(tmp_path, "folders")
-    save(tmp_path / "masks" / "car" / "x_1.png", (28, 34, 8, 20))
+    box_mask(tmp_path / "masks" / "car" / "x_1.png", (28, 34, 8, 20))
     path = toml(tmp_path)
     text = path.read_text().replace('name = "road"', 'name = "all"\nnames = ["road", "car"]')
     path.write_text(text.replace('[[classes]]\nname = "car"\n', ""))
@@ -122,8 +155,8 @@ def test_without_a_background_what_no_mask_holds_is_ignored(tmp_path: Path) -> N
 def test_a_name_that_two_images_may_have_is_the_longer_ones(tmp_path: Path) -> None:
     for image in ("x", "x_road"):
         photo(tmp_path / "images" / f"{image}.jpg")
-    save(tmp_path / "masks" / "x_road_car.png", BOXES["car"])
-    save(tmp_path / "masks" / "x_car.png", (0, 4, 0, 4))
+    box_mask(tmp_path / "masks" / "x_road_car.png", BOXES["car"])
+    box_mask(tmp_path / "masks" / "x_car.png", (0, 4, 0, 4))
     dataset = opened(toml(tmp_path))
     np.testing.assert_array_equal(label_of(dataset, "x_road"), expected("car"))
     assert (label_of(dataset, "x") == "car").sum() == 16
@@ -132,12 +165,12 @@ def test_a_name_that_two_images_may_have_is_the_longer_ones(tmp_path: Path) -> N
 def test_masks_that_cannot_be_told_are_refused_or_named(tmp_path: Path) -> None:
     written(tmp_path, "folders")
     path = toml(tmp_path)
-    save(tmp_path / "masks" / "car" / "other.png", BOXES["car"])
+    box_mask(tmp_path / "masks" / "car" / "other.png", BOXES["car"])
     assert any("1 mask of no image: car/other" in note for note in opened(path).notes)
     with pytest.raises(UserError, match=r"class 'traffic_light'.*`ignore_names`"):
         opened(toml(tmp_path, classes=("background", "road", "car")))
     toml(tmp_path)
-    save(tmp_path / "masks" / "car" / "x_1.png", BOXES["car"], size=(48, 65))
+    box_mask(tmp_path / "masks" / "car" / "x_1.png", BOXES["car"], size=(48, 65))
     with pytest.raises(UserError, match=r"Masks of one image must have one size: .*48x65"):
         opened(path)
     mask(tmp_path / "masks" / "car" / "x_1.png", (0, 100, 255))

@@ -44,6 +44,8 @@ class Annotations:
     """What covers no area and labels no pixel -> how many of it there are."""
     problems: list[str] = field(default_factory=list)
     """What training could not read."""
+    doubts: list[str] = field(default_factory=list)
+    """What can be read and looks odd."""
     rest: float | None = None
     """Share of the pixels that no mask holds, of one mask a class; None where none was looked at."""
     looked_at: tuple[int, int] = (0, 0)

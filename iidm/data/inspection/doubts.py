@@ -82,8 +82,8 @@ def _smoothed(values: Values, naming: Naming) -> str:
 
 
 def odd_annotations(annotations: Annotations) -> list[str]:
-    """Lines on what training could not read in annotation files, and on what labels no pixel."""
-    lines = annotations.problems[:SHOWN_PROBLEMS]
+    """Lines on what training could not read in annotation files, and on what is odd in them or labels no pixel."""
+    lines = [*annotations.doubts, *annotations.problems[:SHOWN_PROBLEMS]]
     if len(annotations.problems) > SHOWN_PROBLEMS:
         lines.append(f"and {len(annotations.problems) - SHOWN_PROBLEMS} more annotated images that cannot be read")
     if annotations.no_area:

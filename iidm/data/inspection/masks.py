@@ -107,12 +107,12 @@ def mask_annotations(images: Sequence[tuple[Mask, ...]]) -> Annotations:
     found.rest = sum(rests) / len(rests) if rests else None
     found.one_class = groups(overlaps.strong())
     share_folder = any(len({mask.path.parent for mask in masks}) < len(masks) for masks in images)
-    found.problems += [*overlaps.lines(), *numbered(found.names, share_folder)]
+    found.doubts += [*overlaps.lines(), *numbered(found.names, share_folder)]
     # of names that cover the same pixels this is said already
     others = {where: share for where, (share, pairs) in clashing.items() if pairs - overlaps.strong().keys()}
     if others:
         worst = max(others, key=lambda where: others[where])
-        found.problems.append(
+        found.doubts.append(
             f"{len(others)} of {len(rests)} images that were looked at have pixels in masks of two"
             f" classes, up to {others[worst]:.1%} ({worst}): those are ignored. Mend the masks where one holds"
         )
