@@ -24,7 +24,7 @@ with locked(Path(sys.argv[1])):
     if os.fork() == 0:
         sys.exit()  # which leaves the block
     os.wait()
-    subprocess.Popen(["cat"], stdout=subprocess.DEVNULL)  # until the end of our stdin
+    subprocess.Popen(["cat"], stdout=subprocess.DEVNULL, close_fds=False)  # until the end of our stdin
     print("mine", flush=True)
     sys.stdin.read()
 """
@@ -61,24 +61,25 @@ def test_a_place_is_one_process_s_until_that_is_killed(place: Path, tmp_path: Pa
 
 
 def test_without_a_refusal_it_is_waited_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, events, flock = threading.Event(), [], fcntl.flock
+    asked, flock = threading.Event(), fcntl.flock
+    events: list[object] = []
 
     def note(handle: int, how: int) -> None:
         asked.set()
         flock(handle, how)
 
     def second() -> None:
-        with locked(place):
-            events.append("second")
+        with locked(place) as is_locked:
+            events.append(is_locked)
 
     with locked(place):
         monkeypatch.setattr(locks.fcntl, "flock", note)
         waiting = threading.Thread(target=second)
         waiting.start()
         assert asked.wait(600)
-        events.append("first")
+        events.append("first leaves")
     waiting.join()
-    assert events == ["first", "second"]
+    assert events == ["first leaves", True]
 
 
 def test_a_file_that_was_left_locks_nothing_and_a_longer_number_in_it_goes(tmp_path: Path) -> None:
