@@ -6,7 +6,6 @@ that is what the time of decoding depends on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from iidm.data.preparation.plan import make_plan, prepare
 from iidm.data.prepared.entries import ImageFormat
 from iidm.data.scenes.draw import draw_scene
 from iidm.data.specs.known import CITYSCAPES_IDS
+from iidm.locks import locked
 
 VERSION = 2
 GTA5_SIZE, CITYSCAPES_SIZE = (1052, 1914), (1024, 2048)
@@ -78,8 +78,7 @@ def prepared(image_format: ImageFormat, count: int = COUNT) -> Roots:
 def _alone(root: Path) -> Iterator[None]:
     """Let the benchmarks of one process write `root`; those of others wait, and find it written."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    with root.with_name(f".{root.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(root.with_name(f".{root.name}.lock")):
         yield
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+from iidm.locks import locked
 
 from .life import Start, Usual, live
 
@@ -18,8 +19,7 @@ def once(place: Path, start: Start, words: Sequence[str]) -> Path:
 
     Processes that ask for the same one wait for the first. Raises RuntimeError where it fails.
     """
-    with place.with_name(f"{place.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(place.with_name(f"{place.name}.lock")):
         if not (place / USUAL).exists():
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
