@@ -189,9 +189,12 @@ def test_links_folders_and_what_lies_elsewhere_are_looked_at(tmp_path: Path) -> 
 
 
 CAMPAIGN = """
-import sys, types
+import json, os, sys, types
+from pathlib import Path
+import benchmarks.campaign.report, benchmarks.conftest  # here once, not in each call: they import torch
 from benchmarks.campaign import __main__ as command
 from benchmarks.campaign.cases import Case, Outcome
+from benchmarks.campaign.processes import end_as_a_process
 from benchmarks.campaign.trial import Kind
 
 class Trial:
@@ -201,31 +204,42 @@ class Trial:
     def run(self):
         return Outcome(losses=["a bit"] if str(self.case.number) in lost else [])
 
-lost, *words = sys.argv[1:]
+folder, *calls = sys.argv[1:]
 draw = lambda number: Case("fake", number, (), False, (), "", number)
 sys.modules["benchmarks.campaign.fake"] = fake = types.ModuleType("fake")
 fake.KIND = Kind(draw, lambda shared: None, Trial, 3, (), 1)
 command.KINDS, command.import_all = ("fake",), lambda: None
-command.main(["--kinds", "fake", *words])
+for call in calls:
+    lost, *more = json.loads(call)
+    words = ["--kinds", "fake", "--results", folder, "--work", folder, *more]
+    said = Path(folder, "said")
+    child = os.fork()
+    if child == 0:
+        end_as_a_process(lambda: command.main(words), said)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([status, said.read_text()]))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
 def test_a_loss_of_an_earlier_call_is_not_forgotten(tmp_path: Path) -> None:
-    def call(lost: str, *more: str) -> tuple[int, str]:
-        words = [sys.executable, "-c", CAMPAIGN, lost, "--results", str(tmp_path), "--work", str(tmp_path), *more]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-        return done.returncode, done.stdout
-
-    status, said = call("1")
-    assert status == 1 and "3 cases, 0 of them again" in said and "what they left lies in" in said, said
-    status, said = call("", "--minutes", "0")  # no time is left to do it again
-    assert status == 1 and "1 cases lost something, in earlier calls" in said, said
-    assert call("", "--count", "1")[0] == 0  # that one is not among these
-    status, said = call("1")
-    assert status == 1 and "1 cases, 1 of them again; 2 are done" in said, said
-    status, said = call("")
-    assert status == 0 and "1 cases, 1 of them again; 2 are done" in said, said
-    assert "fake: all 3 cases are done" in call("1")[1]
+    calls = (
+        ("1",),  # case 1 loses something
+        ("", "--minutes", "0"),  # no time is left to do it again
+        ("", "--count", "1"),  # that one is not among these
+        ("1",),
+        ("",),
+        ("1",),
+    )
+    words = [sys.executable, "-c", CAMPAIGN, str(tmp_path), *map(json.dumps, calls)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, late, other, again, mended, last = (json.loads(line) for line in done.stdout.splitlines())
+    assert first[0] == 1 and "3 cases, 0 of them again" in first[1] and "what they left lies in" in first[1], first
+    assert late[0] == 1 and "1 cases lost something, in earlier calls" in late[1], late
+    assert other[0] == 0, other
+    assert again[0] == 1 and "1 cases, 1 of them again; 2 are done" in again[1], again
+    assert mended[0] == 0 and "1 cases, 1 of them again; 2 are done" in mended[1], mended
+    assert "fake: all 3 cases are done" in last[1], last
     page = (tmp_path / "README.md").read_text()
     assert "**3 cases, 0 kills, 0 with losses.**" in page and page.count("- case 1, done again, had lost this") == 2
