@@ -1,10 +1,13 @@
-"""Compiles every Triton kernel for an architecture without a GPU; prints a JSON line a kernel: registers, spills.
+"""Compiles every Triton kernel for architectures without a GPU; prints a JSON line a kernel: registers, spills.
 
-Run by test_triton_builds.py in a process of its own, where Triton is not set to interpret: python compile_triton.py 90
+Run by test_triton_builds.py in a process of its own, where Triton is not set to interpret:
+
+    python compile_triton.py 80 90
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -121,13 +124,18 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 
 def main() -> None:
-    arch = int(sys.argv[1])
-    for kernel, constants, warps in CASES:
+    for arch, (kernel, constants, warps) in itertools.product(map(int, sys.argv[1:]), CASES):
         source = ASTSource(kernel, signature(kernel, constants), constants)
         compiled = triton.compile(
             source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, **TRITON_OPTIONS}
         )
-        line = {"kernel": kernel.__name__, **constants, "warps": warps, **resources(compiled.asm["cubin"])}
+        line = {
+            "arch": arch,
+            "kernel": kernel.__name__,
+            **constants,
+            "warps": warps,
+            **resources(compiled.asm["cubin"]),
+        }
         print(json.dumps(line), flush=True)
 
 
