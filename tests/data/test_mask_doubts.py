@@ -141,7 +141,7 @@ def test_masks_of_which_no_reading_is_better_are_refused(tmp_path: Path, capsys:
     numbers(tmp_path, (1, 2, 3), [(folder, file) for folder in (1, 2, 3) for file in (1, 2, 3)])
     line = doubt(report := inspect_folders([tmp_path]), "may be")
     assert "1/2.png may be of class '1' of image '2' or of class '2' of image '1'; needed is one reading" in line
-    assert "Give the classes names that no image has" in line and report.doubts == [line]
+    assert "Rename it, the class or the image so that one is left" in line and report.doubts == [line]
     with pytest.raises(UserError, match="was not written: without labels"):
         inspect([str(tmp_path), "--write", str(tmp_path / "d.toml")])
     assert capsys.readouterr().out.count("may be of class") == 1

@@ -107,8 +107,8 @@ def _two_readings(path: Path, ways: Sequence[_Way]) -> str:
     one, other = list(dict.fromkeys(way[:2] for way in ways))[:2]
     return (
         f"Mask {path} may be of class {one[1]!r} of image {one[0]!r} or of class {other[1]!r} of image {other[0]!r};"
-        " needed is one reading of CLASS/IMAGE.png, IMAGE/CLASS.png or IMAGE_CLASS.png. Give the classes names that no"
-        " image has, such as road for 1."
+        " needed is one reading of CLASS/IMAGE.png, IMAGE/CLASS.png or IMAGE_CLASS.png. Rename it, the class or the"
+        " image so that one is left: a class is called road, say, not 1 as images are."
     )
 
 
