@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,13 +58,19 @@ def options(raw: Path) -> tuple[object, ...]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(options: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(options: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared without an interruption. Tests that change it change a copy."""
     out = tmp_path_factory.mktemp("whole") / "out"
     done = _run(*options, "--out", out)
     assert done.returncode == 0, done.stderr
     assert f"{out} is complete" in done.stdout
     assert f"{IMAGES} images to prepare, 0 are there" in done.stderr and "needed" in done.stderr
-    return _content(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole: Path) -> dict[str, bytes]:
+    return _content(whole)
 
 
 def _content(out: Path) -> dict[str, bytes]:
@@ -163,9 +170,8 @@ def test_ctrl_c_ends_it_with_one_line_and_keeps_what_is_done(
     assert _content(out) == uninterrupted
 
 
-def test_a_run_after_a_finished_one_does_nothing(options: tuple[object, ...], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert _run(*options, "--out", out).returncode == 0
+def test_a_run_after_a_finished_one_does_nothing(options: tuple[object, ...], whole: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
     before = _times(out)
     done = _run(*options, "--out", out)
     assert done.returncode == 0 and f"0 images to prepare, {IMAGES} are there" in done.stderr
