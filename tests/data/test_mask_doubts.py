@@ -50,7 +50,7 @@ def test_masks_of_two_annotators_are_a_doubt(names: tuple[str, str], form: str, 
     (line,) = report.doubts
     both, either = 19 * 12, 2 * 20 * 13 - 20 - 19 * 12
     assert f"masks of {names[0]} and {names[1]} cover the same pixels: they share {both / either:.0%} of" in line
-    assert "in 4 images with both" in line
+    assert "in 4 images of those looked at" in line
     assert f'give one class all of the names (names = ["{names[0]}", "{names[1]}"])' in line
     path, _ = described(report, tmp_path)
     assert f'"{names[0]}"  # doubt: its masks cover the pixels of {names[1]}: one class?' in path.read_text()
@@ -82,7 +82,7 @@ def test_three_annotators_are_one_group_beside_classes_that_clash(tmp_path: Path
     boxes = {"A": CAR, "B": SAME_CAR, "C": (11, 30, 7, 20), "road": (29, 48, 0, 64)}
     report = inspect_folders([written(tmp_path, boxes)])
     assert "masks of A, B and C cover the same pixels: two of them share" in doubt(report, "annotators")
-    assert "road" not in doubt(report, "annotators") and "masks of two classes" in doubt(report, "looked at")
+    assert "road" not in doubt(report, "annotators") and "are ignored. Mend" in doubt(report, "masks of two classes")
 
 
 def test_overlaps_count_images_that_have_both() -> None:

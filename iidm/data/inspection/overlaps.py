@@ -67,8 +67,8 @@ class Overlaps:
             share = f"they share {least:.0%}" if len(pairs) == 1 else f"two of them share {least:.0%} or more"
             told.append(
                 f"masks of {_listed(group)} cover the same pixels: {share} of what either covers, in"
-                f" {counted(images, 'image')} with both. Are these annotators (or versions) of one class? Then move the"
-                f" masks of all but one away, or give one class all of the names (names ="
+                f" {counted(images, 'image')} of those looked at. Are these annotators (or versions) of one class? Then"
+                f" move the masks of all but one away, or give one class all of the names (names ="
                 f" {json.dumps(group, ensure_ascii=False)}), for what any of them covers. Are these classes? Then cut"
                 " the upper one out of the lower: pixels of both are ignored"
             )
