@@ -16,7 +16,7 @@ Such a file, `my-camera.toml`:
     # box (H, W) that an image must fit into for training; default: size on disk
     resize = [512, 1024]
     # default: "auto", whatever lies there; else "ids", "colors", "coco", "labelme", "cvat", "cityscapes-polygons";
-    # "masks": one mask a class, labels/road/x.png or x_road.png
+    # "masks": one mask a class, labels/road/x.png, labels/x/road.png or x_road.png
     label_kind = "ids"
     # what no loss and no metric counts: ids on disk (default: [255]), colours, names in annotation files
     ignore = [0, 255]
