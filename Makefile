@@ -16,7 +16,9 @@ train: $(INSTALLED)
 	$(BIN)/python -m iidm.train --amp $(ARGS)
 
 # A process for each core, one thread each: nearly all tests compute with one. What a file's tests share stays in one process.
+# The tests start the product about a hundred times: it is compiled once, also where the environment has Python write no .pyc.
 test: $(INSTALLED)
+	$(BIN)/python -m compileall -q iidm kernels benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(INSTALLED)
