@@ -35,7 +35,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> small_runs
     """A run of STEPS steps with everything that a run writes."""
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
     words = small_runs.options(data, run_dir, "--amp", "--log.tensorboard", "--log.preview-every", "3")
-    return small_runs.Finished(run_dir, small_runs.train([*words, "--log.eval-every", "3"]))
+    return small_runs.Finished(run_dir, small_runs.train([*words, "--log.eval-every", "3"], painted=True))
 
 
 @pytest.fixture(scope="session")

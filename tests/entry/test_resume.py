@@ -187,7 +187,7 @@ def test_a_finished_run_can_be_lengthened(finished: Finished, tmp_path: Path) ->
     run_dir, longer = tmp_path / "copy", STEPS + 2
     shutil.copytree(finished.run_dir, run_dir)
     words = ["--resume", run_dir, "--max-steps", str(longer), "--log.no-tensorboard", "--log.preview-every", "0"]
-    said = train(words)
+    said = train(words, painted=True)
     rates = [json.loads(line)["lr"] for line in metrics(run_dir).splitlines() if "lr" in json.loads(line)]
     config = read_config(run_dir / "config.json")
     assert config == replace(read_config(finished.run_dir / "config.json"), max_steps=longer)

