@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The study of docs/results/streetscenes: all methods on StreetScenes, with a MobileNetV2 that starts from ImageNet weights, so
 # that a run takes minutes without bfloat16 instructions too. Goes on where it was stopped. A first word makes another table
-# there: `table4` the losses with 5 and 20 labeled images, `table6` their weights, `many-labels` the recipe `adapt` with 100;
+# there: `table4` the losses with 5 and 20 labeled images, `table6` their weights, `adapt` that recipe with 5, 20 and 100;
 # further words are those of iidm.study (--jobs 2). Runs that tables share are done once. The tables of methods, table4 and table6
 # that are committed are of networks as training left them (docs/results/before.md); this makes them anew with the statistics of
 # the target. Their network is the one of then, DeepLabV2's head at stride 16, so that nothing else differs.
@@ -11,7 +11,7 @@ network=(--model.head deeplabv2 --model.output-stride 16 --model.dropout 0)
 case "${1:-}" in
     table4) grid=table4 budgets=(5 20) && shift ;;
     table6) grid=table6 && shift ;;
-    many-labels) grid="$here/many-labels.toml" budgets=(100) recipe=adapt network=() && shift ;;
+    adapt) grid="$here/streetscenes/adapt.toml" budgets=(5 20 100) recipe=adapt network=() && shift ;;
 esac
 exec python -m iidm.study "$grid" --preset scenes --budgets "${budgets[@]}" --out "$here/streetscenes" --seeds 3 --steps 1000 \
     "$@" -- --amp --recipe "$recipe" --model.backbone mobilenet_v2 --model.weights imagenet "${network[@]}" \
