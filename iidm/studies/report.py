@@ -109,7 +109,7 @@ class Report:
         text = (
             f"{setting} (preset `{plan.preset}`), {plan.steps} steps, {_seeds(plan)}{validation}. mIoU{over} in per"
             " cent: the student's, in brackets the teacher's; mean ± sample standard deviation over seeds; the best"
-            " mean of a column in bold."
+            f" mean of a column in bold. {_learned(plan)}"
         )
         if plan.study.paper_budgets:
             setting = f" on {plan.study.paper_setting}" if plan.study.paper_setting else ""
@@ -231,6 +231,21 @@ def _origin(record: Record) -> str:
 
 def _name(data: DatasetConfig) -> str:
     return Path(data.spec).stem if data.spec.endswith(".toml") else data.spec
+
+
+def _learned(plan: Plan) -> str:
+    """Recipe, network and statistics of the runs; where rows differ, each value in the order of the rows."""
+    configs = [run.config for run in plan.runs]
+    values = {
+        "Recipe": [config.recipe for config in configs],
+        "backbone": [config.model.backbone for config in configs],
+        "weights": [Path(config.model.weights).name for config in configs],
+        "head": [config.model.head for config in configs],
+        "statistics": [config.eval.statistics for config in configs],
+    }
+    return (
+        ", ".join(f"{name} {' or '.join(f'`{v}`' for v in dict.fromkeys(own))}" for name, own in values.items()) + "."
+    )
 
 
 def _seeds(plan: Plan) -> str:

@@ -78,6 +78,7 @@ def test_the_text_says_what_the_numbers_are(made: Made) -> None:
     for words in (
         "streetscenes-rendered -> streetscenes-camera (preset `scenes`), 10 steps, seeds 0 to 2, 60 validation images",
         "published numbers by labeled images on GTA5 -> Cityscapes, which is not the setting here",
+        "Recipe `adapt`, backbone `resnet18`, weights `none`, head `segformer`, statistics `target`.",
         "python -m iidm.study small.toml --out out",
         "- 13 runs, 6 min in all, 2020-02-02: 2 of 2 cores of Abacus; Python 3.11.0, torch 2.10.0; iidm 0.0, commit ab",
         "**Missing: 2 of 15 runs.**",
