@@ -56,7 +56,8 @@ def main(argv: Sequence[str]) -> None:
         study = find_study(arguments.study)
     plan = make_plan(study, wishes)
     folder = StudyFolder(arguments.out)
-    command = shlex.join(["python", "-m", "iidm.study", *argv])
+    # As the page has it, which says that the same command runs what is missing.
+    command = shlex.join(["python", "-m", "iidm.study", *(word for word in argv if word != "--report-only")])
     if arguments.dry_run:
         print(describe_runs(plan, folder.records()))
     elif arguments.report_only:

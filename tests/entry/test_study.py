@@ -132,7 +132,9 @@ def test_dry_runs_and_reports_run_nothing(data: Path, copy: Path) -> None:
     assert "6 runs of 6 steps, 4 are done" in listed
     said = study(study_words(data / "nowhere", copy, "--report-only", seeds=SEEDS + 1))
     assert ", 2 of 3 seeds |" in said.out
-    assert "**Missing: 2 of 6 runs.**" in (copy / "out" / "grid.md").read_text()
+    page = (copy / "out" / "grid.md").read_text()
+    assert "**Missing: 2 of 6 runs.** The same command runs them." in page
+    assert "    python -m iidm.study " in page and "--report-only" not in page
 
 
 def test_a_failing_run_is_reported_and_the_others_go_on(
