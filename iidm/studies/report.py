@@ -236,7 +236,7 @@ def _name(data: DatasetConfig) -> str:
 def _learned(plan: Plan) -> str:
     """Recipe, network and statistics of the runs; where rows differ, each value in the order of the rows."""
     configs = [run.config for run in plan.runs]
-    values = {
+    values: dict[str, list[str]] = {
         "Recipe": [config.recipe for config in configs],
         "backbone": [config.model.backbone for config in configs],
         "weights": [Path(config.model.weights).name for config in configs],
