@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .types import UserError
+from .types import AgreedError, UserError
 
 PATIENCE = timedelta(hours=6)
 """How long a rank waits for another that draws scenes, reads labels or writes. One that has died is not waited for: its
@@ -89,15 +89,23 @@ class Ranks:
         store = dist.PrefixStore(f"start {self.restarts}", store)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
+        # NCCL takes leave of all ranks and of what is still under way. One that ends alone would wait for ranks that
+        # wait for it, and torchrun would never learn of its error: it goes as it is, and torchrun ends the others.
+        leaves_together = backend == "gloo"
         try:
             yield
+            leaves_together = True
+        except AgreedError:
+            leaves_together = True
+            raise
         except RuntimeError as error:
             if isinstance(error, dist.DistError) or "gloo" in str(error):
                 # torchrun tells which; a traceback of each of those that are left would hide it.
                 raise UserError("Another process of this run has ended, and with it this one.") from error
             raise
         finally:
-            dist.destroy_process_group()
+            if leaves_together:
+                dist.destroy_process_group()
 
     @contextmanager
     def first_on_each_machine(self) -> Iterator[None]:

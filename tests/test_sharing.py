@@ -1,4 +1,4 @@
-"""How processes share a run: its batches, and the GPUs of a machine."""
+"""How processes share a run: its batches, the GPUs of a machine, and its end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from iidm.config import Config, DataConfig, StepConfig
 from iidm.engine.checkpoint import FORMAT, METADATA
 from iidm.ranks import ALONE, Ranks
 from iidm.sharing import BATCHES, batch_numbers, config_of_rank, device_of_rank
-from iidm.types import UserError
+from iidm.types import AgreedError, UserError
 
 
 def config(batch: int = 2, accumulate: int = 1, **data: object) -> Config:
@@ -67,3 +68,37 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError, match="3 processes are on this machine and 2 GPUs"):
         device_of_rank(torch.device("cuda"), Ranks(0, 3, 0, 3))
     assert device_of_rank(torch.device("cuda"), ALONE) == torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "leaves"),
+    [
+        (None, "cuda", True),
+        (AgreedError("Stopped after step 7"), "cuda", True),
+        (UserError("an image of this machine is missing"), "cuda", False),
+        (RuntimeError("CUDA out of memory"), "cuda", False),
+        (RuntimeError("[gloo] Connection closed by peer"), "cuda", False),
+        (KeyboardInterrupt(), "cuda", False),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "cpu", True),
+    ],
+)
+def test_a_process_that_ends_alone_waits_for_no_other(
+    error: BaseException | None, kind: str, leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of NCCL's group waits for all processes, and they wait in the middle of a step for this one."""
+    said: list[str] = []
+    monkeypatch.setattr(dist, "rendezvous", lambda url: iter([(dist.HashStore(), 0, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: said.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: said.append("left"))
+    found = None
+    try:
+        with Ranks(0, 2).joined(torch.device(kind)):
+            if error is not None:
+                raise error
+    except BaseException as caught:
+        found = caught
+    assert said == ["gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl", *["left"] * leaves]
+    if "gloo" in str(error):
+        assert isinstance(found, UserError) and "Another process of this run has ended" in str(found)
+    else:
+        assert found is error
