@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +49,23 @@ def write_bytes(path: Path, body: bytes) -> None:
     half = path.with_name(f".{path.name}")
     half.write_bytes(body)
     put_in_place(half, path)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """The name beside its place that a file is written under, in a context at whose end it takes its place.
+
+    Where an error cuts the writing short, as on a full disk, what was written is removed: it would fill the disk on. Of
+    large files that are not worth a wait for the disk, as `put_in_place` waits; a power cut may take them.
+    """
+    half = path.with_name(f".{path.name}")
+    try:
+        yield half
+        os.replace(half, path)
+    except BaseException:
+        with suppress(OSError):
+            half.unlink(missing_ok=True)
+        raise
 
 
 def put_in_place(half: Path, path: Path) -> None:

@@ -23,7 +23,7 @@ ALLOWED = {
     "data": {"types", "text", "locks", "config", "processes", "data"},
     "models": {"types", "config", "kernels", "models"},
     "engine": {"types", "text", "config", "engine"},
-    "prediction": {"types", "config", "data", "models", "engine", "kernels", "evaluation", "prediction"},
+    "prediction": {"types", "text", "config", "data", "models", "engine", "kernels", "evaluation", "prediction"},
     "selection": {"types", "config", "data", "engine", "models", "kernels", "selection"},
     "exporting": {"types", "config", "data", "models", "engine", "exporting"},
     "studies": {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from PIL import Image
 
 from iidm.engine.preview import colorize, overlay
 from iidm.engine.rows import STRIP_ROWS
+from iidm.text import written_whole
 from iidm.types import ClassSet
 
 from .looking import Prediction
@@ -46,10 +46,8 @@ class Pictures(NamedTuple):
             _save(f"{stem}.confidence.png", Image.fromarray(said.confidence))
         if "probabilities" in self.kinds and said.probabilities is not None:
             path = Path(f"{stem}.probabilities.npz")
-            half = path.with_name(f".{path.name}")
-            with half.open("wb") as file:
+            with written_whole(path) as half, half.open("wb") as file:
                 np.savez(file, probabilities=said.probabilities, classes=np.array(self.classes.names))
-            os.replace(half, path)
 
     def _ids(self, label: NDArray[np.uint8]) -> Image.Image:
         if self.own_ids is not None:
@@ -69,9 +67,7 @@ def _painted(shape: tuple[int, ...], paint: Callable[[slice], NDArray[np.uint8]]
 
 
 def _save(path: str, picture: Image.Image) -> None:
-    folder, name = os.path.split(path)
-    half = os.path.join(folder, f".{name}")
     # 8 bits for palettes of few colours too: some programs read no others
     bits: dict[str, Any] = {"bits": 8} if picture.mode == "P" else {}
-    picture.save(half, format="PNG", compress_type=RUNS, **bits)
-    os.replace(half, path)
+    with written_whole(Path(path)) as half:
+        picture.save(half, format="PNG", compress_type=RUNS, **bits)

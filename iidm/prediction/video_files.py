@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -151,15 +152,15 @@ class VideoWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        is_whole = kind is None and self._stream is not None
         try:
-            if kind is None and self._stream is not None:
-                self._container.mux(self._stream.encode(None))
-        finally:
-            self._container.close()
-            if kind is None and self._stream is not None:
+            with closing(self._container):  # which writes the table of contents: the disk may be full for it too
+                if is_whole:
+                    self._container.mux(self._stream.encode(None))
+            if is_whole:
                 os.replace(self._half, self.path)
-            else:
-                self._half.unlink(missing_ok=True)
+        finally:
+            self._half.unlink(missing_ok=True)
 
     def add(self, seconds: float, image: NDArray[np.uint8]) -> None:
         """Write a frame, uint8 [H,W,3] RGB of one size for all, to be shown at a time later than that before it."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from PIL import Image
 
 from iidm.data.scenes import VAL_START, draw_scene, scenes_root, write_scenes
@@ -35,17 +34,6 @@ def _files(root: Path) -> dict[str, bytes]:
 
 def _leftovers(parent: Path) -> list[str]:
     return [p.name for p in parent.iterdir() if p.suffix != ".lock"]
-
-
-@contextmanager
-def _files_of_at_most(size_bytes: int) -> Iterator[None]:
-    """Writing more to a file fails with an OSError here and in every process that is started meanwhile."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_the_folder_holds_what_was_asked_for(tmp_path: Path) -> None:
@@ -139,7 +127,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, jobs: int) -> None:
-    with _files_of_at_most(1000), pytest.raises(UserError, match="could not be written to .*IIDM_CACHE"):
+    with files_of_at_most(1000), pytest.raises(UserError, match="could not be written to .*IIDM_CACHE"):
         _write(tmp_path / "scenes", jobs=jobs)
     assert _leftovers(tmp_path) == []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...text import written_whole
 from ...types import ClassSet
 from ..labels.shapes import Points, Polygons
 from .regions import Region, Regions, inward
@@ -80,22 +82,22 @@ class _OneFile(Writer):
 
     def __enter__(self) -> Writer:
         super().__enter__()
-        self._half = self.folder / f".{self.file_name}"
-        # a name that is no Unicode has escapes
-        self._file: IO[str] = self._half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
-        self._begin()
+        with ExitStack() as stack:
+            half = stack.enter_context(written_whole(self.path))
+            # a name that is no Unicode has escapes
+            opened = half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+            self._file: IO[str] = stack.enter_context(opened)
+            self._begin()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file:
-            if kind is None:
-                self._end()
-        if kind is None:
-            os.replace(self._half, self.path)
-        else:
-            self._half.unlink(missing_ok=True)
+        with self._stack:
+            if error is not None:
+                raise error  # so that what was written is removed, as after one of the next line
+            self._end()
 
     def _begin(self) -> None:
         raise NotImplementedError
@@ -200,9 +202,8 @@ class LabelMeWriter(Writer):
             "imageHeight": image.regions.size[0],
             "imageWidth": image.regions.size[1],
         }
-        half = path.with_name(f".{path.name}")
-        half.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
-        os.replace(half, path)
+        with written_whole(path) as half:
+            half.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def _short(numbers: list[float]) -> list[float]:
