@@ -33,6 +33,7 @@ class Frame(NamedTuple):
     number: int
     """0-based, in the video."""
     seconds: float
+    """From the begin of the video on."""
     image: NDArray[np.uint8]
     """uint8 [H,W,3] RGB."""
 
@@ -69,6 +70,8 @@ class VideoReader:
         self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self.frame_count: int | None = self._stream.frames or None
         """As the file says; None: it does not."""
+        self._start_s = (self._container.start_time or 0) / 1e6
+        """Of recorders' streams (.ts, .mts) the time since the recorder was started, hours perhaps; a player begins here."""
         self._promised_s = self._container.duration / 1e6 if self._container.duration else None
         self._read = self._damaged = 0
         self._end_s: float | None = None
@@ -84,14 +87,15 @@ class VideoReader:
         """Every N-th frame, as large as the first one, turned as the file says that it is to be shown."""
         shape: dict[str, int] = {}
         for number, frame in enumerate(self._decoded()):
-            seconds = float(frame.time) if frame.time is not None else float(number / self.rate)
+            is_timed = frame.time is not None
+            seconds, start_s = (float(frame.time), self._start_s) if is_timed else (float(number / self.rate), 0.0)
             self._read, self._end_s = number + 1, seconds + float(1 / self.rate)
             if number % every:
                 continue
             shape = shape or {"width": frame.width, "height": frame.height}
             image = frame.reformat(format="rgb24", src_colorspace=self._colorspace(frame), **shape).to_ndarray()
             turns = round(frame.rotation / 90) % 4
-            yield Frame(number, seconds, np.ascontiguousarray(np.rot90(image, turns)))
+            yield Frame(number, max(seconds - start_s, 0.0), np.ascontiguousarray(np.rot90(image, turns)))
 
     def _colorspace(self, frame: Any) -> Any:
         """How its colours are coded; of large frames that do not say so as players take them, BT.709 and not BT.601."""

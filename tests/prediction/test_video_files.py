@@ -159,3 +159,21 @@ def test_a_written_video_says_how_its_colours_are_coded(tmp_path: Path) -> None:
     assert frame.colorspace == 1
     middle = [np.frombuffer(plane, np.uint8)[5] for plane in frame.planes]
     np.testing.assert_allclose(middle, BT709_GREEN, atol=2)
+
+
+@pytest.mark.parametrize("ending", ["ts", "mkv"])
+def test_times_count_from_the_begin_of_a_stream_that_was_recorded_later(ending: str, tmp_path: Path) -> None:
+    """Where a recorder had run for an hour, the labeled video would begin with an hour of nothing."""
+    with av.open(str(tmp_path / f"a.{ending}"), "w") as container:
+        stream = container.add_stream("mpeg2video" if ending == "ts" else "libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((*SIZE, 3), 20 * number, np.uint8), format="rgb24")
+            frame.pts = 3600 * 25 + number
+            frame.time_base = Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with VideoReader(tmp_path / f"a.{ending}") as reader:
+        times = [frame.seconds for frame in reader.frames(1)]
+        assert reader.problem == ""
+    assert times == pytest.approx([number / 25 for number in range(10)], abs=1e-3)
