@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iidm.data import WRITERS, AnnotatedImage, AnnotationFormat, Input, Regions, Writer, find_regions, read_image
+from iidm.data.files.common import counted
 from iidm.types import UserError
 
 from .flow import Budget, in_order
@@ -166,5 +167,6 @@ def _chunks(plans: Iterable[Plan | Unread], most: int) -> Iterator[list[Plan | U
 def _told(writer: Writer, dropped: int, annotations: Annotations) -> str:
     small = ""
     if dropped:
-        small = f"; {dropped} regions of fewer than {annotations.least_px} pixels went to their neighbours"
-    return f"{writer.path}: {writer.regions} polygons of {writer.images} images{small}"
+        count, whose = counted(dropped, "region"), "its neighbour" if dropped == 1 else "their neighbours"
+        small = f"; {count} of fewer than {annotations.least_px} pixels went to {whose}"
+    return f"{writer.path}: {counted(writer.regions, 'polygon')} of {counted(writer.images, 'image')}{small}"

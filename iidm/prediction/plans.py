@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from iidm.config import Config, SlidingWindow, sliding_window
 from iidm.data import Input, read_image_size, training_size_for
+from iidm.data.files.inputs import name_problem
 from iidm.types import UserError
 
 MOST_WHOLE_PX = 8 * 2**20
@@ -55,7 +56,10 @@ class Planner:
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
 
     def of_image(self, image: Input) -> Plan | Unread:
-        """By the image's header; what is wrong with it where that cannot be read."""
+        """By the image's header; what is wrong with it where that cannot be read, or its results have no name."""
+        problem = name_problem(image)
+        if problem:
+            return Unread(image, problem)
         try:
             shape = read_image_size(image.path)
         except UserError as error:

@@ -71,7 +71,7 @@ class VideoReader:
         self.frame_count: int | None = self._stream.frames or None
         """As the file says; None: it does not."""
         self._start_s = (self._container.start_time or 0) / 1e6
-        """Of recorders' streams (.ts, .mts) the time since the recorder was started, hours perhaps; a player begins here."""
+        """Of recorders' streams (.ts, .mts) the time since the recorder started, often hours; players begin here."""
         self._promised_s = self._container.duration / 1e6 if self._container.duration else None
         self._read = self._damaged = 0
         self._end_s: float | None = None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from iidm.data import FRAMES, Input
 from iidm.data.files.common import counted
+from iidm.data.files.inputs import name_problem
 from iidm.engine.preview import overlay
 from iidm.engine.rows import STRIP_ROWS
 from iidm.types import UserError
@@ -60,9 +61,12 @@ def label_video(
             called after each.
 
     Raises:
-        UserError: the file cannot be read as a video, or PyAV is missing.
+        UserError: the file cannot be read as a video, its results have no name, or PyAV is missing.
         OSError: a result cannot be written.
     """
+    problem = name_problem(video)
+    if problem:
+        raise UserError(problem)
     folder = work.out / video.name if wish.frames else None
     times: list[float] = []
     with ExitStack() as stack:

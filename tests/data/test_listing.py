@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from iidm.config import Config, DataConfig, DatasetConfig
 from iidm.data.datasets.dataset import Dataset, open_dataset
 from iidm.data.datasets.domains import open_domains
-from iidm.data.files.inputs import find_images, find_inputs
+from iidm.data.files.inputs import find_images, find_inputs, name_problem
 from iidm.data.files.listing import IMAGE_ENDINGS, Beside, list_images, list_labels
 from iidm.data.files.walking import walk
 from iidm.types import UserError
@@ -120,8 +120,33 @@ def test_an_image_and_a_video_of_one_name_are_both_found(tmp_path: Path) -> None
         ("a/b.mp4", "a/b"), ("a_b.mp4", "a_b"), ("drive.jpg", "drive"), ("drive.mp4", "drive"),
     ]  # fmt: skip
     _write(tmp_path, "sub/drive.jpg")
-    with pytest.raises(UserError, match="Several images would write the same result 'drive'"):
-        find_inputs([tmp_path / "drive.jpg", tmp_path / "sub" / "drive.jpg"])
+    both = [tmp_path / "drive.jpg", tmp_path / "sub" / "drive.jpg"]
+    with pytest.raises(UserError, match=f"{both[0]} and {both[1]} would write the same result 'drive'.* --out"):
+        find_inputs(both)
+
+
+def test_a_joined_name_that_is_too_long_for_a_file_keeps_its_folders(tmp_path: Path) -> None:
+    deep = "/".join(["é" * 50] * 3)
+    _write(tmp_path, f"{deep}/x.jpg", "a/x.jpg", f"{'l' * 250}.jpg")
+    found, notes = find_inputs([tmp_path])
+    assert [one.name for one in found] == ["a_x", "l" * 250, f"{deep}/x"] and not notes
+    assert [bool(name_problem(one)) for one in found] == [False, True, False]
+
+
+def test_notes_on_images_to_be_labeled_are_of_no_labels(tmp_path: Path) -> None:
+    _write(tmp_path / "in", "x.jpg", "x.png")
+    (tmp_path / "empty").mkdir()
+    _, (note,) = find_inputs([tmp_path / "in"])
+    assert "2 images share their name" in note and "label of that name" not in note
+    with pytest.raises(UserError, match="has no files") as refused:
+        find_inputs([tmp_path / "empty"])
+    assert str(refused.value).count(str(tmp_path / "empty")) == 1
+
+
+def test_a_pipe_is_no_image_and_not_said_to_be_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "camera.jpg")
+    with pytest.raises(UserError, match=r"camera.jpg is no file and no folder \(a pipe, a device\)"):
+        find_inputs([tmp_path / "camera.jpg"])
 
 
 # Masks that lie where the images lie

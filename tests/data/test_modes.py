@@ -100,6 +100,13 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "animated PNG": ("png", _frames, r"holds 2 pictures \(an animation, or pages\)"),
     "animated WebP": ("webp", _frames, r"holds 2 pictures"),
     "pages": ("tif", _frames, r"holds 2 pictures"),
+    "HEIC": ("jpg", lambda path: _bytes(path, b"\0\0\0\x18ftypheic" + bytes(64)), r"is HEIF \(.*Save it as PNG"),
+    "JPEG XL": ("jpg", lambda path: _bytes(path, b"\xff\x0a" + bytes(64)), "is JPEG XL, .*Save it as PNG"),
+    "camera's raw file": (
+        "tif",
+        lambda path: Image.fromarray(RGB).save(path, tiffinfo={254: 1}),
+        "shows a small copy first, .* Develop it",
+    ),
     "text": ("jpg", lambda path: _bytes(path, b"no picture"), "is no picture by its content"),
     "empty": ("jpg", lambda path: _bytes(path, b""), "is empty"),
 }

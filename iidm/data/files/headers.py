@@ -37,6 +37,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254
 _MOST_FRAMES = 64
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
+"""What stands in the head of a HEIF file, in which phones keep photographs."""
 
 
 class Header(NamedTuple):
@@ -53,6 +55,8 @@ class Header(NamedTuple):
     """EXIF's, 1 to 8; 1: as stored."""
     pictures: int
     """More than 1: animated, or several pages."""
+    is_reduced: bool
+    """Whether the first picture is a small copy of another one, as in the raw files of cameras (DNG, NEF: TIFFs)."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,6 +104,9 @@ def read_header(path: Path, what: str, *, most_px: int | None = None) -> Header:
     except Image.DecompressionBombError:
         raise too_large(what, path) from None
     except Image.UnidentifiedImageError:
+        form = _other_form(path)
+        if form:
+            raise UserError(f"{what} {path} is {form}, which is not read. Save it as PNG.") from None
         raise UserError(
             f"{what} {path} cannot be read or is cut off: it is no picture by its content. Copy or download it again,"
             " or remove it."
@@ -110,6 +117,15 @@ def read_header(path: Path, what: str, *, most_px: int | None = None) -> Header:
         raise UserError(
             f"{what} {path} cannot be read or is cut off ({error}). Copy or download it again, or remove it."
         ) from None
+
+
+def _other_form(path: Path) -> str:
+    """What a picture is that Pillow does not know, as it comes from phones; empty where that cannot be told."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS:
+        return "HEIF (.heic, .avif)"
+    return "JPEG XL" if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")) else ""
 
 
 def open_picture(file: IO[bytes], *, limited: bool) -> Image.Image:
@@ -146,7 +162,7 @@ def _header(image: Image.Image, file: IO[bytes]) -> Header:
         orientation = exif_orientation(_png_exif(file))
     else:
         orientation = exif_orientation(image.info.get("exif", b""))
-    return Header(name, image.mode, _bits(image, file), stored, orientation, _pictures(image))
+    return Header(name, image.mode, _bits(image, file), stored, orientation, _pictures(image), _is_reduced(image))
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -211,10 +227,16 @@ def _pictures(image: Image.Image) -> int:
     return pages
 
 
+def _is_reduced(image: Image.Image) -> bool:
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and bool(image.tag_v2.get(_SUBFILE_TYPE, 0) & 1)
+
+
 def _reason(path: Path, header: Header) -> str:
     """Why training does not read an image, as the rest of a sentence; empty where it does."""
     if header.format not in READ_MODES:
         return f"is {header.format}; needed is PNG, JPEG, WebP, BMP or TIFF. Save it as one of them."
+    if header.is_reduced:
+        return "shows a small copy first, as a camera's raw file does, which is not read. Develop it to PNG or JPEG."
     if header.bits > 8:
         return (
             f"has {header.bits} bits a channel{_range(path)}; images are read with 8. Bring all images to 8 bits with"

@@ -51,7 +51,8 @@ def find_inputs(paths: Iterable[Path], *, with_videos: bool = True) -> tuple[lis
     counts once.
 
     Its name is its path below the folder, the parts joined by `_`. Where two would have one name, `a/b.jpg` and
-    `a_b.jpg`, those in folders keep them: results go to `a/b.*`.
+    `a_b.jpg`, those in folders keep them: results go to `a/b.*`. So do those whose joined name would be too long for a
+    file.
 
     Raises:
         UserError: a path that does not exist, a folder without images and videos, or two images (or two videos) of
@@ -73,17 +74,41 @@ def find_inputs(paths: Iterable[Path], *, with_videos: bool = True) -> tuple[lis
             name = path.stem if path.stem.strip(".") else path.name
             found.setdefault(os.path.realpath(path), Input(path, name, path.name))
         else:
+            if path.exists():
+                raise UserError(f"{path} is no file and no folder (a pipe, a device). Give a file or a folder.")
             raise UserError(f"There is no image {path}.")
     # An image and a video of one name have different results.
     often = Counter((one.name.replace("/", "_"), one.is_video) for one in found.values())
     named = [
-        one if often[joined, one.is_video] > 1 else one._replace(name=joined)
+        one if often[joined, one.is_video] > 1 or is_too_long(joined) else one._replace(name=joined)
         for one in found.values()
         for joined in (one.name.replace("/", "_"),)
     ]
-    twice = sorted(name for (name, _), count in Counter((n.name, n.is_video) for n in named).items() if count > 1)
-    if twice:
-        raise UserError(
-            f"Several images would write the same result {twice[0]!r}; label them into folders of their own."
-        )
+    first: dict[tuple[str, bool], Input] = {}
+    for one in sorted(named, key=lambda one: one.name):
+        other = first.setdefault((one.name, one.is_video), one)
+        if other is not one:
+            raise UserError(
+                f"{other.path} and {one.path} would write the same result {one.name!r}. Label them one after the other,"
+                " with an --out of their own, or name the folder that both lie in."
+            )
     return named, tuple(notes)
+
+
+MOST_NAME_BYTES = 255 - len("..probabilities.npz")
+"""A file's name has up to 255 bytes on most file systems; this is put around an image's name for its results."""
+
+
+def is_too_long(name: str) -> bool:
+    """Whether a file of results could not have a name of this and an ending."""
+    return len(os.fsencode(os.path.basename(name))) > MOST_NAME_BYTES
+
+
+def name_problem(one: Input) -> str:
+    """What is wrong with the name of an image or a video as that of its results; empty where nothing is."""
+    if not is_too_long(one.name):
+        return ""
+    return (
+        f"The name of {one.path} is too long for files of results beside it, which have its name and an ending: rename"
+        f" it to at most {MOST_NAME_BYTES} bytes."
+    )

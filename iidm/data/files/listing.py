@@ -15,7 +15,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ LABEL_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".mpo", ".webp")
 IMAGE_ENDINGS = (".png", *LOSSY_ENDINGS, *LABEL_ENDINGS[1:])
 """Of files that are read as images, in any case; what they hold is decided by their content (headers.py)."""
-VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts", ".mpg", ".3gp", ".wmv")
 """Of files that `iidm.predict` reads as videos, in any case."""
 RESULT_ENDINGS = (".ids.png", ".color.png", ".overlay.png", ".confidence.png")
 """What `iidm.predict` writes of an image as pictures."""
@@ -47,22 +47,26 @@ class Listing:
     aside: Aside
     stems: Mapping[str, str] = field(default_factory=dict)
     """The name of the label of those images whose own name holds their ending, as another image has that name too."""
+    are_labeled: bool = False
+    """Whether labels belong to them: else nobody asks which label such an image has."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines on what a user might not expect: what was left aside, images that share a name."""
         lines = [str(self.aside)] if str(self.aside) else []
         if self.stems:
+            label = "; each has the label of that name" if self.are_labeled else ""
             lines.append(
                 f"{self.folder}: {len(self.stems)} images share their name with one of another ending and are called"
-                f" by both ({first_few(list(self.stems), 4)}); each has the label of that name"
+                f" by both ({first_few(list(self.stems), 4)}){label}"
             )
         return tuple(lines)
 
     def only(self, names: Iterable[str]) -> Listing:
         """The same listing with some of its names."""
         paths = {name: self.paths[name] for name in names}
-        return Listing(self.folder, paths, self.aside, {n: s for n, s in self.stems.items() if n in paths})
+        stems = {name: stem for name, stem in self.stems.items() if name in paths}
+        return replace(self, paths=paths, stems=stems)
 
 
 MARKS = "_-. "
@@ -133,7 +137,7 @@ def list_images(
     aside = Aside(folder, counts)
     if not paths and not may_be_empty:
         raise UserError(_nothing(what, folder, IMAGE_ENDINGS, suffix, aside))
-    return Listing(folder, dict(sorted(paths.items())), aside, stems)
+    return Listing(folder, dict(sorted(paths.items())), aside, stems, labels is not None)
 
 
 def list_videos(folder: Path) -> dict[str, Path]:
@@ -314,7 +318,8 @@ def _nothing(what: str, folder: Path, endings: tuple[str, ...], suffix: str, asi
             " saved. Write the labels as PNG from the tool that drew them."
         )
     patterns = ", ".join(f"*{suffix}{ending}" for ending in endings)
+    place = "" if what == str(folder) else f" in {folder}"
     words = aside.words()
     if LABEL in aside.counts and not words:
         words = f"{aside.counts[LABEL]} that are labels by their name"
-    return f"{what} has no {kind}files {patterns} in {folder}" + (f"; left aside: {words}." if words else ".")
+    return f"{what} has no {kind}files {patterns}{place}" + (f"; left aside: {words}." if words else ".")
