@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from iidm.data import WRITERS, AnnotatedImage, AnnotationFormat, Input, Regions, Writer, find_regions, read_image
 from iidm.data.files.common import counted
-from iidm.types import UserError
+from iidm.types import ClassSet, UserError
 
 from .flow import Budget, in_order
 from .looking import Look, Prediction
@@ -43,6 +43,18 @@ class Annotations:
     least_px: int = 32
     unlabeled: int | None = None
     """Train id of the class that needs no polygon; None: all have one."""
+
+    def writers(self, out: Path, classes: ClassSet) -> list[Writer]:
+        """For the folder `out`/annotations.
+
+        Raises UserError where a file of such a form lies there: a tool keeps in it what was corrected by hand.
+        """
+        writers = [WRITERS[form](out / "annotations", classes, self.unlabeled) for form in self.forms]
+        for there in filter(None, (writer.there() for writer in writers)):
+            raise UserError(
+                f"{there} is there already, and may hold what you corrected. Give another --out, or remove it."
+            )
+        return writers
 
     def regions(self, label: NDArray[np.uint8]) -> Regions | None:
         """The label's regions, where there is a file to write."""
@@ -123,18 +135,13 @@ def label_images(
         progress: called after each image.
 
     Raises:
-        UserError: shapely is needed and missing.
+        UserError: shapely is needed and missing, or there are annotations already.
         OSError: a result cannot be written.
     """
     problems: list[str] = []
     dropped = 0
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                WRITERS[form](work.out / "annotations", work.pictures.classes, work.annotations.unlabeled)
-            )
-            for form in work.annotations.forms
-        ]
+        writers = [stack.enter_context(writer) for writer in work.annotations.writers(work.out, work.pictures.classes)]
         batch = GPU_BATCH if work.look.device.type == "cuda" else 1
         chunks = stack.enter_context(closing(in_order(_chunks(map(plan, images), batch), work, jobs, work.look.stop)))
         for done in (done for chunk in chunks for done in chunk):

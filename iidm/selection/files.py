@@ -15,12 +15,23 @@ from ..types import UserError
 from .pool import Pool
 
 NEW, LABELED, SCORES, SHEET, IMAGES = "new.txt", "labeled.txt", "scores.csv", "sheet.png", "images"
+ANNOTATIONS = "annotations"
 
 
 def create(out: Path) -> None:
-    """Make the folder. Raises UserError where it holds a choice already."""
+    """Make the folder.
+
+    Raises UserError where it holds a choice already, or something of the names of one: labels of the user's, whose
+    folder this is, or images of a choice that was broken off, among which those of this one would get lost.
+    """
     if (out / NEW).exists():
         raise UserError(f"{out} holds a choice already ({NEW}). Give another folder with --out.")
+    for name in (IMAGES, ANNOTATIONS, LABELED, SCORES, SHEET):
+        if (out / name).exists():
+            raise UserError(
+                f"{out / name} is there already, and no choice is whole there. Give another folder with --out, or"
+                " remove it if a choice was broken off there."
+            )
     out.mkdir(parents=True, exist_ok=True)
 
 

@@ -14,7 +14,7 @@ from ..data import EvalLoader, PredictedLabel, write_annotations
 from ..data.annotating.writing import AnnotationFormat
 from ..data.files.common import counted
 from ..engine.preview import PANEL_WIDTH, Panel, overlay, save_sheet
-from .files import IMAGES, SHEET
+from .files import ANNOTATIONS, IMAGES, SHEET
 from .networks import Networks
 from .pool import Pool
 from .strategies import Chosen
@@ -50,7 +50,7 @@ def show(out: Path, pool: Pool, chosen: Chosen, networks: Networks | None, form:
             pass
     else:
         labels = _looked_at(out, pool, chosen.order, networks, pictures, full_size=True)
-        folder = out / (IMAGES if form == "labelme" else "annotations")
+        folder = out / (IMAGES if form == "labelme" else ANNOTATIONS)
         classes, unlabeled = pool.parts[0].classes, pool.parts[0].encoding.unlabeled_class
         written = write_annotations(form, folder, labels, classes, unlabeled=unlabeled)
         small = f"; {written.dropped} small ones went to their neighbours" if written.dropped else ""

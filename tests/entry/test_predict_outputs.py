@@ -142,6 +142,26 @@ def test_annotations_are_written_of_what_is_predicted(finished: Finished, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("form", "name"), [("coco", "annotations.json"), ("cvat", "annotations.xml"), ("labelme", "day/00.json")]
+)
+def test_annotations_that_may_be_corrected_are_not_replaced(
+    form: str, name: str, finished: Finished, tmp_path: Path
+) -> None:
+    """LabelMe saves into the file that it opened."""
+    corrected = tmp_path / "out" / "annotations" / name
+    corrected.parent.mkdir(parents=True)
+    (tmp_path / "out" / "annotations" / ".annotations.json").write_text("what a kill left")
+    words = [finished.run_dir, write_images(tmp_path / "in" / "day", 1).parent, "--out", tmp_path / "out"]
+    corrected.write_text("corrected by hand")
+    message = refusal("predict", [*words, "--annotations", form])
+    assert str(corrected) in message and "Give another --out" in message
+    assert corrected.read_text() == "corrected by hand" and not list((tmp_path / "out").glob("*.png"))
+    corrected.unlink()
+    predict([*words, "--annotations", form])
+    assert corrected.is_file()
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--every", "0"], "--every must be 1 or more"),

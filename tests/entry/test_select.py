@@ -208,6 +208,13 @@ def test_mistakes_are_one_line(own: Path, tmp_path: Path) -> None:
     select(own, "--count", "1")
     with pytest.raises(UserError, match="holds a choice already"):
         select(own, "--count", "1")
+    for name in ("images", "annotations", "labeled.txt"):  # of the user, or of a choice that was broken off
+        out = tmp_path / f"holds {name}"
+        out.mkdir()
+        (own / "label-next" / name).rename(out / name)
+        with pytest.raises(UserError, match=f"{name} is there already"):
+            select(own, "--count", "1", "--out", out)
+        assert [path.name for path in out.iterdir()] == [name]
     change(own, labeled_count=None)
     with pytest.raises(UserError, match="All 6 training images of the target are labeled"):
         select(own, "--count", "1", "--out", tmp_path / "other")

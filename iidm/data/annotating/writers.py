@@ -57,6 +57,10 @@ class Writer:
         """The file, or the folder of the files."""
         return self.folder / self.file_name
 
+    def there(self) -> Path | None:
+        """A file of this form that the folder holds already; None: it holds none."""
+        return self.path if self.path.exists() else None
+
     def __enter__(self) -> Writer:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self
@@ -179,6 +183,11 @@ class LabelMeWriter(Writer):
     def __init__(self, folder: Path, classes: ClassSet, unlabeled: int | None = None) -> None:
         super().__init__(folder, classes, unlabeled)
         self._written: set[Path] = set()
+
+    def there(self) -> Path | None:
+        """As of any form; a file of COCO may lie among them, and what a kill left of one."""
+        others = (CocoWriter.file_name, f".{CocoWriter.file_name}")
+        return next((path for path in self.folder.rglob("*.json") if path.name not in others), None)
 
     def _add(self, image: AnnotatedImage) -> None:
         whole = PurePosixPath(image.file_name)
