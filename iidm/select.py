@@ -43,6 +43,8 @@ def main(argv: Sequence[str]) -> None:
     arguments = parse_arguments(SelectArguments, "select", argv)
     if arguments.count < 1:
         raise UserError(f"--count must be at least 1, not {arguments.count}.")
+    if arguments.seed < 0:
+        raise UserError(f"--seed must be 0 or more, not {arguments.seed}.")
     needs_networks = arguments.strategy in ("select", "uncertainty")
     networks = load(arguments) if needs_networks else None
     config = read_run(arguments.run) if networks is None else networks.config
@@ -122,14 +124,16 @@ def report(arguments: SelectArguments, config: Config, pool: Pool, chosen: Chose
     ]
     if copies is None:
         lines.append("no copies and no annotations: a prepared folder's images are not those that a labeling tool has")
-    steps = []
+    steps, is_prepared = [], pool.parts[0].prepared is not None
     if outside:
-        steps.append(f"{counted(outside, 'image')} of them lie outside of the run's image folder: copy them there.")
+        lies, it = ("lies", "it") if outside == 1 else ("lie", "them")
+        steps.append(f"{counted(outside, 'image')} of them {lies} outside of the run's image folder: copy {it} there.")
     if missing:
         what = "them" if missing == len(names) else f"{missing} of them, the others have a label"
         listed = f"copies: {copies}, names: {out / files.NEW}" if copies else f"names: {out / files.NEW}"
-        root, is_prepared = arguments.target_root or config.target_root, pool.parts[0].prepared is not None
+        root = arguments.target_root or config.target_root
         steps.append(f"Label {what} ({listed}).\n   {where_labels_go(config, root, is_prepared=is_prepared)}")
-    command = next_round(config, arguments.run, out / files.LABELED)
+    moved = None if is_prepared else arguments.target_root  # else one that is prepared anew will be given
+    command = next_round(config, arguments.run, out / files.LABELED, moved)
     steps.append(f"Train on, with {labeled + len(names)} labeled images:\n   {command}")
     return lines + [f"{number}. {step}" for number, step in enumerate(steps, start=1)]

@@ -53,12 +53,14 @@ def where_labels_go(config: Config, root: Path | None, *, is_prepared: bool) -> 
     return f"Put them into {place} {form}."
 
 
-def next_round(config: Config, run_dir: Path, labeled_list: Path) -> str:
-    """The command that trains on from the run with the longer list."""
+def next_round(config: Config, run_dir: Path, labeled_list: Path, root: Path | None = None) -> str:
+    """The command that trains on from the run with the longer list; `root`: where the target lies now, if it moved."""
     words = ["iidm", "train", "--config", str(run_dir / "config.json")]
     if not streams_of(config).labeled:
         words += ["--method", "target_intra" if config.data.source == DatasetConfig() else "iidm"]
     words += ["--data.labeled-list", str(labeled_list)]
+    if root is not None:
+        words += ["--target-root", str(root)]
     if config.data.val_count is not None:  # another draw might validate with other images than the run
         words += ["--data.val-list", str(run_dir / "splits" / "val.txt")]
     return shlex.join([*words, "--model.weights", str(run_dir)])

@@ -15,6 +15,7 @@ from ..data import Dataset, find_images, open_training_target
 from ..data.datasets.splits import read_list
 from ..data.datasets.validation import open_validation
 from ..data.files.common import counted, first_few
+from ..data.files.whole import check_picture
 from ..data.specs.described import find_spec
 from ..types import Sample, UserError
 
@@ -53,6 +54,17 @@ class Pool:
     def is_outside(self, place: int) -> bool:
         """Whether an image lies outside of the target's image folder."""
         return place >= len(self.parts[0].samples)
+
+    def problem(self, place: int) -> str:
+        """What is wrong with an image's file; empty where it can be read. Those of a prepared folder were read."""
+        if self.parts[0].prepared is not None and not self.is_outside(place):
+            return ""
+        try:
+            check_picture(self.sample(place).image, "image", decode=True)
+        except UserError as error:
+            message = str(error)
+            return f"{message[0].upper()}{message[1:].rstrip('.')}."
+        return ""
 
     def copied_name(self, place: int) -> str:
         """The path of an image's copy below OUT/images: its name with its ending, which the name may hold already. One

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,22 +36,37 @@ class Chosen:
 
 
 def by_position(pool: Pool, count: int, strategy: Literal["random", "even"], seed: int) -> Chosen:
-    """Candidates by their place among all, sorted by name; no image is looked at."""
-    candidates = np.flatnonzero(pool.candidates)
-    order = candidates[labeled_places(len(candidates), count, strategy, seed)].tolist()
-    return Chosen(order, [()] * count, {}, [])
+    """Candidates by their place among all, sorted by name; no images but the chosen ones are opened.
+
+    Raises: UserError where damaged files leave fewer than `count`.
+    """
+    candidates, damaged = np.flatnonzero(pool.candidates), list[str]()
+    while True:
+        if count > len(candidates):
+            raise _too_few(count, len(candidates), damaged)
+        order = candidates[labeled_places(len(candidates), count, strategy, seed)].tolist()
+        problems = {place: problem for place in order if (problem := pool.problem(place))}
+        if not problems:
+            return Chosen(order, [()] * count, {}, _left_aside(damaged), tuple(damaged))
+        damaged += problems.values()
+        candidates = np.setdiff1d(candidates, list(problems))
 
 
 def look_at(pool: Pool, networks: Networks, progress: Callable[[int, int], None]) -> Seen:
     """What student and teacher see in all images of a pool.
 
     Args:
-        progress: called with (images done, all), of one part after the other.
+        progress: called with (images done, all).
     """
-    parts = []
+    parts, before = [], 0
     for part in pool.parts:
         height, width = training_size_for(networks.config, part.image_size(part.samples[0]))
-        parts.append(see(networks, part, height * width, progress))
+
+        def tell(done: int, _: int) -> None:
+            progress(before + done, pool.images)  # noqa: B023 (called before the next part)
+
+        parts.append(see(networks, part, height * width, tell))
+        before += len(part.samples)
     return joined(parts)
 
 
@@ -64,10 +79,7 @@ def by_networks(pool: Pool, seen: Seen, count: int, strategy: Literal["select", 
     candidates = pool.candidates & can_be_read
     there = int(candidates.sum())
     if count > there:
-        raise UserError(
-            f"--count is {count}, but only {there} of the images can be read. {seen.damaged[0]} Mend or remove such"
-            " files, or give a smaller number."
-        )
+        raise _too_few(count, there, seen.damaged)
     scores = np.where(can_be_read, image_scores(regions, pool.images), np.nan)
     unsure, area = (
         np.bincount(regions.image, weights=own, minlength=pool.images)
@@ -79,9 +91,7 @@ def by_networks(pool: Pool, seen: Seen, count: int, strategy: Literal["select", 
         "uncertainty": uncertainty,
         "disagreement": seen.disagreement,
     }
-    notes = []
-    if seen.damaged:
-        notes.append(f"left aside: {counted(len(seen.damaged), 'damaged image')}, named above")
+    notes = _left_aside(seen.damaged)
     if strategy == "uncertainty":
         order = np.argsort(np.where(candidates, -scores, np.inf), kind="stable")[:count].tolist()
         return Chosen(order, [()] * count, columns, notes, seen.damaged)
@@ -91,3 +101,14 @@ def by_networks(pool: Pool, seen: Seen, count: int, strategy: Literal["select", 
         f" {choice.after:.0%}"
     )
     return Chosen(choice.order, choice.reasons, columns, notes, seen.damaged)
+
+
+def _too_few(count: int, there: int, damaged: Sequence[str]) -> UserError:
+    return UserError(
+        f"--count is {count}, but only {there} of the images can be read. {damaged[0]} Mend or remove such files, or"
+        " give a smaller number."
+    )
+
+
+def _left_aside(damaged: Sequence[str]) -> list[str]:
+    return [f"left aside: {counted(len(damaged), 'damaged image')}, named above"] if damaged else []

@@ -153,8 +153,13 @@ def test_a_damaged_image_is_named_and_left_aside(own: Path, tmp_path: Path) -> N
     assert f"{free[1]}.png" in said.err and "left aside: 1 damaged image" in said.out
     assert sorted(lines(tmp_path / "out" / "new.txt")) == [free[0], free[2], free[3]]
     assert scores(tmp_path / "out")[free[1]]["score"] == ""
-    with pytest.raises(UserError, match="only 3 of the images can be read"):
-        select(own, "--count", "4", "--out", tmp_path / "more")
+    for number, strategy in enumerate(("select", "even")):
+        with pytest.raises(UserError, match="only 3 of the images can be read"):
+            select(own, "--count", "4", "--out", tmp_path / f"more{number}", "--strategy", strategy)
+    # Which opens the chosen ones alone, of four the second and the last: others take the place of a damaged one.
+    said = select(own, "--count", "2", "--out", tmp_path / "even", "--strategy", "even")
+    assert f"{free[1]}.png" in said.err and "left aside: 1 damaged image" in said.out
+    assert lines(tmp_path / "even" / "new.txt") == [free[0], free[3]]
 
 
 def test_images_of_another_folder_can_be_chosen(own: Path, tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_images_of_another_folder_can_be_chosen(own: Path, tmp_path: Path) -> No
     assert set(found) == {f"drive_n{i}" for i in range(4)} | {f"t{i}" for i in range(small_runs.TRAIN_IMAGES)}
     assert "2 images of those named are labeled already" in said.err
     outside = sum(name.startswith("drive") for name in lines(tmp_path / "out" / "new.txt"))
-    assert f"{outside} image" in said.out and "copy them there" in said.out
+    assert f"{outside} image" in said.out and re.search("lies? outside .*: copy (it|them) there", said.out)
     validating = tmp_path / "data" / "target" / "images" / "val"
     said = select(own, "--count", "4", "--images", tmp_path / "new", validating, "--out", tmp_path / "held-out")
     assert f"{small_runs.VAL_IMAGES} images of those named validate the run, and are not chosen" in said.err
@@ -197,6 +202,7 @@ def test_mistakes_are_one_line(own: Path, tmp_path: Path) -> None:
     for words, message in (
         ((own, "--count", "5"), "there are 4 images to choose from. Give at most 4"),
         ((own, "--count", "0"), "--count must be at least 1"),
+        ((own, "--count", "1", "--strategy", "random", "--seed", "-1"), "--seed must be 0 or more"),
         ((tmp_path, "--count", "1"), "is no run"),
         ((tmp_path, "--count", "1", "--strategy", "even"), "is no run"),
         ((own, "--count", "1", "--images", tmp_path / "nowhere"), "There is no image"),
@@ -226,6 +232,7 @@ def test_mistakes_are_one_line(own: Path, tmp_path: Path) -> None:
 def test_the_next_round_validates_with_the_same_images(own: Path) -> None:
     words = next_round(change(own, val_count=2), own, Path("out/labeled.txt"))
     assert f"--data.val-list {own}/splits/val.txt" in words
+    assert "--target-root /moved" in next_round(change(own), own, Path("out/labeled.txt"), Path("/moved"))
     assert "--data.val" not in next_round(change(own, val_count=None), own, Path("out/labeled.txt"))
 
 
