@@ -50,6 +50,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     x = x.contiguous(memory_format=torch.channels_last)
     residual = None if residual is None else residual.contiguous(memory_format=torch.channels_last)
+    weight, bias = weight.contiguous(), bias.contiguous()
     arguments = (x, residual, weight, bias, running_mean, running_var, momentum, eps, groups, activation)
     if not _use_fused(x):
         return reference.batch_norm(*arguments)
@@ -90,6 +91,7 @@ def _backward(
     has_residual: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grad, x, y = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x, y))
+    weight = weight.contiguous()
     arguments = (grad, x, y, mean, rstd, weight, groups, activation, has_residual)
     if not _use_fused(x):
         return reference.batch_norm_backward(*arguments)
@@ -184,8 +186,8 @@ def batch_norm(
         x: float32, bfloat16 or float16 [B,C,h,w] (float64 as plain PyTorch), channels-last or it is copied; sums are
             float32 and float64.
         weight, bias: float32 [C].
-        running_mean, running_var: float32 [C], updated in place with `momentum` as the weight of the new value and
-            the unbiased variance; None: none are kept.
+        running_mean, running_var: float32 [C], dense, updated in place with `momentum` as the weight of the new value
+            and the unbiased variance; None: none are kept.
         residual: of x's shape and dtype, added before the activation.
         activation: `none`, `relu`, or `relu6`, which is min(relu(z), 6).
         groups: images of each group, in order; they sum up to B. None: one group.
@@ -207,6 +209,10 @@ def batch_norm(
             check.tensor(name, value, (dtype,), (channels,))
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var go together; give both or none of them.")
+    for name, value in (("running_mean", running_mean), ("running_var", running_var)):
+        # The kernels write to them by their address: a copy would keep what is new.
+        if value is not None and not value.is_contiguous():
+            raise ValueError(f"{name} must be dense, not of stride {value.stride(0)}; give a copy (.contiguous()).")
     if residual is not None:
         check.tensor("residual", residual, (x.dtype,), tuple(x.shape))
     check.same_device(("x", x), {**others, "residual": residual})

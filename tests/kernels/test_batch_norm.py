@@ -190,6 +190,18 @@ def test_any_memory_format_comes_out_channels_last() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def test_weight_and_bias_may_be_strided() -> None:
+    data = inputs((2, 6, 5, 4), torch.float32, False)
+    dense = run(data, (2,), "relu")
+    columns = torch.stack([data.weight, data.bias], 1).requires_grad_()
+    x = data.x.clone().requires_grad_()
+    y = batch_norm(x, columns[:, 0], columns[:, 1], activation="relu", eps=1e-3)
+    y.backward(data.grad)
+    assert columns.grad is not None and x.grad is not None
+    assert torch.equal(y, dense.y) and torch.equal(x.grad, dense.to_x)
+    assert torch.equal(columns.grad, torch.stack([dense.to_weight, dense.to_bias], 1))
+
+
 def test_no_running_statistics_and_no_gradient() -> None:
     data = inputs((2, 6, 5, 4), torch.float32, False)
     with torch.no_grad():
@@ -249,3 +261,5 @@ def test_wrong_arguments_are_refused() -> None:
         batch_norm(*good, residual=torch.zeros(1, 4, 3, 3))
     with pytest.raises(ValueError, match="go together"):
         batch_norm(*good, data.mean)
+    with pytest.raises(ValueError, match="running_var must be dense, not of stride 2"):
+        batch_norm(*good, data.mean, torch.ones(8)[::2])
