@@ -17,6 +17,7 @@ from ..types import MEAN_RGB, STD_RGB, UserError
 from . import norm
 from .head import Level
 from .sizes import unseen
+from .timm_positions import keep_positions
 from .timm_weights import Check, checked, flat, in_one_line
 
 ONE_SIZE = ("MultiScaleVit",)
@@ -97,6 +98,7 @@ class TimmBackbone(nn.Module):
         self.multiple = max(level.stride for level in self.levels)
         """Pixels that both sides of an image are multiples of where all cells are whole."""
         self._adopt_norms()
+        keep_positions(self.model)
         own = {flat(key.removeprefix(self._inner()[1])) for key in self.state_dict()}
         self.kept = tuple(key for key in names if flat(key) in own)
         """Names of the tensors, as timm's whole model has them."""
