@@ -194,8 +194,8 @@ def test_weight_and_bias_may_be_strided() -> None:
     data = inputs((2, 6, 5, 4), torch.float32, False)
     dense = run(data, (2,), "relu")
     columns = torch.stack([data.weight, data.bias], 1).requires_grad_()
-    x = data.x.clone().requires_grad_()
-    y = batch_norm(x, columns[:, 0], columns[:, 1], activation="relu", eps=1e-3)
+    x, mean, var = data.x.clone().requires_grad_(), data.mean.clone(), data.var.clone()
+    y = batch_norm(x, columns[:, 0], columns[:, 1], mean, var, activation="relu", momentum=0.3, eps=1e-3)
     y.backward(data.grad)
     assert columns.grad is not None and x.grad is not None
     assert torch.equal(y, dense.y) and torch.equal(x.grad, dense.to_x)
