@@ -47,6 +47,13 @@ def pixels(shuffle: int = 0) -> tuple[list[int], list[int]]:
     return [found[i][0] for i in order], [found[i][1] for i in order]
 
 
+def test_a_broken_network_is_left_to_those_who_look_for_it() -> None:
+    """An index out of range would be an error of torch, and on a GPU one that nothing in the process survives."""
+    confidence = torch.tensor([torch.nan, -torch.inf, torch.inf, 0.5]).expand(1, EVERY, 4)
+    kept = method_of().surest(torch.zeros(1, EVERY, 4, dtype=torch.uint8), confidence)
+    assert kept.shape == confidence.shape
+
+
 @pytest.mark.parametrize("phase", [1, 2, 3, 4, 5])
 def test_a_phase_keeps_the_surest_share_of_each_class_and_nothing_else(phase: int) -> None:
     method = method_of(progress=(phase - 0.5) / 5)

@@ -89,7 +89,9 @@ class DynamicSelfTraining(Method):
     def surest(self, label: Tensor, confidence: Tensor) -> Tensor:
         """Count these pixels in; bool [B,H,W]: whether each is among the phase's share of its class."""
         halvings = -torch.log2((1.0 - confidence).clamp(min=2.0**-HALVINGS))
-        place = (halvings * BINS_PER_HALVING).long().clamp(max=BINS - 1)
+        # Of a broken network NaN, which is any number as an integer: a place beyond the histogram would end a GPU's
+        # process before the run says what broke.
+        place = (halvings * BINS_PER_HALVING).long().clamp(0, BINS - 1)
         counted = (label.long() * BINS + place)[:, ::EVERY, ::EVERY].reshape(-1)
         counts = torch.zeros_like(self.histogram).view(-1)
         counts.scatter_add_(0, counted, torch.ones_like(counted, dtype=torch.float32))
