@@ -18,6 +18,7 @@ if __name__ == "__main__":  # first: it reads the command line before anything t
 
     run_command("report")
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,9 +54,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def refuse_other_files(out: Path) -> None:
-    """Raise UserError where the report would overwrite a folder, or a file that is no report."""
+    """Raise UserError where the report would overwrite a folder, or a file that is no report, or has no place: before
+    minutes of evaluation, which a run's folder that is somebody else's cannot keep either."""
     if out.is_dir():
         raise UserError(f"{out} is a folder; give the name of a file: --out {out / 'report.html'}.")
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    if not os.access(place, os.W_OK):
+        raise UserError(f"Nothing can be written in {place}. Give a file in a folder of yours: --out report.html.")
     mark = f'name="generator" content="{GENERATOR}'.encode()
     if out.is_file() and mark not in out.read_bytes()[:2000]:
         raise UserError(f"{out} exists and is no report of iidm; give another --out, or remove it.")

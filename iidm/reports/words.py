@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iidm.cli import config_as_dict, parse_config
-from iidm.config import DatasetConfig
+from iidm.config import Config, DatasetConfig, streams_of
 from iidm.data.datasets.summary import TITLES
 from iidm.data.files.common import counted
 from iidm.presets import preset_config
@@ -199,7 +199,7 @@ def facts(run: Gathered) -> list[tuple[str, str]]:
         ("Preset, method, recipe", f"{config.preset}, {config.method}, {config.recipe}"),
         ("Network", f"{config.model.backbone}, started from {weights}"),
         ("Steps", f"{folder.steps} of {config.max_steps}"),
-        ("Images a step", f"{data.source_batch} source, {data.target_batch} labeled, {data.unlabeled_batch} unlabeled"),
+        ("Images a step", _images_a_step(config)),
         ("Crop", f"{data.crop_size[0]}x{data.crop_size[1]} pixels (HxW)"),
         ("Learning rate, seed", f"{config.optim.lr:g}, {config.seed}"),
         ("Precision", "mixed (--amp)" if config.amp else "float32"),
@@ -214,11 +214,20 @@ def _place(dataset: DatasetConfig, root: Path | None) -> str:
     return dataset.spec + (f" in {root}" if root is not None else "")
 
 
+def _images_a_step(config: Config) -> str:
+    """Of the streams that the method reads; the others' numbers are those of the preset, and mean nothing."""
+    data = config.data
+    counts = (data.source_batch, data.target_batch, data.unlabeled_batch)
+    streams = streams_of(config)
+    told = zip(counts, streams._fields, streams, strict=True)
+    return ", ".join(f"{count} {name}" for count, name, is_read in told if is_read)
+
+
 def _machine(machine: Mapping[str, Any], processes: Any) -> str:
     if not machine:
         return "not known: results.json tells it, at the end of a run"
     told = [str(machine[key]) for key in ("gpu", "cpu") if machine.get(key)]
-    told += [f"{machine[key]} {key}" for key in ("cores", "threads") if machine.get(key)]
+    told += [counted(machine[key], key[:-1]) for key in ("cores", "threads") if machine.get(key)]
     return ", ".join([*told, *([f"{processes} processes"] if processes else [])])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ from small_runs import BACKBONE, CLASSES, VAL_IMAGES, evaluate, half_done
 
 from iidm.cli import parse_config, read_config
 from iidm.reports.folder import open_folders
+from iidm.reports.gather import Gathered
 from iidm.reports.pictures import WRONG
-from iidm.reports.words import repeat_command
+from iidm.reports.words import facts, repeat_command
 from iidm.types import UserError
 
 
@@ -82,6 +85,15 @@ def test_it_tells_what_was_trained_on_what_and_how_to_do_it_again(reported: Path
         assert words in text, words
     assert " ".join((reported / "notes.txt").read_text().split()) in text
     assert "What is missing" not in text
+
+
+def test_it_tells_the_images_of_what_the_method_reads_alone(reported: Path) -> None:
+    (folder,) = open_folders([reported])
+    assert dict(facts(Gathered(folder)))["Images a step"] == "2 source, 2 labeled, 2 unlabeled"
+    loss = replace(folder.config.loss, source_weight=0.0, inter_weight=0.0)
+    folder = replace(folder, config=replace(folder.config, loss=loss), results={"machine": {"cores": 2, "threads": 1}})
+    told = dict(facts(Gathered(folder)))
+    assert told["Images a step"] == "2 labeled, 2 unlabeled" and told["Machine"] == "2 cores, 1 thread"
 
 
 def test_the_command_makes_the_same_configuration(reported: Path) -> None:
@@ -233,3 +245,14 @@ def test_mistakes_are_refused(case: str, reported: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match=re.escape(said)):
         report(*words)
     assert (tmp_path / "mine.html").read_text() == "<p>mine"
+
+
+def test_a_run_of_somebody_else_is_refused_before_it_is_evaluated(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != copy.absolute() and may(path, mode))
+    with pytest.raises(UserError, match=r"Nothing can be written in .*--out report\.html"):
+        report(copy)
+    report(copy, "--no-evaluate", "--out", tmp_path / "new" / "report.html")
+    assert (tmp_path / "new" / "report.html").is_file()
