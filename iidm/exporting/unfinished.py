@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def unfinished(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Names beside the files' own to write them under; what is left of them at the end is removed."""
-    parts = {p: path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}") for p, path in paths.items()}
+    """Names beside the files' own to write them under; what is left of them at the end is removed.
+
+    They are the same each time, so that what a kill left goes with the next call.
+    """
+    parts = {p: path.with_name(f".{path.name}") for p, path in paths.items()}
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -61,6 +61,7 @@ def next_round(config: Config, run_dir: Path, labeled_list: Path, root: Path | N
     words += ["--data.labeled-list", str(labeled_list)]
     if root is not None:
         words += ["--target-root", str(root)]
-    if config.data.val_count is not None:  # another draw might validate with other images than the run
-        words += ["--data.val-list", str(run_dir / "splits" / "val.txt")]
+    kept = run_dir / "splits" / "val.txt"
+    if config.data.val_count is not None and kept.is_file():  # another draw might validate with other images
+        words += ["--data.val-list", str(kept)]
     return shlex.join([*words, "--model.weights", str(run_dir)])
