@@ -47,8 +47,13 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, body: bytes) -> None:
     """As `write_text`, of bytes."""
     half = path.with_name(f".{path.name}")
-    half.write_bytes(body)
-    put_in_place(half, path)
+    try:
+        half.write_bytes(body)
+        put_in_place(half, path)
+    except OSError:  # a full disk, which what was written would fill on
+        with suppress(OSError):
+            half.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from stat import S_ISDIR
 
 import pytest
+from full_disk import files_of_at_most
 
 from iidm.text import write_text
 
@@ -35,6 +36,14 @@ def test_a_kill_leaves_the_file_of_before_and_the_next_write_clears_the_half(
     assert path.read_text() == "before" and len(os.listdir(tmp_path)) == 2
     write_text(path, "after")
     assert path.read_text() == "after" and os.listdir(tmp_path) == [path.name]
+
+
+def test_a_full_disk_leaves_the_file_of_before_and_no_half(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_text(path, "before")
+    with files_of_at_most(500), pytest.raises(OSError, match="too large"):
+        write_text(path, "after" * 500)
+    assert path.read_text() == "before" and os.listdir(tmp_path) == [path.name]
 
 
 def test_what_is_written_is_synced_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
