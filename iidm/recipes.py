@@ -63,7 +63,7 @@ ADAPT: dict[str, dict[str, Any]] = {
     # Random scales help L_s + L_t and cost IIDM a point in 2000 steps (benchmarks/NOTES.md).
     "data": {"scale_range": (1.0, 1.0)},
     "loss": {
-        # Twice the weight on either mix costs (docs/results/streetscenes/table6.md).
+        # A weight of 2 costs (docs/results/streetscenes/table6.md).
         "intra_weight": 1.0,
         "supervised_normalizer": "pixels",
         "mixed_normalizer": "pixels",
