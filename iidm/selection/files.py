@@ -26,12 +26,12 @@ def create(out: Path) -> None:
     """
     if (out / NEW).exists():
         raise UserError(f"{out} holds a choice already ({NEW}). Give another folder with --out.")
-    for name in (IMAGES, ANNOTATIONS, LABELED, SCORES, SHEET):
-        if (out / name).exists():
-            raise UserError(
-                f"{out / name} is there already, and no choice is whole there. Give another folder with --out, or"
-                " remove it if a choice was broken off there."
-            )
+    there = [name for name in (IMAGES, ANNOTATIONS, LABELED, SCORES, SHEET) if (out / name).exists()]
+    if there:
+        raise UserError(
+            f"{out} holds {', '.join(there)} and no whole choice. Give another folder with --out; if a choice was"
+            " broken off there, remove them."
+        )
     out.mkdir(parents=True, exist_ok=True)
 
 

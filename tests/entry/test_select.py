@@ -218,7 +218,7 @@ def test_mistakes_are_one_line(own: Path, tmp_path: Path) -> None:
         out = tmp_path / f"holds {name}"
         out.mkdir()
         (own / "label-next" / name).rename(out / name)
-        with pytest.raises(UserError, match=f"{name} is there already"):
+        with pytest.raises(UserError, match=f"holds {name} and no whole choice"):
             select(own, "--count", "1", "--out", out)
         assert [path.name for path in out.iterdir()] == [name]
     change(own, labeled_count=None)
