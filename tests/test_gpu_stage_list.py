@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.records import Record, Records, digest
-from benchmarks.gpu.stages import SANITIZER, STAGES
+from benchmarks.gpu.stages import PROCESSES, SANITIZER, STAGES
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +59,13 @@ def test_the_races_that_are_meant_are_not_looked_for() -> None:
     name = races.under[races.under.index("--kernel-name-exclude") + 1].removeprefix("kernel_substring=")
     text = (ROOT / "csrc" / "draw_classes_cuda.cu").read_text()
     assert f" {name}(" in text and "const_cast<volatile" in text  # else the exception is of no use
+
+
+def test_a_fault_in_one_kernel_costs_no_test_of_another() -> None:
+    """It leaves the GPU of its process in an error, for every later test in it."""
+    for each in STAGES:
+        if each.name in ("kernel-tests", "step-tests"):
+            assert each.words[-len(PROCESSES) :] == PROCESSES and "benchmarks.gpu.lost_device" in PROCESSES
 
 
 def test_every_test_that_needs_a_gpu_is_in_a_stage() -> None:

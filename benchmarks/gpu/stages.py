@@ -11,9 +11,12 @@ OWN_KERNELS = (
     "regex=iidm|cross_entropy_kernel|pseudo_label_kernel|finish_|add_planes_kernel|sums_kernel|normalize_kernel"
     "|gradient_kernel"
 )
-# Of the process itself alone: Triton's compilers, which it starts, would each be waited for.
+# Of the process itself alone: Triton's compilers, which it starts, would each be waited for. The first call to CUDA of
+# one process, which comes when torch and the tests are imported, is waited for 10 seconds only, unless told otherwise:
+# then they run unwatched.
 SANITIZER = tuple(
-    "compute-sanitizer --target-processes application-only --report-api-errors no --error-exitcode 9".split()
+    "compute-sanitizer --target-processes application-only --launch-timeout 0 --report-api-errors no"
+    " --error-exitcode 9".split()
 )
 SANITIZER += ("--kernel-name", OWN_KERNELS)
 # That one looks, by a volatile read, whether a bit is set before it sets it by atomicOr. Whoever sees the old word sets
@@ -22,10 +25,14 @@ RACECHECK = (*SANITIZER, "--tool", "racecheck", "--kernel-name-exclude", "kernel
 TESTS = ("pytest", "hypothesis")
 TRAINING = ("cattr", "tyro", "safetensors", "PIL", "tqdm", "nvidia.dali")
 """What a whole training imports."""
-PROCESSES = ("-n", "6", "--dist", "load", "-p", "benchmarks.gpu.lost_device")
+COUNT = str(min(max((os.cpu_count() or 1) - 4, 2), 12))
+PROCESSES = ("-n", COUNT, "--dist", "load", "-p", "benchmarks.gpu.lost_device")
+if importlib.util.find_spec("pytest_timeout"):
+    PROCESSES += ("--timeout", "60", "--timeout-method", "thread")  # a signal ends no wait for a GPU that hangs
 PROCESSES = PROCESSES if importlib.util.find_spec("xdist") else ()
-"""Most of the time of the kernels' tests is Triton's, which compiles on one core; and what ends a process or leaves the
-GPU in an error costs no other test."""
+"""Most of the time of these tests is Triton's, which compiles on one core; and what ends a process, hangs, or leaves
+the GPU in an error is named and costs no other test. pytest-xdist gives up when four times as many are lost: the more
+there are, the more of a faulty kernel's tests are outlasted."""
 STEP_TESTS = (
     "tests/method/test_graph.py tests/method/test_catalog.py tests/method/test_failed_capture.py"
     " tests/engine/test_windows.py"
@@ -73,7 +80,7 @@ def _tests(
 ) -> Stage:
     words_of_both = _pytest(name, f"{words} -m gpu")
     # Threads of several processes that wait for each other on one core take most of its time.
-    environment = {"OMP_NUM_THREADS": "2"} if processes else {}
+    environment = {"OMP_NUM_THREADS": "1"} if processes else {}
     return Stage(name, shows, *limits, (*words_of_both, *processes), words_of_both, needs, environment=environment)
 
 
@@ -102,7 +109,7 @@ STAGES = (
         ("pybind11", "setuptools", "triton"),
     ),
     _tests("kernel-tests", "kernels are right", (180, 60), "tests/kernels", TESTS, PROCESSES),
-    _tests("step-tests", "steps of training are right, captured in a graph", (120, 60), STEP_TESTS),
+    _tests("step-tests", "steps of training are right, captured in a graph", (120, 60), STEP_TESTS, TESTS, PROCESSES),
     # Without torch's cache of memory, in which an overrun would stay inside an allocation; the project's kernels alone.
     Stage(
         "sanitize",
