@@ -18,7 +18,7 @@ from ..recipes import RECIPES, with_recipe
 from ..types import UserError
 from .config_file import read_config
 from .short_help import short_help
-from .words import expanded, program
+from .words import expanded, files_told, program
 
 CHANGEABLE_ON_RESUME = (
     "run_dir",
@@ -116,7 +116,8 @@ def _from_options(base: Config, rest: Sequence[str]) -> Config:
     if {"--help", "-h"} & set(rest):
         sys.exit(print(short_help(called, _base_parser(), base)))
     words = ["--help" if word == "--help-all" else word for word in rest]
-    return tyro.cli(Config, prog=called, description=_DESCRIPTION, default=base, args=words)
+    with files_told(words):
+        return tyro.cli(Config, prog=called, description=_DESCRIPTION, default=base, args=words)
 
 
 def _resumed(known: argparse.Namespace, rest: Sequence[str]) -> tuple[Config, Path]:

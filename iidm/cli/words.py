@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,14 +50,18 @@ def expanded(words: Sequence[str], command: str) -> list[str]:
     """The words of a command with its own names for options (`SAME`), and with `~` as the home folder: a shell does
     that itself, but not in `--out=~/results` or in quotes.
 
-    Raises: UserError for an option of another program (`OTHERS`).
+    Raises: UserError for an option of another program (`OTHERS`), and for an empty value, which no option has: as a
+        path it would be the folder that the user is in, and all of it would be read.
     """
     same = SAME.get(command, SAME_ELSEWHERE)
-    found = []
-    for word in words:
+    found: list[str] = []
+    for before, word in pairwise([program(command), *words]):
         name, is_option, value = word.partition("=") if word.startswith("-") else ("", "", word)
         if command == "train" and name in OTHERS:
             raise UserError(f"{program(command)} has no {name}: {OTHERS[name]}.")
+        if not word or is_option and not value:
+            place = name if is_option else f"What follows {before}"
+            raise UserError(f"{place} is empty, as where a variable of the shell is not set. Give it a value.")
         found.append(same.get(name, name) + is_option + os.path.expanduser(value))
     return found
 
@@ -66,11 +72,25 @@ def parse_arguments(kind: type[T], command: str, argv: Sequence[str], descriptio
     Raises: SystemExit (tyro) for --help, and for options and values that do not exist, with the nearest.
     """
     words = ["--help" if word == "--help-all" else word for word in expanded(argv, command)]
+    with files_told(words):
+        try:
+            return tyro.cli(kind, prog=program(command), description=description, args=words)
+        except SystemExit as end:
+            if end.code and words and words[0] in _takes_several(kind):
+                print(f"iidm: {words[0]} takes all words after it; what is no option stands first.", file=sys.stderr)
+            raise
+
+
+@contextmanager
+def files_told(words: Sequence[str]) -> Iterator[None]:
+    """A context in which words are parsed: after a mistake it tells which of them is a file with the name of an option,
+    as the parser cannot know it."""
     try:
-        return tyro.cli(kind, prog=program(command), description=description, args=words)
+        yield
     except SystemExit as end:
-        if end.code and words and words[0] in _takes_several(kind):
-            print(f"iidm: {words[0]} takes all words after it; what is no option stands first.", file=sys.stderr)
+        file = next((word for word in words if word.startswith("-") and os.path.lexists(word)), None)
+        if end.code and file is not None:
+            print(f"iidm: {file} is read as an option; the file of this name is ./{file}", file=sys.stderr)
         raise
 
 

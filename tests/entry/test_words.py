@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iidm.cli import parse_arguments, parse_config, parse_study, read_config, write_config
+from iidm.cli import PARSERS, parse_arguments, parse_config, parse_study, read_config, write_config
 from iidm.cli.arguments import (
     EvaluateArguments,
     InspectArguments,
@@ -50,6 +50,39 @@ def test_an_option_that_takes_all_words_after_it_is_told(capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         parse_arguments(SelectArguments, "select", ["--cuont", "3", "runs/first"])
     assert "takes all words" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["", "--out=", "--out"])
+def test_an_empty_word_is_no_current_folder(value: str) -> None:
+    """As of a variable that is not set: as a path it would be `.`."""
+    words = {"": ["run", ""], "--out=": ["run", "a.jpg", "--out="], "--out": ["run", "a.jpg", "--out", ""]}[value]
+    for name in ("predict", "evaluate", "report", "select", "export", "prepare", "inspect"):
+        with pytest.raises(UserError, match=f"^(--out|What follows {value or 'run'}) is empty, .* not set"):
+            PARSERS[name](words)
+    for words in (["--data.target.spec", ""], ["--target-root="], ["--config", ""], ["--data.target.images", ""]):
+        with pytest.raises(UserError, match=f"{words[0].rstrip('=')} is empty"):
+            parse_config(words)
+        with pytest.raises(UserError, match=f"{words[0].rstrip('=')} is empty"):
+            parse_study(["table4", "--out", "x", "--", *words])
+
+
+def test_a_file_with_the_name_of_an_option_is_answered_with_how_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("-lead.jpg", "-own.toml"):
+        (tmp_path / name).touch()
+    calls = [("predict", ["run", "-lead.jpg", "--out", "x"]), ("train", ["--data.target.spec", "-own.toml"])]
+    for command, words in calls:
+        with pytest.raises(SystemExit):
+            PARSERS[command](words)
+        assert (
+            f"iidm: {words[1]} is read as an option; the file of this name is ./{words[1]}\n" in capsys.readouterr().err
+        )
+    with pytest.raises(SystemExit):
+        PARSERS["predict"](["run", "-other.jpg", "--out", "x"])
+    assert "is read as an option" not in capsys.readouterr().err
+    assert PARSERS["predict"](["run", "./-lead.jpg", "--out", "x"]).images == (Path("-lead.jpg"),)
 
 
 def test_a_resumed_run_stays_in_its_folder_and_a_folder_is_a_config_too(tmp_path: Path) -> None:
