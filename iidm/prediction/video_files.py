@@ -73,6 +73,7 @@ class VideoReader:
         self._start_s = (self._container.start_time or 0) / 1e6
         """Of recorders' streams (.ts, .mts) the time since the recorder started, often hours; players begin here."""
         self._promised_s = self._container.duration / 1e6 if self._container.duration else None
+        self._is_whole_avi = self._container.format.name == "avi" and self._has_all_slots()
         self._read = self._damaged = 0
         self._end_s: float | None = None
         self._broke_off = ""
@@ -96,6 +97,13 @@ class VideoReader:
             image = frame.reformat(format="rgb24", src_colorspace=self._colorspace(frame), **shape).to_ndarray()
             turns = round(frame.rotation / 90) % 4
             yield Frame(number, max(seconds - start_s, 0.0), np.ascontiguousarray(np.rot90(image, turns)))
+
+    def _has_all_slots(self) -> bool:
+        """Whether an AVI is as long as its header says. Its frames are slots, and recorders leave those empty in which
+        nothing came, or nothing changed; FFmpeg passes them over. Of one that is cut off it takes as the duration, in
+        slots, the share of them that its bytes are."""
+        slots = self._stream.duration
+        return slots is not None and slots >= self._stream.frames - _MISSING_FRAMES
 
     def _colorspace(self, frame: Any) -> Any:
         """How its colours are coded; of large frames that do not say so as players take them, BT.709 and not BT.601."""
@@ -125,7 +133,7 @@ class VideoReader:
         told = []
         expected, promised_s = self.frame_count, self._promised_s
         if expected:
-            if self._read < expected - _MISSING_FRAMES:
+            if self._read < expected - _MISSING_FRAMES and not self._is_whole_avi:
                 told.append(f"{self._read} of {expected} frames could be read")
         elif promised_s and self._end_s is not None and self._read and self._end_s < promised_s - _MISSING_S:
             told.append(f"{self._end_s:.1f} of {promised_s:.1f} seconds could be read")

@@ -99,6 +99,37 @@ def test_a_cut_off_video_gives_what_there_is_and_says_so(ending: str, codec: str
         assert (f"{count} of 40 frames" if ending != "mkv" else "of 1.6 seconds") in reader.problem
 
 
+@pytest.mark.parametrize("ends_empty", [False, True])
+def test_empty_slots_of_an_avi_are_no_loss_and_a_cut_off_one_is_told(ends_empty: bool, tmp_path: Path) -> None:
+    """Recorders leave slots empty in which nothing came; the header counts them as frames."""
+    path = tmp_path / "a.avi"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuvj420p"
+        for slot in (*range(20), *range(30, 40), 59):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (*SIZE, 3)).astype(np.uint8), format="rgb24")
+            frame.pts, frame.time_base = slot, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    if ends_empty:  # the last frame's bytes become filling after an empty slot; its size stands in the index too
+        index = data.rindex(b"idx1")
+        last = data.rindex(b"00dc", 0, index)
+        size = int.from_bytes(data[last + 4 : last + 8], "little")
+        data[last + 4 : last + 16] = bytes(4) + b"JUNK" + (size + size % 2 - 8).to_bytes(4, "little")
+        entry = data.rindex(b"00dc") + 12
+        data[entry : entry + 4] = bytes(4)
+        path.write_bytes(data)
+    with VideoReader(path) as reader:
+        assert reader.frame_count == 60
+        assert len(list(reader.frames(1))) == 31 - ends_empty and reader.problem == ""
+    path.write_bytes(data[: len(data) * 2 // 3])
+    with VideoReader(path) as reader:
+        count = len(list(reader.frames(1)))
+        assert 0 < count < 22 and f"{count} of 60 frames" in reader.problem
+
+
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", 5)
     data = path.read_bytes()
