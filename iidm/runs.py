@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import iidm
 from iidm.cli import config_as_dict, read_config, write_config
-from iidm.config import Config, OptimConfig
+from iidm.config import Config
 from iidm.data import Domains, changes_since, class_pixel_counts, refuse, with_kept_validation, write_splits
 from iidm.engine.checkpoint import (
     find_checkpoint,
@@ -41,7 +41,7 @@ from iidm.method.base import Method
 from iidm.method.class_weights import class_weights_note
 from iidm.method.published import CODE, build_method
 from iidm.method.teacher import Teacher
-from iidm.models import Network, parameter_groups, random_network, set_recompute
+from iidm.models import Network, optimizer_groups, random_network, set_recompute
 from iidm.ranks import ALONE, Ranks
 from iidm.sharing import BATCHES, batch_numbers, generator_name, seed_of_batch
 from iidm.text import write_bytes, write_text
@@ -186,22 +186,14 @@ def build_step(
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     seeds = [seed_of_batch(config.seed, number) for number in batch_numbers(ranks, config.step.accumulate)]
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    optimizer = build_optimizer(optimizer_groups(student, method, config.optim), config.optim, device)
+    groups = optimizer_groups({"": student, **method.networks}, config.optim) + method.parameter_groups(config.optim)
+    optimizer = build_optimizer(groups, config.optim, device)
     return TrainStep(student, teacher, optimizer, config, generators, amp_dtype, scaler, method, ranks), origin
 
 
 def compares_with_start(config: Config) -> bool:
     """Whether the method's further term reads the weights of the start all the time."""
     return CODE.get(config.method, Method).keeps_start and config.loss.auxiliary_weight > 0
-
-
-def optimizer_groups(student: Network, method: Method, optim: OptimConfig) -> list[dict[str, Any]]:
-    """AdamW's groups of all that a run trains: the student, networks of its kind, and what else the method learns."""
-    groups = []
-    for who, network in {"": student, **method.networks}.items():
-        own = parameter_groups(network, optim.lr, optim.head_lr_mult, optim.weight_decay, optim.layer_decay)
-        groups += [{**group, "name": f"{who} {group['name']}".strip()} for group in own]
-    return groups + method.parameter_groups(optim)
 
 
 def count_classes(config: Config, domains: Domains) -> list[NDArray[np.int64]]:

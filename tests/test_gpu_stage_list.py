@@ -86,5 +86,12 @@ def test_what_is_not_of_the_data_path_runs_without_its_packages() -> None:
         "import benchmarks.gpu.__main__, benchmarks.full_size, benchmarks.bench_step, benchmarks.bench_kernels"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    tests = [word for each in STAGES if "tyro" not in each.needs for word in each.words if word.startswith("tests/")]
+    code = (
+        f"import sys\nfor name in {absent!r}: sys.modules[name] = None\nimport pytest\n"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '--collect-only', '-m', 'gpu', *{tests!r}]))"
+    )
+    collected = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert collected.returncode == 0, collected.stdout[-2000:]
     whole = [each.name for each in STAGES if "tyro" not in each.needs]
     assert whole == [each.name for each in STAGES if each.name not in ("loader-tests", "loader", "long")]

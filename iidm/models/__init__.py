@@ -16,7 +16,7 @@ from .cosine import CosineHead
 from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head
 from .depthwise import adopt_dilated
-from .groups import parameter_groups
+from .groups import optimizer_groups, parameter_groups
 from .head import Head, Level
 from .hrda import HRDANetwork
 from .mit import SIZES, mix_transformer
@@ -34,6 +34,7 @@ __all__ = [
     "Network",
     "build_network",
     "load_pretrained",
+    "optimizer_groups",
     "parameter_groups",
     "random_network",
     "set_recompute",

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..config import OptimConfig
 from .norm import Stage
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 """Norm layers by class. What has Norm in its class's name is one too: RMSNorm, timm's RmsNorm, GlobalResponseNorm."""
+
+
+def optimizer_groups(networks: Mapping[str, nn.Module], optim: OptimConfig) -> list[dict[str, Any]]:
+    """`parameter_groups` of all networks that a run trains; each group's name begins with that of its network."""
+    groups = []
+    for who, network in networks.items():
+        own = parameter_groups(network, optim.lr, optim.head_lr_mult, optim.weight_decay, optim.layer_decay)
+        groups += [{**group, "name": f"{who} {group['name']}".strip()} for group in own]
+    return groups
 
 
 def parameter_groups(

@@ -17,13 +17,12 @@ from iidm.engine.optim import build_optimizer
 from iidm.method import TrainStep
 from iidm.method.published import build_method
 from iidm.method.teacher import Teacher
-from iidm.models import HEADS, Network, build_network, set_recompute
+from iidm.models import HEADS, Network, build_network, optimizer_groups, set_recompute
 from iidm.models.head import Level
 from iidm.models.hrda import HRDANetwork
 from iidm.models.norm import BatchNorm2d
 from iidm.models.segformer import SegFormerHead
 from iidm.recipes import with_recipe, with_values
-from iidm.runs import optimizer_groups
 from iidm.types import LabeledImages, StepOutput, TrainBatch
 
 B, H, W, K = 2, 32, 48, 5
@@ -68,8 +67,9 @@ def make_step(config: Config, backbone: str = "resnet18", device: str = "cpu", *
     set_recompute(student, config.step.recompute)
     method = build_method(config, student, CLASSES)
     teacher = Teacher(copy.deepcopy(student), config.teacher, labels_images=method.labels_images, student=student)
-    groups = optimizer_groups(student, method, replace(config.optim, lr=1e-4))
-    optimizer = build_optimizer(groups, config.optim, torch.device(device))
+    optim = replace(config.optim, lr=1e-4)
+    groups = optimizer_groups({"": student, **method.networks}, optim) + method.parameter_groups(optim)
+    optimizer = build_optimizer(groups, optim, torch.device(device))
     generators = [torch.Generator(device).manual_seed(1 + n) for n in range(config.step.accumulate)]
     return TrainStep(student, teacher, optimizer, config, generators, method=method, **options)
 

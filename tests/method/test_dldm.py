@@ -16,8 +16,8 @@ from iidm.method.base import Mixes, Scene
 from iidm.method.losses import Branch, Output
 from iidm.method.published.dldm import FIRST_ROUND, PSEUDO_SHARE, DualLevelMixing
 from iidm.method.step import TrainStep
+from iidm.models import optimizer_groups
 from iidm.recipes import with_values
-from iidm.runs import optimizer_groups
 from iidm.types import MEAN_RGB, STD_RGB, Mixed, PseudoLabel, TrainBatch, UserError
 
 LATE = 39_000
@@ -216,7 +216,7 @@ def test_every_parameter_is_in_the_optimiser_once_at_the_rate_of_its_part() -> N
     step = step_of()
     student, method, optim = step.student, step.method, step.config.optim
     assert isinstance(method, DualLevelMixing)
-    groups = optimizer_groups(student, method, optim)
+    groups = optimizer_groups({"": student, **method.networks}, optim)
     assert [group["name"] for group in groups][-2:] == ["sample-level backbone", "sample-level head"]
     optimizer = build_optimizer(groups, optim, torch.device("cpu"))
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
