@@ -50,6 +50,8 @@ class Annotations:
         Raises UserError where a file of such a form lies there: a tool keeps in it what was corrected by hand.
         """
         writers = [WRITERS[form](out / "annotations", classes, self.unlabeled) for form in self.forms]
+        for writer in writers:
+            writer.taken = {one.path for one in writers if one.file_name}
         for there in filter(None, (writer.there() for writer in writers)):
             raise UserError(
                 f"{there} is there already, and may hold what you corrected. Give another --out, or remove it."

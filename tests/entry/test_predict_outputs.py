@@ -141,6 +141,21 @@ def test_annotations_are_written_of_what_is_predicted(finished: Finished, tmp_pa
     assert (annotations / "day" / json.loads((annotations / "day/00.json").read_text())["imagePath"]).is_file()
 
 
+def test_an_image_with_the_name_of_cocos_file_keeps_its_labelme_file(finished: Finished, tmp_path: Path) -> None:
+    images, annotations = tmp_path / "in", tmp_path / "out" / "annotations"
+    write_images(images, 1)
+    (images / "00.png").rename(images / "annotations.png")
+    words = [finished.run_dir, images, "--out", tmp_path / "out", "--annotations"]
+    predict([*words, "labelme"])
+    assert "shapes" in json.loads((annotations / "annotations.json").read_text())
+    for form in ("labelme", "coco"):
+        assert str(annotations / "annotations.json") in refusal("predict", [*words, form])
+    (annotations / "annotations.json").unlink()
+    predict([*words, "coco", "labelme"])
+    assert "categories" in json.loads((annotations / "annotations.json").read_text())
+    assert json.loads((annotations / "annotations.png.json").read_text())["imagePath"].endswith("annotations.png")
+
+
 @pytest.mark.parametrize(
     ("form", "name"), [("coco", "annotations.json"), ("cvat", "annotations.xml"), ("labelme", "day/00.json")]
 )

@@ -51,6 +51,8 @@ class Writer:
         self.folder, self.classes, self.unlabeled = folder, classes, unlabeled
         self.images = self.regions = 0
         """How many were written."""
+        self.taken: set[Path] = set()
+        """Files of this call, its own and those of writers beside it, that nothing else is written to."""
 
     @property
     def path(self) -> Path:
@@ -180,21 +182,18 @@ class CvatWriter(_OneFile):
 class LabelMeWriter(Writer):
     """<image>.json for each image, in the folders that the images lie in below theirs."""
 
-    def __init__(self, folder: Path, classes: ClassSet, unlabeled: int | None = None) -> None:
-        super().__init__(folder, classes, unlabeled)
-        self._written: set[Path] = set()
-
     def there(self) -> Path | None:
         """As of any form; a file of COCO may lie among them, and what a kill left of one."""
-        others = (CocoWriter.file_name, f".{CocoWriter.file_name}")
-        return next((path for path in self.folder.rglob("*.json") if path.name not in others), None)
+        coco, half = self.folder / CocoWriter.file_name, self.folder / f".{CocoWriter.file_name}"
+        files = self.folder.rglob("*.json")
+        return next((path for path in files if path != half and (path != coco or _is_labelme(path))), None)
 
     def _add(self, image: AnnotatedImage) -> None:
         whole = PurePosixPath(image.file_name)
         path = self.folder / whole.with_suffix(".json")
-        if path in self._written:  # x.png after x.jpg
+        if path in self.taken:  # x.png after x.jpg, and annotations.jpg beside COCO's annotations.json
             path = self.folder / f"{whole}.json"
-        self._written.add(path)
+        self.taken.add(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         names = [self.classes.names[region.train_id] for region in image.regions.regions]
         common: dict[str, Any] = {"group_id": None, "description": "", "shape_type": "polygon", "flags": {}}
@@ -213,6 +212,16 @@ class LabelMeWriter(Writer):
         }
         with written_whole(path) as half:
             half.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def _is_labelme(path: Path) -> bool:
+    """Whether a file is LabelMe's, of an image that has the name of COCO's file."""
+    with path.open("rb") as file:
+        return b'"shapes"' in file.read(MOST_BEFORE_SHAPES)
+
+
+MOST_BEFORE_SHAPES = 10_000
+"""Bytes of a LabelMe file before its shapes, at most; a file of COCO may be far too large to be read for this."""
 
 
 def _short(numbers: list[float]) -> list[float]:
