@@ -185,8 +185,13 @@ class RunLog(NoLog):
         self.close(failed=exc[0] is not None)
 
 
+LINE_EVERY_S = 60.0
+"""Seconds from one line of `Progress` to the next."""
+
+
 class Progress:
-    """A bar for work that comes before training; it shows from its first call with (done, total) on.
+    """A bar for work that comes before training; it shows from its first call with (done, total) on. Where there is no
+    terminal a plain line stands for it from time to time: a log file would keep every state of a bar.
 
     Fewer done than before is the start of the next piece of work, with a total of its own.
     """
@@ -194,13 +199,23 @@ class Progress:
     def __init__(self, title: str, quiet: bool) -> None:
         self._title, self._quiet = title, quiet
         self._bar: Any = None
+        self._lines = not quiet and not sys.stderr.isatty()
+        self._said_s = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
+        if self._lines:
+            self._say(done, total)
+            return
         if self._bar is None:
             self._bar = tqdm(total=total, desc=self._title, disable=self._quiet, unit="image", mininterval=1.0)
         if done < self._bar.n:  # the next piece of work
             self._bar.reset(total=total)
         self._bar.update(done - self._bar.n)
+
+    def _say(self, done: int, total: int) -> None:
+        if time.monotonic() - self._said_s >= LINE_EVERY_S:
+            self._said_s = time.monotonic()
+            print(f"{self._title}: {done} of {total}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self

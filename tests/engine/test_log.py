@@ -138,7 +138,10 @@ def test_on_a_terminal_a_bar_shows_the_step_and_the_losses(
     assert "10/10" in last and "total=0.250" in last
 
 
-def test_a_progress_bar_appears_with_its_first_call(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_appears_with_its_first_call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Progress("Counting classes", quiet=False):
         pass
     assert capsys.readouterr().err == ""
@@ -147,6 +150,23 @@ def test_a_progress_bar_appears_with_its_first_call(capsys: pytest.CaptureFixtur
         progress(2, 2)
     out, err = capsys.readouterr()
     assert out == "" and "Counting classes: 100%" in err and "2/2" in err
+
+
+def test_without_a_terminal_progress_is_a_plain_line_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar is rewritten in place, which a log file keeps; without a word a long piece of work seems to stand."""
+    now = [100.0]
+    monkeypatch.setattr("iidm.engine.log.time.monotonic", lambda: now[0])
+    with Progress("Counting classes", quiet=False) as progress:
+        for done in range(1, 11):
+            progress(done, 10)
+            now[0] += 15
+    assert capsys.readouterr() == ("", "Counting classes: 5 of 10\nCounting classes: 9 of 10\n")
+    with Progress("Counting classes", quiet=False) as progress:
+        progress(1, 2)
+        progress(2, 2)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_tensorboard_gets_every_value_and_picture_at_its_step(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -37,7 +39,10 @@ def test_long_network_names_keep_the_tables_columns_apart() -> None:
     assert len({len(line) for line in table}) == 1
 
 
-def test_a_second_piece_of_work_has_a_total_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_piece_of_work_has_a_total_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Progress("drawing", quiet=False) as progress:
         for total in (3, 5):
             for done in range(1, total + 1):
