@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def label_video(
         if first is None:
             raise UserError(reader.problem)
         progress = start(_shape(first), None if reader.frame_count is None else -(-reader.frame_count // wish.every))
+        was_there = folder is not None and (folder / FRAMES).is_file()
         if folder is not None:
             _note_frames(folder, video, [], wish)  # first: it tells that what lies there are results
         writer = None
@@ -95,6 +97,8 @@ def label_video(
         written.append(f"{writer.path}{padded}")
     if folder is not None:
         _note_frames(folder, video, times, wish)
+        if was_there:
+            _remove_others(folder, {_frame_name(i * wish.every) for i in range(len(times))})
         written.append(f"pictures in {folder}")
     return VideoDone(f"labeled {counted(len(times), 'frame')} of {video.path}: {', '.join(written)}", reader.problem)
 
@@ -105,6 +109,18 @@ def _note_frames(folder: Path, video: Input, times: list[float], wish: VideoWish
     named = [{"name": _frame_name(i * wish.every), "seconds": round(time, 6)} for i, time in enumerate(times)]
     text = json.dumps({"video": video.file_name, "frames": named}, indent=1)
     (folder / FRAMES).write_text(text + "\n", encoding="utf-8")
+
+
+_FRAME_FILE = re.compile(r"(\d{6,})\.(ids\.png|color\.png|overlay\.png|confidence\.png|probabilities\.npz)")
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Remove the pictures of frames that an earlier call wrote and this one did not, as with a larger --every: they
+    would lie among its own, and the table does not name them."""
+    for path in folder.iterdir():
+        match = _FRAME_FILE.fullmatch(path.name)
+        if match is not None and match[1] not in names:
+            path.unlink()
 
 
 @dataclass(frozen=True)

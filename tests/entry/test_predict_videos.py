@@ -65,6 +65,23 @@ def test_every_third_frame_and_an_odd_size(finished: Finished, tmp_path: Path) -
     assert times == pytest.approx([0, 0.3, 0.6], abs=1e-3) and overlays[0].shape == (66, 98, 3)
 
 
+def test_frames_of_an_earlier_call_do_not_lie_among_those_of_this_one(finished: Finished, tmp_path: Path) -> None:
+    video, folder = write_video(tmp_path / "a.mp4", 5), tmp_path / "out" / "a"
+    folder.mkdir(parents=True)
+    words = [finished.run_dir, video, "--out", tmp_path / "out", "--frames", "--write", "ids", "confidence"]
+    mine = folder / "000001.color.png"
+    mine.write_bytes(b"of no call before")
+    predict(words)
+    assert len(list(folder.glob("*.ids.png"))) == 5 and mine.is_file()
+    (folder / "notes.txt").write_text("mine")
+    predict([*words[:-1], "--every", "2"])
+    named = {frame["name"] for frame in json.loads((folder / FRAMES).read_text())["frames"]}
+    assert named == {"000000", "000002", "000004"}
+    assert {path.name.partition(".")[0] for path in folder.glob("*.*.*")} == named
+    assert (folder / "000002.confidence.png").is_file(), "what was asked for of the same frame before"
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
 def test_a_folder_of_images_and_videos_and_its_own_results(finished: Finished, tmp_path: Path) -> None:
     write_video(tmp_path / "day" / "a.MKV", 3)
     write_video(tmp_path / "b.mov", 3)
