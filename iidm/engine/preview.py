@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from ..text import put_in_place
 from ..types import ClassSet
+from .fonts import Font, Fonts
 
 PANEL_WIDTH = 384
 """Pixels; smaller pictures are enlarged to it, larger ones reduced."""
-MARGIN, LINE, FONT_PX = 8, 24, 16
+MARGIN, LINE = 8, 24
 ROWS = "rows"
 """Text in the PNG of a sheet: JSON, for each row the caption of its first panel, and its first and last line + 1."""
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+NUMBERED = "class 0, 1, ...: no font here has the letters of the name"
+"""Stands in the legend below such classes."""
 
 
 class Panel(NamedTuple):
@@ -52,21 +52,33 @@ def overlay(
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, title: str) -> None:
-    """Write rows of panels with captions, a title and the legend of the classes as one PNG (whole or not at all)."""
-    font = _font([title, *classes.names, *(panel.caption for row in rows for panel in row)])
+    """Write rows of panels with captions, a title and the legend of the classes as one PNG (whole or not at all).
+
+    A class whose name no font of the machine can write is called by its number from 0, in captions too.
+    """
+    fonts = Fonts([title, *classes.names, *(panel.caption for row in rows for panel in row)])
+    names = {name: name if fonts.has(name) else f"class {k}" for k, name in enumerate(classes.names)}
+
+    def write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+        if not fonts.has(text):
+            for name in sorted(names, key=len, reverse=True):  # one may be a part of another
+                text = text.replace(name, names[name])
+            text = fonts.readable(text)
+        draw.text(place, _clipped(text, fonts.of(text), width), fill="black", font=fonts.of(text))
+
     pictures = [[_fitted(panel.image) for panel in row] for row in rows]
     columns = max(len(row) for row in rows)
     width = columns * (PANEL_WIDTH + MARGIN) + MARGIN
     heights = [max(p.height for p in row) + LINE for row in pictures]
-    legend = _legend(classes, width, font)
+    legend = _legend(list(names.values()), classes, width, fonts)
     sheet = Image.new("RGB", (width, LINE + MARGIN + sum(heights) + MARGIN * len(heights) + legend.height), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN // 2), _clipped(title, font, width - 2 * MARGIN), fill="black", font=font)
+    write(draw, (MARGIN, MARGIN // 2), title, width - 2 * MARGIN)
     y, places = LINE + MARGIN, []
     for row, inside, height in zip(rows, pictures, heights, strict=True):
         for column, (panel, picture) in enumerate(zip(row, inside, strict=True)):
             x = MARGIN + column * (PANEL_WIDTH + MARGIN)
-            draw.text((x, y), _clipped(panel.caption, font, PANEL_WIDTH), fill="black", font=font)
+            write(draw, (x, y), panel.caption, PANEL_WIDTH)
             sheet.paste(picture, (x, y + LINE - 2))
         places.append((row[0].caption, y, y + height))
         y += height + MARGIN
@@ -77,16 +89,6 @@ def save_sheet(path: Path, rows: Sequence[Sequence[Panel]], classes: ClassSet, t
     told.add_text(ROWS, json.dumps(places))
     sheet.save(half, format="PNG", pnginfo=told)
     put_in_place(half, path)
-
-
-def _font(texts: Iterable[str]) -> Font:
-    """Pillow's own font, which knows ASCII alone; where that is not enough, the one that comes with matplotlib."""
-    spec = None if all(text.isascii() for text in texts) else find_spec("matplotlib")
-    if spec is not None and spec.origin is not None:  # found, not imported: that takes half a second
-        with suppress(OSError):
-            file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-            return ImageFont.truetype(str(file), FONT_PX - 1)
-    return ImageFont.load_default(size=FONT_PX)
 
 
 def _fitted(image: NDArray[np.uint8]) -> Image.Image:
@@ -106,19 +108,23 @@ def _clipped(text: str, font: Font, width: int) -> str:
     return text + "..."
 
 
-def _legend(classes: ClassSet, width: int, font: Font) -> Image.Image:
-    """Colour patches with names, as many lines as the width needs."""
-    entries = [*zip(classes.names, classes.palette, strict=True), ("ignored", (0, 0, 0))]
+def _legend(names: Sequence[str], classes: ClassSet, width: int, fonts: Fonts) -> Image.Image:
+    """Colour patches with names, as many lines as the width needs, and a line on names that are numbers."""
+    entries = [*zip(names, classes.palette, strict=True), ("ignored", (0, 0, 0))]
     places, x, y = [], MARGIN, 0
     for name, _ in entries:
-        needed = 30 + int(font.getlength(name)) + 14
+        needed = 30 + int(fonts.of(name).getlength(name)) + 14
         if x + needed > width and x > MARGIN:
             x, y = MARGIN, y + LINE
         places.append((x, y))
         x += needed
-    picture = Image.new("RGB", (width, y + LINE + MARGIN), "white")
+    is_numbered = list(names) != list(classes.names)
+    picture = Image.new("RGB", (width, y + LINE * (1 + is_numbered) + MARGIN), "white")
     draw = ImageDraw.Draw(picture)
-    for (name, color), (x, y) in zip(entries, places, strict=True):
-        draw.rectangle((x, y + 4, x + 20, y + 18), fill=color, outline="gray")
-        draw.text((x + 26, y), name, fill="black", font=font)
+    for (name, color), (left, top) in zip(entries, places, strict=True):
+        draw.rectangle((left, top + 4, left + 20, top + 18), fill=color, outline="gray")
+        draw.text((left + 26, top), name, fill="black", font=fonts.of(name))
+    if is_numbered:
+        font = fonts.of(NUMBERED)
+        draw.text((MARGIN, y + LINE), _clipped(NUMBERED, font, width - 2 * MARGIN), fill="black", font=font)
     return picture

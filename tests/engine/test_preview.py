@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image, ImageDraw
 
 from iidm.data.specs.classes import CITYSCAPES
-from iidm.engine.preview import LINE, MARGIN, PANEL_WIDTH, Panel, colorize, overlay, save_sheet
+from iidm.engine.fonts import _system_font
+from iidm.engine.preview import LINE, MARGIN, NUMBERED, PANEL_WIDTH, ROWS, Panel, colorize, overlay, save_sheet
 from iidm.types import ClassSet
 
 CLASSES = ClassSet(("road", "car"), ((128, 64, 128), (0, 0, 142)))
@@ -129,3 +134,61 @@ def test_names_beyond_ascii_are_drawn_with_their_letters(tmp_path: Path) -> None
         save_sheet(tmp_path / "a.png", [[Panel("früh", np.zeros((8, 8, 3), np.uint8))]], classes, "title")
         drawn.append(np.asarray(Image.open(tmp_path / "a.png")))
     assert (drawn[0] != drawn[1]).any()
+
+
+ROAD, SKY = "\u9053\u8def", "\u7a7a"
+"""Two names in Chinese."""
+
+
+def font_file(path: Path, letters: str) -> str:
+    """A font that has these letters: solid squares, of widths of their own."""
+    names = {ord(letter): f"u{ord(letter):04X}" for letter in letters}
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", *names.values()])
+    builder.setupCharacterMap(names)
+    pen = TTGlyphPen(None)
+    for number, corner in enumerate(((0, 0), (0, 800), (800, 800), (800, 0))):
+        (pen.lineTo if number else pen.moveTo)(corner)
+    pen.closePath()
+    glyph = pen.glyph()
+    builder.setupGlyf({name: glyph for name in builder.font.getGlyphOrder()})
+    builder.setupHorizontalMetrics({name: (1000, 0) for name in builder.font.getGlyphOrder()})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_names_that_the_usual_font_lacks_take_one_of_the_system_or_their_number(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    files = [str(tmp_path / "damaged.ttf"), font_file(tmp_path / "half-Regular.ttf", ROAD[:1])]
+    files += [font_file(tmp_path / "LastResort.ttf", ROAD + SKY)]  # its letters are boxes
+    if is_there:
+        files.append(font_file(tmp_path / "whole.ttf", ROAD + SKY + "for, "))
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: files)
+    _system_font.cache_clear()
+    drawn = texts(monkeypatch)
+    fonts: dict[str, str] = {}
+    real = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, xy: object, words: str, **options: Any) -> None:
+        fonts[words] = Path(str(options["font"].path)).name
+        real(self, xy, words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    classes = ClassSet((SKY, "car", ROAD), ((1, 2, 3), (4, 5, 6), (7, 8, 9)))
+    rows = [[panel(f"for {ROAD}, {SKY}", (1, 2, 3)), panel("\uac74.jpg", (4, 5, 6))]]
+    sheet_of(tmp_path / "sheet.png", rows, classes)
+    _system_font.cache_clear()
+    words = {word for word, _ in drawn}
+    if is_there:
+        assert {SKY, ROAD, "car", f"for {ROAD}, {SKY}", "?.jpg"} <= words and NUMBERED not in words
+        assert (fonts[SKY], fonts["car"]) == ("whole.ttf", "DejaVuSans.ttf")
+    else:
+        assert {"class 0", "car", "class 2", "for class 2, class 0", "?.jpg", NUMBERED} <= words
+    assert json.loads(Image.open(tmp_path / "sheet.png").info[ROWS])[0][0] == f"for {ROAD}, {SKY}"
