@@ -1,9 +1,10 @@
-"""Text files: read as editors write them, written whole or not at all."""
+"""Text files: read as editors write them, written whole or not at all. And how wide a terminal shows a text."""
 
 from __future__ import annotations
 
 import codecs
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,3 +91,15 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def shown_width(text: str) -> int:
+    """Columns that a terminal gives a text: two for each wide letter (Chinese, Japanese, Korean), none for an accent
+    that stands above the letter before it."""
+    shown = (c for c in text if not unicodedata.combining(c))
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
+
+
+def padded(text: str, width: int) -> str:
+    """The text with spaces behind it, `width` columns wide or as wide as it is."""
+    return text + " " * (width - shown_width(text))

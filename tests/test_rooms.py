@@ -25,7 +25,7 @@ ALLOWED = {
     "engine": {"types", "text", "config", "engine"},
     "prediction": {"types", "text", "config", "data", "models", "engine", "kernels", "evaluation", "prediction"},
     "selection": {"types", "config", "data", "engine", "models", "kernels", "selection"},
-    "exporting": {"types", "config", "data", "models", "engine", "exporting"},
+    "exporting": {"types", "text", "config", "data", "models", "engine", "exporting"},
     "studies": {
         "types",
         "text",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from iidm.kernels.confusion_matrix import confusion_matrix
 
 from ..config import SlidingWindow
+from ..text import padded, shown_width
 from ..types import ClassSet, EvalBatch
 from .windows import image_logits
 
@@ -147,10 +148,10 @@ def score_table(scores: Mapping[str, Scores]) -> str:
         title = "mIoU" if len(first.means) == 1 else f"mIoU, {name}"
         rows.append((title, [_percent(value.means[name]) for value in scores.values()]))
     rows.append(("pixel accuracy", [_percent(value.pixel_accuracy) for value in scores.values()]))
-    left = max(len(title) for title, _ in rows)
+    left = max(shown_width(title) for title, _ in rows)
     widths = [max(10, len(name) + 2) for name in scores]
     lines = [
-        title.ljust(left) + "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        padded(title, left) + "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         for title, cells in rows
     ]
     rule = "-" * len(lines[0])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from iidm.text import padded, shown_width
 from iidm.types import ClassSet, UserError
 
 from .check import TIE, Measured
@@ -22,9 +23,9 @@ def table(paths: Mapping[str, Path], own: Measured, found: Mapping[str, Measured
         measured = found[precision]
         size = f"{path.stat().st_size / 1e6:.1f}"
         rows.append((path.name, size, _ms(measured), measured.share, _miou(measured, classes)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(shown_width(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        row[0].ljust(widths[0])
+        padded(row[0], widths[0])
         + "".join(cell.rjust(width + 3) for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]

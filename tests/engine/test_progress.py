@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from iidm.engine.log import Progress
 from iidm.engine.metrics import Scores, evaluate, score_table
+from iidm.text import padded, shown_width
 from iidm.types import ClassSet, EvalBatch
 
 CLASSES = ClassSet(("road", "car"), ((1, 1, 1), (2, 2, 2)))
@@ -37,6 +38,15 @@ def test_long_network_names_keep_the_tables_columns_apart() -> None:
     table = score_table({"student": scores, "another-long-name": scores}).splitlines()
     assert table[0].split() == ["class", "student", "another-long-name"]
     assert len({len(line) for line in table}) == 1
+
+
+def test_wide_letters_keep_the_tables_columns_apart() -> None:
+    """A terminal shows Chinese, Japanese and Korean letters two columns wide, and accents over the letter before."""
+    names = ("\u9053\u8def", "\ub3c4\ub85c \uc704", "Ba\u0308ume", "a very long name")
+    scores = Scores(torch.eye(4, dtype=torch.int64), ClassSet(names, ((1, 1, 1),) * 4))
+    table = score_table({"student": scores}).splitlines()
+    assert {shown_width(line) for line in table} == {len(table[0])} == {len("a very long name") + 10}
+    assert shown_width(padded(names[1], 9)) == 9 and padded("too long", 3) == "too long"
 
 
 def test_a_second_piece_of_work_has_a_total_of_its_own(

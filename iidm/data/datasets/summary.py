@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config import DataConfig, Mistake
+from ...text import padded, shown_width
 from ...types import IGNORE_INDEX, ClassSet, UserError
 from ..files.common import Progress, counted, evenly, first_few
 from ..labels.encodings import ANNOTATION_KINDS, read_ids
@@ -200,11 +201,11 @@ def _class_table(classes: ClassSet, sets: list[LabelSet]) -> list[str]:
     """Each class's share of the labeled pixels, a column a set, and the classes that a set lacks."""
     if not sets:
         return []
-    left = max(len(name) for name in (*classes.names, "class, % of pixels"))
-    lines = ["class, % of pixels".ljust(left) + "".join(labels.title.rjust(len(labels.title) + 3) for labels in sets)]
+    left = max(shown_width(name) for name in (*classes.names, "class, % of pixels"))
+    lines = [padded("class, % of pixels", left) + "".join(labels.title.rjust(len(labels.title) + 3) for labels in sets)]
     for c, name in enumerate(classes.names):
         cells = [_percent(labels.shares[c]).rjust(len(labels.title) + 3) for labels in sets]
-        lines.append(name.ljust(left) + "".join(cells))
+        lines.append(padded(name, left) + "".join(cells))
     absent = {labels.title: _absent(classes, [labels]) for labels in sets}
     nowhere = _absent(classes, sets)
     training = [labels for labels in sets if labels.title != TITLES["val"]]
