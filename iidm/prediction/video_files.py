@@ -55,8 +55,10 @@ class VideoReader:
         self.path = path
         self.av = pyav()
         try:
-            # titles and the like are not used, and old cameras write them in other encodings
-            self._container = self.av.open(str(path), metadata_errors="replace")
+            # Titles and the like are not used, and old cameras write them in other encodings. PyAV from 19 on takes
+            # them as they are, and has no such option.
+            options = {"metadata_errors": "replace"} if int(self.av.__version__.split(".")[0]) < 19 else {}
+            self._container = self.av.open(str(path), **options)
         except (self.av.FFmpegError, OSError) as error:
             raise UserError(
                 f"Video {path} cannot be read ({_reason(error)}): it is no video, damaged, or cut off (without its end"
