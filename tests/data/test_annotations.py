@@ -278,7 +278,7 @@ def test_a_run_on_pictures_is_scored_on_an_annotation_file_and_the_other_way_rou
 JUNK = st.sampled_from([None, True, -1, 10**30, 1.5, float("nan"), "", "car", [], {}, [[]], [1, 2], {"counts": []}])
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(data=st.data(), kind=st.sampled_from(["coco", "labelme", "cityscapes"]))
 def test_any_value_in_a_json_file_is_read_or_refused_in_words(
     data: st.DataObject, kind: str, tmp_path_factory: pytest.TempPathFactory

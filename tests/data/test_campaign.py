@@ -68,7 +68,6 @@ def ends() -> Iterator[Counter[str]]:
 @settings(
     max_examples=CASES,
     derandomize=CASES <= 50,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

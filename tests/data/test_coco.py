@@ -40,7 +40,7 @@ def test_coco_polygons_cover_the_pixels_that_pycocotools_gives_them(tmp_path: Pa
     np.testing.assert_array_equal(label_of(opened(tmp_path, name)), box(1, 4, 1, 4, 1))
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(points=st.lists(st.floats(-3, 20), min_size=6, max_size=12).filter(lambda points: len(points) % 2 == 0))
 def test_any_coco_polygon_is_that_of_pycocotools(points: list[float], tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("coco")
@@ -49,7 +49,7 @@ def test_any_coco_polygon_is_that_of_pycocotools(points: list[float], tmp_path_f
     np.testing.assert_array_equal(label_of(opened(root, name)), np.where(coco_mask.decode(encoded), 1, 3))
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1), compressed=st.booleans())
 def test_any_coco_mask_is_read_exactly(
     seed: int, share: float, compressed: bool, tmp_path_factory: pytest.TempPathFactory

@@ -208,7 +208,7 @@ def test_colours_of_16_bits_a_channel_are_refused(tmp_path: Path) -> None:
         table("colors").read(tmp_path / "x.png")
 
 
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 @given(data=st.data())
 def test_any_label_reads_the_same_in_every_form(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("forms")

@@ -295,7 +295,7 @@ FILES = st.lists(st.builds(lambda f, n, e: f + n + e, FOLDERS, NAMES, ENDINGS), 
 LINKS = st.lists(st.tuples(st.sampled_from(["l", "d/l", "k.png", "d/m.jpg"]), st.integers(0, 7)), max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(FILES, LINKS, st.sampled_from(["", "_mask"]))
 def test_every_file_of_any_tree_is_an_image_a_label_or_counted(
     files: list[str], links: list[tuple[str, int]], suffix: str

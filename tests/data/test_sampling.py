@@ -211,7 +211,7 @@ def test_ignored_pixels_have_no_share() -> None:
     assert share_over(np.full((2, 2), 255, np.uint8), 0.75) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.75, 0.9]), st.integers(1, 6))
 def test_the_share_over_a_limit_is_that_of_a_full_count(seed: int, limit: float, classes: int) -> None:
     rng = np.random.default_rng(seed)
@@ -223,7 +223,7 @@ def test_the_share_over_a_limit_is_that_of_a_full_count(seed: int, limit: float,
     assert share_over(label, limit) == (pytest.approx(largest) if largest > limit else 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.tuples(*[st.integers(1, 40)] * 4), st.integers(0, 1000))
 def test_labels_are_resized_to_the_nearest_pixel_centre(sides: tuple[int, int, int, int], seed: int) -> None:
     label = np.random.default_rng(seed).integers(0, 256, sides[:2], dtype=np.uint8)

@@ -80,7 +80,7 @@ def test_every_half_is_drawn_equally_often() -> None:
     per_pixel=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_pixel_comes_from_its_own_image(
     batch: int,
     height: int,

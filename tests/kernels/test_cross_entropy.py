@@ -115,7 +115,7 @@ def test_gradient_is_the_slope_of_the_definition(upsample64: Upsample, align_cor
     align_corners=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_loss_and_gradient_equal_float64_autograd(
     batch: int,
     classes: int,
