@@ -22,6 +22,7 @@ from iidm.data.datasets.domains import (
     write_splits,
 )
 from iidm.data.datasets.validation import open_validation
+from iidm.data.specs.described import find_spec
 from iidm.data.specs.known import SCENES_COUNTS
 from iidm.types import UserError
 
@@ -86,6 +87,19 @@ def test_streams_that_no_loss_needs_are_not_opened(gta5_cityscapes: Path) -> Non
     assert domains.source is None and domains.unlabeled is None and len(_names(domains.labeled)) == 2
 
 
+def test_a_source_that_is_given_and_not_read_is_told(tmp_path: Path) -> None:
+    make.write_folder(tmp_path, [f"{i}" for i in range(4)], range(3))
+    target = _spec("folder", images="images", labels="labels", class_names=("a", "b", "c"))
+    loss = LossConfig(source_weight=0, inter_weight=0, intra_weight=0)
+    data = DataConfig(target=target, labeled_count=3)
+    alone = Config(target_root=tmp_path, data=data, loss=loss, method="target_only")
+    assert not any("source" in note for note in open_domains(alone).notes)
+    given = replace(alone, data=replace(data, source=replace(target, images="missing")))
+    told = "source: it is given, and not read: target_only learns from the target alone"
+    for config in (given, replace(alone, source_root=tmp_path)):
+        assert told in open_domains(config).notes
+
+
 def test_unsupervised_adaptation_needs_no_target_labels_and_sees_all_images(gta5_cityscapes: Path) -> None:
     shutil.rmtree(gta5_cityscapes / "target" / "gtFine" / "train")
     loss = LossConfig(target_weight=0, intra_weight=0)
@@ -144,8 +158,10 @@ def test_classes_that_both_domains_lack_of_each_other_are_refused_with_both_list
     make.write_gta5(tmp_path / "source")
     make.write_camvid(tmp_path / "target", DUSK)
     config = _config("gta5", "camvid-dusk", tmp_path, labeled_count=1)
-    with pytest.raises(UserError, match="source alone has sidewalk.*target alone has pavement.*--data.accept"):
+    with pytest.raises(UserError, match="source alone has sidewalk.*target alone has pavement.*--data.acc") as refused:
         open_domains(config)
+    # The first of each list are no pair: an example made of them would have a user learn one class as another.
+    assert 'name = "' not in str(refused.value) and "of several classes" in str(refused.value)
     accepted = open_domains(replace(config, data=replace(config.data, accept=("class-names",))))
     assert accepted.source is not None and accepted.source.classes == accepted.classes
     assert "sidewalk" in accepted.notes[0] and "pavement" in accepted.notes[1]
@@ -246,6 +262,21 @@ def test_a_folder_data_set_may_be_labeled_in_part(tmp_path: Path) -> None:
     loss = LossConfig(source_weight=0, inter_weight=0)
     domains = open_domains(Config(target_root=tmp_path, data=DataConfig(target=target, labeled_count=None), loss=loss))
     assert _names(domains.labeled) == ["a/1", "a/4"] and len(_names(domains.unlabeled)) == 4
+
+
+def test_a_source_that_is_labeled_in_part_is_refused_with_the_place_for_such_images(tmp_path: Path) -> None:
+    make.write_folder(tmp_path, [f"{i}" for i in range(4)], range(3))
+    (tmp_path / "labels" / "3.png").unlink()
+    both = _spec("folder", images="images", labels="labels", class_names=("a", "b", "c"))
+    config = Config(source_root=tmp_path, target_root=tmp_path, data=DataConfig(source=both, target=both))
+    with pytest.raises(UserError, match=r"1 of 4 images .* no label.* training images of the target alone may lack"):
+        open_domains(config)
+
+
+def test_classes_that_differ_in_capitals_alone_are_matched_to_their_own(tmp_path: Path) -> None:
+    target = find_spec(_spec("folder", images="i", class_names=("sky", "Sky", "road"))).classes
+    source = find_spec(_spec("folder", images="i", class_names=("ROAD", "sky"))).matched_to(target)
+    assert dict(source.encoding.train_ids) == {0: 2, 1: 0, 255: 255}
 
 
 def test_adaptation_without_label_folders_uses_every_image(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ..files.common import Progress, counted, first_few
 from ..files.walking import walk
 from ..scenes.builtin import builtin_root
 from ..specs.described import find_spec
+from ..specs.known import SPECS
 from ..specs.own_ids import own_ids
 from ..specs.spec import SplitSpec
 from .dataset import Dataset, Domains, fit_into, open_dataset, open_split
@@ -60,6 +61,8 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         source = _require_images(source.without(val), _NO_SOURCE_LEFT)
         if len(source.samples) < count:
             notes.append(f"source: left out, as validation reads them: {counted(count - len(source.samples), 'image')}")
+    elif config.source_root or (data.source != DatasetConfig() and data.source.spec not in SPECS):  # no preset's own
+        notes.append(f"source: it is given, and not read: {config.method} learns from the target alone")
     whole_source = source if data.source_subset is not None else None
     needs_labeled, needs_unlabeled = reads.labeled, reads.unlabeled
     if data.labeled_list is None and data.labeled_count == 0:  # before the labels are looked for
@@ -298,9 +301,10 @@ def _class_notes(data: DataConfig, source: ClassSet, target: ClassSet) -> list[s
     if only_source and only_target and len(only_source) < len(source) and "class-names" not in data.accept:
         raise UserError(
             f"Classes are matched by name. The source alone has {', '.join(only_source)}; the target alone has"
-            f" {', '.join(only_target)}. Name them alike where they mean the same: in the source's TOML file perhaps"
-            f' name = "{only_target[0]}", and names = ["{only_source[0]}"] where its labels are annotation files. If'
-            " they do not, --data.accept class-names ignores the source's and learns the target's from its own labels."
+            f" {', '.join(only_target)}. Give those that mean the same one name, in either TOML file: `name` is what is"
+            " compared; `ids`, `colors` and `names` are what its labels hold, of several classes where one stands for"
+            " them all. If none do, --data.accept class-names ignores the source's and learns the target's from its own"
+            " labels."
         )
     notes = (
         [f"source: pixels of {', '.join(only_source)} are ignored, the target has no such class"] if only_source else []

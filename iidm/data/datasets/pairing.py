@@ -126,7 +126,11 @@ def require_labels(
         replaced = f" in place of {spec.image_suffix!r}" if spec.image_suffix else " before its ending"
         suffixes = f" with {spec.label_suffix!r}{replaced}" if spec.label_suffix else " (and `label_suffix`, if any)"
         seen = f" ({'; '.join(note.removesuffix('.') for note in notes[:3])})" if notes else ""
-        remedy = " Label them too, or move them to another folder." if len(missing) < len(images.paths) else ""
+        remedy = (
+            " Label them too, or move them to another folder: the training images of the target alone may lack labels."
+            if len(missing) < len(images.paths)
+            else ""
+        )
         raise UserError(
             f"{len(missing)} of {len(images.paths)} images of {name} have no label in {place}:"
             f" {first_few(missing)}. A label has its image's name{suffixes} and ends with .png; annotation files name"

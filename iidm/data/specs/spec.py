@@ -62,7 +62,9 @@ class DatasetSpec:
         if self.classes.names == classes.names:
             return self
         index = {name.strip().casefold(): i for i, name in enumerate(classes.names)}
-        own = [index.get(name.strip().casefold()) for name in self.classes.names]
+        # As it is written first: two classes may differ in capitals alone.
+        exact = {name: i for i, name in enumerate(classes.names)}
+        own = [exact.get(name, index.get(name.strip().casefold())) for name in self.classes.names]
         train_ids = {k: i for k, i in enumerate(own) if i is not None}
         if not train_ids:
             raise UserError(
