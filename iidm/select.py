@@ -60,13 +60,14 @@ def main(argv: Sequence[str]) -> None:
     chosen = choose(pool, arguments, networks)
     for line in chosen.damaged:
         print(line, file=sys.stderr)
-    files.write_scores(out, pool, chosen.order, chosen.columns)
-    files.write_labeled(out, pool, chosen.order)  # with scores.csv: by them a folder of images is known as none
-    copies = files.copy_images(out, pool, chosen.order)
-    form = annotation_form(arguments, config) if copies else None
-    looked = [] if networks is None else [f"looked at {counted(pool.images, 'image')} with {networks.title}"]
-    lines = [*looked, *chosen.notes, *show(out, pool, chosen, networks, form)]
-    files.write_new(out, pool, chosen.order)
+    with files.removed_if_broken_off(out):
+        files.write_scores(out, pool, chosen.order, chosen.columns)
+        files.write_labeled(out, pool, chosen.order)  # with scores.csv: by them a folder of images is known as none
+        copies = files.copy_images(out, pool, chosen.order)
+        form = annotation_form(arguments, config) if copies else None
+        looked = [] if networks is None else [f"looked at {counted(pool.images, 'image')} with {networks.title}"]
+        lines = [*looked, *chosen.notes, *show(out, pool, chosen, networks, form)]
+        files.write_new(out, pool, chosen.order)
     print("\n".join([*lines, *report(arguments, config, pool, chosen, copies)]))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,21 @@ def create(out: Path) -> None:
             " broken off there, remove them."
         )
     out.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def removed_if_broken_off(out: Path) -> Iterator[None]:
+    """A context in which a choice is written into a folder of `create`: after Ctrl-C or an error what was written of it
+    is removed, and the next call finds its place free."""
+    try:
+        yield
+    except BaseException:
+        for path in (out / name for name in (IMAGES, ANNOTATIONS, LABELED, SCORES, SHEET)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        raise
 
 
 def write_labeled(out: Path, pool: Pool, order: Sequence[int]) -> None:

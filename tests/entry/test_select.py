@@ -126,6 +126,27 @@ def test_strategies_without_networks_need_no_checkpoint(own: Path, tmp_path: Pat
     assert chosen["random"] != chosen["other"] and set(chosen["random"] + chosen["other"]) <= set(free)
 
 
+def test_a_choice_that_is_broken_off_leaves_its_place_free(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "next"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    words = (own, "--count", "2", "--strategy", "even", "--out", out)
+
+    def stopped(*_: object) -> None:
+        assert {"labeled.txt", "scores.csv", "sheet.png", "images"} <= {path.name for path in out.iterdir()}
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("iidm.selection.files.write_new", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            select(*words)
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    select(*words)
+    assert len(lines(out / "new.txt")) == 2
+
+
 def test_uncertainty_takes_the_highest_scores(finished: Finished, tmp_path: Path) -> None:
     out = tmp_path / "out"
     select(finished.run_dir, "--count", "2", "--strategy", "uncertainty", "--out", out)
