@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from iidm.config import Config, DataConfig, DatasetConfig
 from iidm.data.datasets.domains import open_domains
-from iidm.data.datasets.summary import summarize
+from iidm.data.datasets.summary import LabelSet, find_mistakes, summarize
 from iidm.types import UserError
 
 CLASSES = ("road", "car", "sky")
@@ -115,6 +116,16 @@ def test_a_class_of_validation_that_no_training_label_holds_stops_a_run_with_a_s
     with pytest.raises(UserError, match="Validation asks for sky.*--data.accept missing-class"):
         say(config(root))
     assert say(config(root, accept=("missing-class",)))[-1].startswith("no training label has sky")
+
+
+def test_few_outlines_are_told_of_as_outlines_and_not_as_ids(root: Path) -> None:
+    """Somebody who drew a few strokes has no ids to check: what is ignored is what has no outline."""
+    domains = open_domains(config(root))
+    assert domains.labeled is not None
+    drawn = replace(domains.labeled, encoding=replace(domains.labeled.encoding, by="names"))
+    pixels = np.array([1, 1, 0, 998], np.int64)
+    found = find_mistakes({"labeled": LabelSet("labeled target", drawn, pixels, Counter())})
+    assert "`unlabeled`" in found["ignored"] and "ids" not in found["ignored"]
 
 
 def test_255_that_a_class_names_is_a_class(root: Path) -> None:

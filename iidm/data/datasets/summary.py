@@ -113,7 +113,7 @@ def find_mistakes(sets: Mapping[str, LabelSet]) -> dict[Mistake, str]:
         elif labels.ignored_share >= MOSTLY:
             found["ignored"] = (
                 f"{labels.title}: {labels.ignored_share:.1%} of the labels' pixels are ignored"
-                f"{_why_ignored(labels.ids)}. Check the ids of the classes."
+                f"{_why_ignored(labels.ids)}. {_ADVICE_IF_IGNORED[labels.dataset.encoding.by == 'names']}"
             )
     training = [labels for stream, labels in sets.items() if stream != "val"]
     present = np.any([labels.pixels[:-1] > 0 for labels in training], axis=0) if training else np.zeros(0, bool)
@@ -131,6 +131,13 @@ def find_mistakes(sets: Mapping[str, LabelSet]) -> dict[Mistake, str]:
                 " Check names and ids of the classes in source and target."
             )
     return found
+
+
+_ADVICE_IF_IGNORED = {
+    False: "Check the ids of the classes.",
+    True: "Pixels without an outline are, unless `unlabeled` in the TOML file names their class.",
+}
+"""By whether labels are drawn from annotations."""
 
 
 def refuse(found: Mapping[Mistake, str], accept: Iterable[Mistake]) -> None:
