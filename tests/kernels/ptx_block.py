@@ -20,17 +20,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from ptx_memory import SHARED_BEGIN, WARP, Buffer, Fault, Memory
 from ptx_operations import NUMPY, OPERATIONS, Array, Operation, UnknownPtx, decoded, encoded
 
-WARP, SHARED_BEGIN, MAX_STEPS = 32, 16, 1_000_000
-"""Lanes of a warp; address of shared memory, no better aligned than declared; instructions until a loop is endless."""
-NOBODY, SEVERAL = -1, -2
-
-
-class Fault(Exception):
-    """What a kernel does and must not, with the line of its PTX."""
-
-
+MAX_STEPS = 1_000_000
+"""Instructions until a loop is endless."""
 ACCESS = re.compile(r"(ld|st)\.(global|shared)(?:\.v([24]))?\.([bus](?:8|16|32|64)|f32|f64)")
 MATRICES = re.compile(r"(ld|st)matrix\.sync\.aligned\.m8n8\.x([124])\.shared\.b16")
 HALVES = re.compile(r"setp\.(\w+)\.(f16|bf16)x2")
@@ -92,13 +86,6 @@ class Program:
             self.code.append(Instruction(number, text, found[2] or "", bool(found[1]), found[3], operands, run))
 
 
-class Buffer(NamedTuple):
-    """Bytes that a kernel may touch, at their address."""
-
-    begin: int
-    memory: Array
-
-
 class Block:
     """One block of threads; `run` runs it.
 
@@ -112,7 +99,7 @@ class Block:
         self, program: Program, arguments: list[int], buffers: list[Buffer], place: tuple[int, ...],
         grid: tuple[int, ...], shared_bytes: int, draws: np.random.Generator,
     ) -> None:  # fmt: skip
-        self.program, self.buffers, self.draws = program, buffers, draws
+        self.program, self.memory, self.draws = program, Memory(buffers, shared_bytes), draws
         self.arguments = dict(zip(program.parameters, arguments, strict=True))
         self.thread = np.arange(program.threads)
         self.everyone = self.certain = np.ones(program.threads, bool)
@@ -121,9 +108,6 @@ class Block:
             numbers |= {f"%ctaid.{axis}": self.everyone * here, f"%nctaid.{axis}": self.everyone * all_blocks}
         self.values: dict[str, Array] = {name: number.astype(np.uint32) for name, number in numbers.items()}
         self.written = dict.fromkeys(self.values, self.everyone)
-        self.shared, self.filled = np.zeros(shared_bytes, np.uint8), np.zeros(shared_bytes, bool)
-        # The warp that wrote, and read, each byte of shared memory since the last barrier.
-        self.writer, self.reader = np.full((2, shared_bytes), NOBODY)
 
     def run(self) -> None:
         """Until its threads return. Raises Fault."""
@@ -233,10 +217,10 @@ class Block:
             if store:
                 bits = self.read(register, f"b{8 * size}", on)[threads]
                 self.must_be_certain(on)
-                self.store(space, begin + i * size, threads, bits)
+                self.memory.store(space, begin + i * size, threads, bits)
             else:
                 numbers = np.zeros(len(on), NUMPY[kind])
-                numbers[threads] = self.load(space, begin + i * size, threads, size).view(NUMPY[kind])
+                numbers[threads] = self.memory.load(space, begin + i * size, threads, size).view(NUMPY[kind])
                 self.write(register, numbers, kind, on)
 
     def matrices(self, store: bool, operands: list[str], on: Array) -> None:
@@ -251,9 +235,9 @@ class Block:
             if store:
                 bits = self.read(register, "b32", on)
                 self.must_be_certain(on)
-                self.store("shared", line + 4 * (lane % 4), self.thread, bits)
+                self.memory.store("shared", line + 4 * (lane % 4), self.thread, bits)
             else:
-                self.write(register, self.load("shared", line + 4 * (lane % 4), self.thread, 4), "b32", on)
+                self.write(register, self.memory.load("shared", line + 4 * (lane % 4), self.thread, 4), "b32", on)
 
     def address(self, operand: str, on: Array) -> Array:
         found = ADDRESS.fullmatch(operand)
@@ -264,69 +248,9 @@ class Block:
         self.must_be_certain(on)
         return begin
 
-    def load(self, space: str, begin: Array, threads: Array, size: int) -> Array:
-        found = np.zeros((len(begin), size), np.uint8)
-        for chosen, memory, at in self.places(space, begin, threads, size, False):
-            found[chosen] = memory[at]
-            if space == "shared":
-                self.note_load(at, threads // WARP)
-        return found.view(f"u{size}")[:, 0]
-
-    def store(self, space: str, begin: Array, threads: Array, bits: Array) -> None:
-        parts = np.ascontiguousarray(bits).view(np.uint8).reshape(len(bits), bits.itemsize)
-        for chosen, memory, at in self.places(space, begin, threads, bits.itemsize, True):
-            before = memory[at]
-            memory[at] = parts[chosen]
-            if space == "shared":
-                self.note_store(at, threads // WARP, before != parts, memory[at] != parts)
-
-    def places(
-        self, space: str, begin: Array, threads: Array, size: int, writes: bool
-    ) -> list[tuple[Array, Array, Array]]:
-        """(which threads, memory, its bytes [N,size]) for each buffer that they touch. Raises Fault outside of all."""
-        left, found, each = np.ones(len(begin), bool), [], np.arange(size)
-        buffers = self.buffers if space == "global" else [Buffer(SHARED_BEGIN, self.shared)]
-        for buffer in buffers:
-            offset = begin - buffer.begin
-            inside = left & (offset >= 0) & (offset + size <= len(buffer.memory))
-            if inside.any():
-                found.append((inside, buffer.memory, offset[inside, None] + each))
-            left &= ~inside
-        if left.any():
-            where = "the call's tensors" if space == "global" else "the block's shared memory"
-            raise Fault(f"{left.sum()} threads {'store' if writes else 'load'} outside of {where}")
-        return found
-
-    def note_load(self, at: Array, warp: Array) -> None:
-        """Bytes [N,size] of shared memory are read by warps [N]."""
-        warp = np.broadcast_to(warp[:, None], at.shape)
-        if not self.filled[at].all():
-            raise Fault("shared memory is read that nobody wrote")
-        self.apart(self.writer[at], warp)
-        before = self.reader[at]
-        new = np.where((before == NOBODY) | (before == warp), warp, SEVERAL)
-        self.reader[at] = new
-        self.reader[at[self.reader[at] != new]] = SEVERAL
-
-    def note_store(self, at: Array, warp: Array, changed: Array, lost: Array) -> None:
-        """They are written: which bytes changed, and which another thread wrote otherwise in the same instruction."""
-        warp = np.broadcast_to(warp[:, None], at.shape)
-        if lost.any():
-            raise Fault("threads write different values to one place of shared memory")
-        self.apart(self.writer[at][changed], warp[changed])
-        self.apart(self.reader[at][changed], warp[changed])
-        before = self.writer[at]
-        new = np.where((before == NOBODY) | (before == warp), warp, SEVERAL)
-        self.writer[at], self.filled[at] = new, True
-        self.writer[at[self.writer[at] != new]] = SEVERAL
-
-    def apart(self, others: Array, warp: Array) -> None:
-        if ((others != NOBODY) & (others != warp)).any():
-            raise Fault("shared memory that another warp touched since the last barrier")
-
     def barrier(self, operands: list[str], on: Array) -> None:
         self.all_there(on)
-        self.writer[:], self.reader[:] = NOBODY, NOBODY
+        self.memory.barrier()
 
     def barrier_of_warp(self, operands: list[str], on: Array) -> None:
         self.all_there(on)  # within a warp nothing is told apart

@@ -19,7 +19,9 @@ from unittest import mock
 
 import numpy as np
 import torch
-from ptx_block import WARP, Block, Buffer, Fault, Program, UnknownPtx
+from ptx_block import Block, Program
+from ptx_memory import WARP, Buffer, Fault
+from ptx_operations import UnknownPtx
 from torch import Tensor
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.runtime.jit import JITFunction

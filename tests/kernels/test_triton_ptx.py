@@ -17,8 +17,9 @@ import pytest
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
-from ptx_block import Block, Buffer, Fault, Program  # noqa: E402
+from ptx_block import Block, Program  # noqa: E402
 from ptx_launches import OPS, PLANTED, Planted  # noqa: E402
+from ptx_memory import Buffer, Fault  # noqa: E402
 from ptx_operations import OPERATIONS, UnknownPtx  # noqa: E402
 
 KERNELS = {
