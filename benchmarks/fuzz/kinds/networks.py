@@ -150,5 +150,5 @@ def use_video(folder: Path, path: Path) -> None:
 NETWORKS = (
     Kind("weights", write_weights, ("*.pth", "*.bin", "*.safetensors"), use_weights, share=0.5),
     Kind("onnx", write_onnx, ("*.onnx",), use_onnx, may_raise=("onnxruntime",)),
-    Kind("video", write_videos, ("clip.*",), use_video),
+    Kind("video", write_videos, ("clip.*",), use_video, is_written_apart=True),
 )
