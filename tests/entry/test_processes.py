@@ -64,6 +64,6 @@ def test_workers_that_still_import_do_not_outlive_a_command_that_is_ended(
         while any(map(is_running, found)) and time.monotonic() < end:
             time.sleep(0.05)
         assert [pid for pid in found if is_running(pid)] == []
-        assert list(temporary.glob("__autograph*")) == []
+        assert list(temporary.glob("__autograph*")) == []  # what DALI generates is kept in memory
     finally:
         kill_group(process)

@@ -21,7 +21,7 @@ from ...types import UserError
 from ..files.encoded import decodable_bytes
 from ..files.headers import image_header
 from ..files.reading import Encoded
-from .generated_files import remove_generated_files
+from .generated_code import generated_in_memory
 
 MOST_PX = 2**30
 """Pixels of the largest image that DALI decodes (OpenCV's CV_IO_MAX_IMAGE_PIXELS); it does not say so."""
@@ -56,8 +56,8 @@ class DaliDecoder:
                 image = fn.resize(image, size=size, **RESIZE)
             return image
 
-        self._pipeline = graph()
-        remove_generated_files()
+        with generated_in_memory():
+            self._pipeline = graph()
         self._pipeline.build()
 
     def __call__(self, encoded: Sequence[Encoded], sizes: Sequence[tuple[int, int] | None]) -> list[Any]:

@@ -22,7 +22,7 @@ from nvidia.dali.plugin.pytorch import feed_ndarray
 from ...processes import started_for_this_process
 from ..files.reading import Encoded
 from .decoding import RESIZE, DaliDecoder, decoder_arguments
-from .generated_files import remove_generated_files
+from .generated_code import generated_in_memory
 from .source import SampleSource
 
 
@@ -57,8 +57,8 @@ def train_pipeline(
         **({"prefetch_queue_depth": prefetch} if workers else {}),
     }
     graph = (_scaled_raw_graph if source.is_scaled else _raw_graph) if source.is_raw else _encoded_graph
-    pipeline = pipeline_def(graph, **options)(source.crop_size, device, feed)
-    remove_generated_files()
+    with generated_in_memory():
+        pipeline = pipeline_def(graph, **options)(source.crop_size, device, feed)
     with started_for_this_process():
         pipeline.build()
     return pipeline
