@@ -21,14 +21,8 @@ from ptx_block import Block, Program  # noqa: E402
 from ptx_launches import OPS, PLANTED, Planted  # noqa: E402
 from ptx_memory import Buffer, Fault  # noqa: E402
 from ptx_operations import OPERATIONS, UnknownPtx  # noqa: E402
+from triton_launches import KERNELS  # noqa: E402
 
-KERNELS = {
-    "cross_entropy": {"cross_entropy_kernel", "finish_kernel", "add_planes_kernel"},
-    "pseudo_label": {"pseudo_label_kernel"},
-    "batch_norm": {
-        "sums_kernel", "finish_forward_kernel", "normalize_kernel", "finish_backward_kernel", "gradient_kernel"
-    },
-}  # fmt: skip
 CASES = [(op, i, dtype) for op, (_, cases) in OPS.items() for i, case in enumerate(cases) for dtype in case.dtypes]
 
 

@@ -13,16 +13,8 @@ if torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
 
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
-from triton_launches import LAUNCHES, unwritten  # noqa: E402
+from triton_launches import KERNELS, LAUNCHES, unwritten  # noqa: E402
 from triton_sanitizer import sanitized  # noqa: E402
-
-KERNELS = {
-    "cross_entropy": {"cross_entropy_kernel", "finish_kernel", "add_planes_kernel"},
-    "pseudo_label": {"pseudo_label_kernel"},
-    "batch_norm": {
-        "sums_kernel", "finish_forward_kernel", "normalize_kernel", "finish_backward_kernel", "gradient_kernel"
-    },
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("op", LAUNCHES)

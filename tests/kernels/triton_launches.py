@@ -69,6 +69,14 @@ LAUNCHES: dict[str, Callable[[ModuleType], Iterator[list[Tensor]]]] = {
     "pseudo_label": pseudo_label,
     "batch_norm": batch_norm,
 }
+KERNELS = {
+    "cross_entropy": {"cross_entropy_kernel", "finish_kernel", "add_planes_kernel"},
+    "pseudo_label": {"pseudo_label_kernel"},
+    "batch_norm": {
+        "sums_kernel", "finish_forward_kernel", "normalize_kernel", "finish_backward_kernel", "gradient_kernel"
+    },
+}  # fmt: skip
+"""Names of the kernels of each op."""
 
 
 def unwritten(op: str, module: ModuleType) -> Iterator[int]:
