@@ -45,9 +45,9 @@ def _dataset(folder: Path, image_format: str) -> Dataset:
     return open_dataset(CONFIG, folder / "prepared", "train")
 
 
-def _batches(dataset: Dataset, device: str) -> list[TrainBatch]:
+def _batches(dataset: Dataset, device: str, data: DataConfig = DATA) -> list[TrainBatch]:
     domains = Domains(dataset.classes, dataset, dataset, dataset, dataset)
-    with TrainLoader(domains, DATA, seed=0, device=torch.device(device)) as loader:
+    with TrainLoader(domains, data, seed=0, device=torch.device(device)) as loader:
         return list(islice(loader, 6))
 
 
@@ -55,15 +55,19 @@ def _error(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(np.abs(one.cpu().numpy().astype(int) - other.cpu().numpy()).mean())
 
 
+@pytest.mark.parametrize("scale_range", [(1.0, 1.0), (0.7, 1.4)], ids=["as they are", "scaled"])
 @pytest.mark.parametrize("image_format", MEAN_ERROR)
-def test_training_batches_are_those_of_the_cpu(tmp_path: Path, image_format: str) -> None:
-    dataset = _dataset(tmp_path, image_format)
-    for gpu, cpu in zip(_batches(dataset, "cuda"), _batches(dataset, "cpu"), strict=True):
+def test_training_batches_are_those_of_the_cpu(
+    tmp_path: Path, image_format: str, scale_range: tuple[float, float]
+) -> None:
+    dataset, data = _dataset(tmp_path, image_format), replace(DATA, scale_range=scale_range)
+    most = MEAN_ERROR[image_format] + (0.5 if scale_range != (1.0, 1.0) else 0.0)  # the filter rounds in its own way
+    for gpu, cpu in zip(_batches(dataset, "cuda", data), _batches(dataset, "cpu", data), strict=True):
         assert gpu.source and cpu.source and gpu.unlabeled is not None and cpu.unlabeled is not None
         assert gpu.source.image.is_cuda and gpu.source.label.is_cuda and gpu.unlabeled.is_cuda
         assert torch.equal(gpu.source.label.cpu(), cpu.source.label)
-        assert _error(gpu.source.image, cpu.source.image) <= MEAN_ERROR[image_format]
-        assert _error(gpu.unlabeled, cpu.unlabeled) <= MEAN_ERROR[image_format]
+        assert _error(gpu.source.image, cpu.source.image) <= most
+        assert _error(gpu.unlabeled, cpu.unlabeled) <= most
 
 
 @pytest.mark.parametrize("image_format", MEAN_ERROR)

@@ -112,3 +112,14 @@ def test_both_ways_through_a_graph_end_where_the_batches_are_to_lie(graph: Any, 
     built = pipeline_def(graph, **options)((32, 48), torch.device(kind), feed)
     built._build_graph()
     assert [output.device for output in built._graph_outputs] == ["gpu" if on_gpu else "cpu"] * 2
+
+
+def test_what_a_gpu_decodes_is_one_batch_before_anything_works_on_it() -> None:
+    """Where no image goes a way, its decoder gives a batch without dimensions: on an H200 `resize` ended the run."""
+    options = {"batch_size": 2, "num_threads": 1, "device_id": 0, "enable_conditionals": True}
+    feed = {"source": lambda _: None, "batch": False}
+    built = pipeline_def(pipeline._encoded_graph, **options)((32, 48), torch.device("cuda"), feed)
+    built._build_graph()
+    decoded = {node.name for op in built._ops if op.name.startswith("__Image") for node in op.outputs}
+    readers = [op.name for op in built._ops if decoded & {node.name for node in op.inputs}]
+    assert len(decoded) == 2 and len(readers) == 1 and readers[0].startswith("__Merge")

@@ -97,25 +97,27 @@ def _padded(image: Any, crop_size: tuple[int, int]) -> Any:
 
 
 def _encoded_graph(crop_size: tuple[int, int], device: torch.device, feed: dict[str, Any]) -> Any:
-    encoded, is_resized, is_whole, roi_start, roi_end, window_size, anchor, flip, label = fn.external_source(
-        num_outputs=9,
-        dtype=[types.UINT8, types.BOOL, types.BOOL, types.FLOAT, types.FLOAT, *[types.INT32] * 3, types.UINT8],
-        ndim=[1, 0, 0, 1, 1, 1, 1, 0, 2],
+    encoded, is_whole, is_resized, is_cut, roi_start, roi_end, window_size, anchor, flip, label = fn.external_source(
+        num_outputs=10,
+        dtype=[types.UINT8, *[types.BOOL] * 3, types.FLOAT, types.FLOAT, *[types.INT32] * 3, types.UINT8],
+        ndim=[1, 0, 0, 0, 1, 1, 1, 1, 0, 2],
         **feed,
     )
-    if is_resized:
-        # Only the crop is resized, not the image around it; the filter still reads beyond the crop's edge.
+    if is_whole:
         image = fn.decoders.image(encoded, **decoder_arguments(on_gpu=device.type == "cuda"))
-        size = fn.cast(window_size, dtype=types.FLOAT)
-        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **RESIZE)
-    elif is_whole:
-        image = fn.decoders.image(encoded, **decoder_arguments(on_gpu=device.type == "cuda"))
-        image = fn.slice(image, start=anchor, shape=window_size, axes=[0, 1])
     else:
         # A JPEG is decoded where the crop lies only: half the time.
         image = fn.decoders.image_slice(
             encoded, start=anchor, shape=window_size, axes=[0, 1], **decoder_arguments(on_gpu=device.type == "cuda")
         )
+    # All images are together again before anything else is done: where no image goes a way, what a GPU's decoder gives
+    # has no dimensions, and `resize` would end the run.
+    if is_resized:
+        # Only the crop is resized, not the image around it; the filter still reads beyond the crop's edge.
+        size = fn.cast(window_size, dtype=types.FLOAT)
+        image = fn.resize(image, size=size, roi_start=roi_start, roi_end=roi_end, **RESIZE)
+    if is_cut:
+        image = fn.slice(image, start=anchor, shape=window_size, axes=[0, 1])
     return fn.flip(_padded(image, crop_size), horizontal=flip), label.gpu() if device.type == "cuda" else label
 
 

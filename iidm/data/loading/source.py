@@ -72,9 +72,11 @@ class SampleSource:
                 encoded = sampler.dataset.read_image_file(draw.sample)
                 is_resized, *window = _window(draw, self.crop_size)
                 # Only prepared files are known to be whole: of another one that is cut off, some crops could be decoded
-                # and some not, and which image stands in would depend on what was drawn before.
-                is_whole = np.array(sampler.dataset.prepared is None)
-                return encoded, is_resized, is_whole, *window, flip, label
+                # and some not, and which image stands in would depend on what was drawn before. Where an image is
+                # resized, the filter reads beyond the crop.
+                is_cut = np.array(sampler.dataset.prepared is None and not is_resized)
+                is_whole = np.array(is_resized or is_cut)
+                return encoded, is_whole, is_resized, is_cut, *window, flip, label
             except UserError as error:
                 sampler.give_up(draw.sample.image, error)
 
