@@ -29,13 +29,15 @@ TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 Result = TypeVar("Result")
 
 
-def both(call: Callable[[Callable[[Tensor], Tensor]], Result]) -> tuple[Result, Result]:
+def both(
+    call: Callable[[Callable[[Tensor], Tensor]], Result], plain: Callable[[Tensor], Tensor] = lambda t: t
+) -> tuple[Result, Result]:
     """The call with fused kernels on the GPU, and with plain PyTorch on the CPU; it gets what moves inputs there."""
     try:
         kernels.set_implementation("fused", "cuda")
         ours = call(lambda t: t.cuda())
         kernels.set_implementation("reference", "cpu")
-        return ours, call(lambda t: t)
+        return ours, call(plain)
     finally:
         kernels.set_implementation("auto", "cpu")
 
@@ -137,7 +139,7 @@ def test_batch_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
         y.backward(to(grad))
         return [y.detach(), mean, var, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
-    ours, truth = both(call)
+    ours, truth = both(call, Tensor.double)  # in float32 a sum of gradients on the CPU is farther off than the kernel's
     for got, want in zip(ours, truth, strict=True):
         scale = 1 + float(want.abs().max())
         torch.testing.assert_close(got.cpu().float(), want.float(), rtol=0, atol=TOLERANCE[dtype] * scale)

@@ -31,7 +31,7 @@ CLASSES = ("road", "sky", "car", "person", "wall")
 
 
 def config_of(method: str = "iidm", recipe: str = "paper", **step: object) -> Config:
-    base = with_values(Config(), {"data": {"crop_size": (H, W)}, "teacher": {"confidence_threshold": 0.3}})
+    base = with_values(Config(), {"data": {"crop_size": (H, W)}, "teacher": {"confidence_threshold": 0.21}})
     return with_values(with_method(with_recipe(base, recipe), method), {"step": step})  # type: ignore[arg-type]
 
 
@@ -120,6 +120,12 @@ def gradients(step: TrainStep, batches: list[TrainBatch]) -> tuple[dict[str, Ten
     """Of one step, with the student's buffers behind it and the losses."""
     found, output = trained(step, batches)
     return found, dict(step.student.named_buffers()), [float(value) for value in output.losses]
+
+
+def distance(mine: list[Tensor], other: list[Tensor]) -> float:
+    """Of two movements of the same weights, as a share of the other one's length."""
+    one, two = (torch.cat([moved.flatten() for moved in each]) for each in (mine, other))
+    return float((one - two).norm() / two.norm())
 
 
 def assert_close(first: Any, second: Any, tolerance: float) -> None:

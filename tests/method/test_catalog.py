@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_steps import CLASSES, Watch, assert_close, batch, config_of, gradients, make_step, with_streams
+from small_steps import CLASSES, Watch, assert_close, batch, config_of, distance, gradients, make_step, with_streams
 from tape import Tape, as_on_a_gpu
 
 from iidm.catalog import METHODS, describe_methods, with_method
@@ -29,6 +29,9 @@ PUBLISHED = set(
 
 WITH_CODE = list(CODE)
 """Methods that no configuration of IIDM's step makes."""
+ROUNDING = 0.1
+"""How far two runs of the same twelve steps may end from each other on a GPU, where sums come in any order. A learning
+rate that is frozen at two thirds makes 0.3."""
 
 
 def read(config: Config, seed: int = 0, device: str = "cpu") -> TrainBatch:
@@ -147,7 +150,7 @@ def test_nothing_of_a_method_that_changes_with_a_step_is_on_the_host(method: str
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_replays_from_a_graph_what_it_computes_without(method: str) -> None:
     """With phases that change on the way, and without waiting for the device once it is captured."""
-    states = []
+    moved = []
     for graph in ("on", "off"):
         config = with_values(
             config_of(method, graph=graph),
@@ -155,6 +158,8 @@ def test_every_method_replays_from_a_graph_what_it_computes_without(method: str)
         )
         config = replace(config, max_steps=12)
         step = make_step(config, "tiny", device="cuda")
+        weights = [value for module in step.modules.values() for value in module.parameters()]
+        start = [value.detach().clone() for value in weights]
         batches = [[read(config, number, "cuda")] for number in range(12)]
         for number in range(11):
             step(batches[number], number)
@@ -165,9 +170,8 @@ def test_every_method_replays_from_a_graph_what_it_computes_without(method: str)
             step(batches[11], 11)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        states.append([value.detach().clone() for module in step.modules.values() for value in module.parameters()])
-    for mine, other in zip(*states, strict=True):
-        torch.testing.assert_close(mine, other, rtol=2e-2, atol=1e-3)
+        moved.append([value.detach() - before for value, before in zip(weights, start, strict=True)])
+    assert distance(*moved) < ROUNDING
 
 
 def test_an_unknown_method_is_named_with_the_nearest() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_steps import batch, config_of, make_step
+from small_steps import batch, config_of, distance, make_step
 from tape import Tape, as_on_a_gpu
 from torch import Tensor
 
@@ -126,9 +126,7 @@ def run_of(step: TrainStep, device: str = "cpu", *, rates: tuple[float, float] =
 
 def are_the_same(one: Run, other: Run, amp: torch.dtype | None) -> bool:
     """Whether two runs differ by no more than rounding grows to."""
-    mine, others = (torch.cat([moved.flatten() for moved in run[1]]) for run in (one, other))
-    apart = float((mine - others).norm() / others.norm())
-    return one[0] == pytest.approx(other[0], rel=NOISE[amp]) and apart < OTHER_WAY
+    return one[0] == pytest.approx(other[0], rel=NOISE[amp]) and distance(one[1], other[1]) < OTHER_WAY
 
 
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
@@ -155,7 +153,8 @@ def test_a_replayed_step_is_an_eager_one_with_two_learning_rates(amp: torch.dtyp
     runs, states = [], []
     for graph in ("on", "off"):
         config = config_of(graph=graph, compile=compiled)
-        scaler = torch.amp.GradScaler("cuda", enabled=amp is torch.float16)
+        # From this scale some steps are skipped, as gradients overflow, and some are not.
+        scaler = torch.amp.GradScaler("cuda", init_scale=32.0, enabled=amp is torch.float16)
         step = make_step(config, device="cuda", amp_dtype=amp, scaler=scaler)
         runs.append(run_of(step, "cuda"))
         assert (step._graph is not None and step._graph.captured) == (graph == "on")
