@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -20,9 +20,14 @@ from .._dispatch import TRITON_OPTIONS
 MAX_CHANNELS = 64
 """Channels of a tile."""
 TILE = 4096
-"""Numbers of a tile."""
-PROGRAMS = 1024
-"""Programs among which the sums of a layer are split: enough for the largest GPU."""
+"""Numbers of a tile that is written."""
+SUMMED_BYTES = 8192
+"""Of a tile that is added up: 32 for each thread."""
+STAGES = 3
+"""Tiles of a program of the sums: one is added up while two are on their way. Of three tensors they fill 48 KB."""
+PROGRAMS = 256
+"""Programs among which the sums of a layer are split: few, as each waits for memory when it begins, and then reads
+ahead (benchmarks/NOTES.md has what more and fewer take on an H200)."""
 MAX_SPLITS = 256
 """Of a group and tile: one group of 64 channels still has two programs for each processor."""
 FINISH_CHANNELS = 8
@@ -39,6 +44,8 @@ class Plan(NamedTuple):
     block_groups: int
     """A power of two, at least the groups."""
     block_rows: int
+    summed_rows: int
+    """Of a tile that is added up."""
     block_channels: int
     splits: int
     """A power of two."""
@@ -63,15 +70,21 @@ def plan_of(x: Tensor, groups: list[int]) -> Plan:
     """The plan of a layer, whatever the GPU."""
     pixels, channels = x.shape[2] * x.shape[3], x.shape[1]
     block_channels = min(triton.next_power_of_2(channels), MAX_CHANNELS)
-    block_rows = TILE // block_channels
+    block_rows, summed_rows = TILE // block_channels, SUMMED_BYTES // (block_channels * x.element_size())
     rows = max(groups) * pixels
     block_groups = triton.next_power_of_2(len(groups))
     tiles = triton.cdiv(channels, block_channels) * block_groups
-    wanted = min(triton.cdiv(PROGRAMS, tiles), triton.cdiv(rows, block_rows), MAX_SPLITS)
+    wanted = min(triton.cdiv(PROGRAMS, tiles), triton.cdiv(rows, summed_rows), MAX_SPLITS)
     splits = triton.next_power_of_2(wanted)
     warps = min(max(block_groups * splits * FINISH_CHANNELS // 256, 1), 16)
     starts = _starts(tuple(groups), pixels, x.device)
-    return Plan(starts, len(groups), block_groups, block_rows, block_channels, splits, rows, warps)
+    return Plan(starts, len(groups), block_groups, block_rows, summed_rows, block_channels, splits, rows, warps)
+
+
+def launches(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the kernels that write a tile are launched with, and what those are that add one up."""
+    each = {"ROWS": plan.block_rows, "CHANNELS": plan.block_channels, "num_warps": WARPS, **TRITON_OPTIONS}
+    return each, {**each, "ROWS": plan.summed_rows, "STAGES": STAGES}
 
 
 @triton.jit
@@ -87,7 +100,7 @@ def masked(grad, y, ACTIVATION: tl.constexpr):
 @triton.jit
 def sums_kernel(
     x, grad, y, mean, starts, partial, channels,
-    ACTIVATION: tl.constexpr, BACKWARD: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    ACTIVATION: tl.constexpr, BACKWARD: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """partial float32 [G,2,S,C]. Forward: sums of x - pilot and of its square, where the pilot is the group's first
     row: digits are lost only as far as it lies from the mean. Backward: sums of the masked gradient and of its product
@@ -102,7 +115,7 @@ def sums_kernel(
         centre = tl.load(x + begin.to(tl.int64) * channels + channel, mask=exists, other=0.0).to(tl.float32)
     first = tl.zeros((ROWS, CHANNELS), tl.float32)
     second = tl.zeros((ROWS, CHANNELS), tl.float32)
-    for start in range(begin + split * ROWS, end, splits * ROWS):
+    for start in tl.range(begin + split * ROWS, end, splits * ROWS, num_stages=STAGES):
         row = start + tl.arange(0, ROWS)
         inside = (row < end)[:, None] & exists[None, :]
         at = row.to(tl.int64)[:, None] * channels + channel[None, :]
@@ -264,7 +277,7 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `iidm.kernels.batch_norm.reference.batch_norm`."""
     plan, channels = plan_of(x, groups), x.shape[1]
-    each = {"ROWS": plan.block_rows, "CHANNELS": plan.block_channels, "num_warps": WARPS, **TRITON_OPTIONS}
+    each, sums = launches(plan)
     tiles = triton.cdiv(channels, plan.block_channels)
 
     def empty(*shape: int) -> Tensor:
@@ -273,7 +286,7 @@ def batch_norm(
     partial, factors = empty(plan.groups, 2, plan.splits, channels), empty(plan.groups, 2, channels)
     mean, rstd, y = empty(plan.groups, channels), empty(plan.groups, channels), torch.empty_like(x)
     sums_kernel[(tiles, plan.splits, plan.groups)](
-        x, x, x, x, plan.starts, partial, channels, ACTIVATION="none", BACKWARD=False, **each
+        x, x, x, x, plan.starts, partial, channels, ACTIVATION="none", BACKWARD=False, **sums
     )
     finish_forward_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
         partial, x, plan.starts, weight, bias,
@@ -302,7 +315,7 @@ def batch_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `iidm.kernels.batch_norm.reference.batch_norm_backward`."""
     plan, channels = plan_of(x, groups), x.shape[1]
-    each = {"ROWS": plan.block_rows, "CHANNELS": plan.block_channels, "num_warps": WARPS, **TRITON_OPTIONS}
+    each, sums = launches(plan)
     tiles = triton.cdiv(channels, plan.block_channels)
     wanted = has_residual and activation != "none"
     to_x, to_weight, to_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
@@ -310,7 +323,7 @@ def batch_norm_backward(
     partial = torch.empty((plan.groups, 2, plan.splits, channels), dtype=torch.float32, device=x.device)
     factors = torch.empty((plan.groups, 3, channels), dtype=torch.float32, device=x.device)
     sums_kernel[(tiles, plan.splits, plan.groups)](
-        x, grad, y, mean, plan.starts, partial, channels, ACTIVATION=activation, BACKWARD=True, **each
+        x, grad, y, mean, plan.starts, partial, channels, ACTIVATION=activation, BACKWARD=True, **sums
     )
     finish_backward_kernel[(triton.cdiv(channels, FINISH_CHANNELS),)](
         partial, plan.starts, weight, mean, rstd, to_weight, to_bias, factors, plan.groups, channels,

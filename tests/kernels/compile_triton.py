@@ -24,6 +24,8 @@ from iidm.kernels.batch_norm.fused_triton import (
     FINISH_CHANNELS,
     MAX_CHANNELS,
     MAX_SPLITS,
+    STAGES,
+    SUMMED_BYTES,
     TILE,
     WARPS,
     finish_backward_kernel,
@@ -78,13 +80,14 @@ CASES = [
     (finish_kernel, {"NORMALIZER": "valid", "BLOCK": FINISH_BLOCK}, FINISH_WARPS),
     (add_planes_kernel, {"SPLITS": 1, "BLOCK": ADD_BLOCK}, 4),
 ]
-TILES = [{"ROWS": TILE // channels, "CHANNELS": channels} for channels in (16, MAX_CHANNELS)]
 # The most sums that a program ends.
 ENDS = {"GROUPS": 4, "SPLITS": MAX_SPLITS, "CHANNELS": FINISH_CHANNELS}
-for tile in TILES:
+for channels in (16, MAX_CHANNELS):
+    tile = {"ROWS": TILE // channels, "CHANNELS": channels}
+    summed = {"ROWS": SUMMED_BYTES // (2 * channels), "CHANNELS": channels, "STAGES": STAGES}
     CASES += [
-        (sums_kernel, {"ACTIVATION": "none", "BACKWARD": False, **tile}, WARPS),
-        (sums_kernel, {"ACTIVATION": "relu6", "BACKWARD": True, **tile}, WARPS),
+        (sums_kernel, {"ACTIVATION": "none", "BACKWARD": False, **summed}, WARPS),
+        (sums_kernel, {"ACTIVATION": "relu6", "BACKWARD": True, **summed}, WARPS),
         (normalize_kernel, {"ACTIVATION": "relu", "RESIDUAL": True, **tile}, WARPS),
         (gradient_kernel, {"ACTIVATION": "relu", "RESIDUAL": True, **tile}, WARPS),
     ]
