@@ -138,6 +138,15 @@ STAGES = (
         (*FULL, "12", "--small", "--any-result"),
         ("pytest", "safetensors"),
     ),
+    Stage(
+        "profile",
+        "what the time of that step goes to, kernel by kernel",
+        60,
+        30,
+        ("-m", "benchmarks.profile_step", "FOLDER"),
+        ("-m", "benchmarks.profile_step", "FOLDER", "--small"),
+        ("pytest", "safetensors"),
+    ),
     _benchmarks(
         "kernels",
         "time of each kernel against plain PyTorch",
@@ -155,7 +164,14 @@ STAGES = (
         TESTS,
         RACECHECK,
     ),
-    _tests("loader-tests", "the data path is right", (60, 40), "tests/data/test_gpu_loader.py", (*TESTS, *TRAINING)),
+    _tests(
+        "loader-tests",
+        "the data path is right",
+        (120, 60),
+        "tests/data/test_gpu_loader.py",
+        (*TESTS, *TRAINING),
+        PROCESSES,
+    ),
     _benchmarks(
         "loader",
         "images a second from files to the GPU",
@@ -167,8 +183,8 @@ STAGES = (
     Stage(
         "long",
         "2,000 steps of gta5-cityscapes-100 on generated data hold their pace and memory",
-        500,
         300,
+        150,
         (*LONG, os.environ.get("IIDM_STEPS", "2000"), "--step.graph", "on"),
         (*LONG, *SMALL),
         TRAINING,
