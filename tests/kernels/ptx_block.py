@@ -8,9 +8,12 @@ It is strict. An instruction stands in `ptx_operations.OPERATIONS`, or in `handl
 - loads or stores outside of the tensors of the call or of its shared memory, or a vector that is not aligned;
 - reads shared memory that nobody wrote, or that another warp wrote since the last barrier; writes what another warp
   read or wrote since then, unless it is the same value (Triton has all warps store what all of them have);
+- touches shared memory to which a copy (cp.async) is on its way, or which another thread copied there since the last
+  barrier; changes what such a copy reads; returns before its copies arrived. They arrive as late as the manual allows:
+  when their thread waits for their group;
 - comes to a branch, barrier or exchange of lanes with a part of the threads: they all have to be there.
 
-Approximate instructions get a random error within their bound. Memory is little-endian, as that of x86-64.
+Approximate instructions get an error within their bound that looks random. Memory is little-endian, as that of x86-64.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from ptx_memory import SHARED_BEGIN, WARP, Buffer, Fault, Memory
-from ptx_operations import NUMPY, OPERATIONS, Array, Operation, UnknownPtx, decoded, encoded
+from ptx_memory import WARP, Buffer, Fault, Memory
+from ptx_operands import ADDRESS, OPERAND, constant, names, unsigned
+from ptx_operations import NUMPY, OPERATIONS, Array, Operation, UnknownPtx, decoded, encoded, scattered
 
 MAX_STEPS = 1_000_000
 """Instructions until a loop is endless."""
@@ -29,8 +33,6 @@ ACCESS = re.compile(r"(ld|st)\.(global|shared)(?:\.v([24]))?\.([bus](?:8|16|32|6
 MATRICES = re.compile(r"(ld|st)matrix\.sync\.aligned\.m8n8\.x([124])\.shared\.b16")
 HALVES = re.compile(r"setp\.(\w+)\.(f16|bf16)x2")
 STATEMENT = re.compile(r"(?:@(!?)(%p\d+)\s+)?([a-z]\w*(?:[.:]+\w+)*)\s*(.*)")
-OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,{}\[\]\s]+")
-ADDRESS = re.compile(r"\[\s*(%?\w+)\s*(?:\+\s*(-?\d+))?\s*\]")
 
 
 class Instruction(NamedTuple):
@@ -92,14 +94,13 @@ class Block:
     Args:
         arguments: for each parameter its bits.
         place, grid: the block's number along x, y and z, and how many there are.
-        draws: for the errors of approximate instructions.
     """
 
     def __init__(
         self, program: Program, arguments: list[int], buffers: list[Buffer], place: tuple[int, ...],
-        grid: tuple[int, ...], shared_bytes: int, draws: np.random.Generator,
+        grid: tuple[int, ...], shared_bytes: int,
     ) -> None:  # fmt: skip
-        self.program, self.memory, self.draws = program, Memory(buffers, shared_bytes), draws
+        self.program, self.memory = program, Memory(buffers, shared_bytes, program.threads)
         self.arguments = dict(zip(program.parameters, arguments, strict=True))
         self.thread = np.arange(program.threads)
         self.everyone = self.certain = np.ones(program.threads, bool)
@@ -115,6 +116,8 @@ class Block:
         with np.errstate(all="ignore"):  # lanes that are masked divide by zero
             for _ in range(MAX_STEPS):
                 if self.position == len(code):
+                    if self.memory.copies:
+                        raise Fault(f"{self.program.name} returns while copies are on their way")
                     return
                 at = code[self.position]
                 self.position += 1
@@ -171,7 +174,7 @@ class Block:
         numbers = [self.read(each, kind, on) for each, kind in zip(sources, operation.sources, strict=True)]
         if operation.error:
             exact = operation.compute(*[each.astype(np.float64) for each in numbers])
-            moved = exact * (1 + operation.error * self.draws.uniform(-1, 1, len(on)))
+            moved = exact * (1 + operation.error * scattered(numbers))
             # What float32 holds exactly stays: 0, 1 and infinity, which the manual demands, are among it.
             result = np.where(exact.astype(np.float32) == exact, exact, moved)
         else:
@@ -239,6 +242,23 @@ class Block:
             else:
                 self.write(register, self.memory.load("shared", line + 4 * (lane % 4), self.thread, 4), "b32", on)
 
+    def copy(self, width: int, operands: list[str], on: Array) -> None:
+        """cp.async of `width` bytes for each thread; if a fourth operand is given, only so many are read."""
+        shared, source = (self.address(each, on)[on] for each in operands[:2])
+        sizes = self.read(operands[3] if len(operands) > 3 else str(width), "u32", on)[on]
+        self.must_be_certain(on)
+        if (sizes > width).any():
+            raise Fault(f"more than {width} bytes are read to copy {width}")
+        if ((shared | source) % width).any():
+            raise Fault(f"not aligned to {width} bytes")
+        self.memory.copy(shared, source, self.thread[on], sizes, width)
+
+    def commit(self, operands: list[str], on: Array) -> None:
+        self.memory.commit(on)
+
+    def wait(self, operands: list[str], on: Array) -> None:
+        self.memory.wait(on, int(operands[0]))
+
     def address(self, operand: str, on: Array) -> Array:
         found = ADDRESS.fullmatch(operand)
         if found is None:
@@ -253,7 +273,8 @@ class Block:
         self.memory.barrier()
 
     def barrier_of_warp(self, operands: list[str], on: Array) -> None:
-        self.all_there(on)  # within a warp nothing is told apart
+        self.all_there(on)
+        self.memory.barrier_of_warp()
 
     def exchange(self, way: str, operands: list[str], on: Array) -> None:
         """shfl of whole warps."""
@@ -276,29 +297,6 @@ class Block:
         sums = self.read(source, "s32", on).reshape(-1, WARP).sum(1, dtype=np.int32)
         self.must_be_certain(on)
         self.write(target, np.repeat(sums, WARP), "s32", on)
-
-
-def unsigned(kind: str) -> np.dtype[Any]:
-    """Of the type's width; a predicate has a byte."""
-    return np.dtype(f"u{np.dtype(NUMPY[kind]).itemsize}")
-
-
-def constant(operand: str, kind: str) -> int:
-    """The bits of a number in the text, or of the address of shared memory."""
-    if operand == "global_smem":
-        return SHARED_BEGIN
-    if operand[:2] in ("0f", "0d"):
-        return int(operand[2:], 16)
-    try:
-        number = int(operand.removesuffix("U"), 0)
-    except ValueError:
-        raise UnknownPtx(f"the operand {operand}") from None
-    return number != 0 if kind == "pred" else number & int(np.iinfo(unsigned(kind)).max)
-
-
-def names(operand: str) -> list[str]:
-    """The registers of `{%r1,%r2}`, or of `%r1`."""
-    return operand.strip("{}").split(",")
 
 
 def handler(opcode: str, operands: list[str]) -> Callable[[Block, list[str], Array], None] | None:
@@ -327,6 +325,14 @@ def handler(opcode: str, operands: list[str]) -> Callable[[Block, list[str], Arr
         return Block.barrier
     if (opcode, operands) == ("bar.warp.sync", ["-1"]):
         return Block.barrier_of_warp
+    if (found := re.fullmatch(r"cp\.async\.c([ag])\.shared\.global", opcode)) and len(operands) in (3, 4):
+        width = int(operands[2], 0)
+        if width in ((4, 8, 16) if found[1] == "a" else (16,)) and not operands[-1].startswith("%p"):
+            return lambda block, *rest: block.copy(width, *rest)
+    if (opcode, operands) == ("cp.async.commit_group", []):
+        return Block.commit
+    if opcode == "cp.async.wait_group" and len(operands) == 1 and operands[0].isdigit():
+        return Block.wait
     if opcode == "redux.sync.add.s32":
         return Block.reduce
     return Block.branch if opcode in ("bra", "bra.uni", "ret") else None

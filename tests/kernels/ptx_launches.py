@@ -54,6 +54,8 @@ class Normalization(NamedTuple):
     pixels: tuple[int, int]
     activation: str
     residual: bool
+    programs: int = 0
+    """Among which the sums of a layer are split; 0: as on a GPU."""
 
 
 UPSAMPLINGS = [
@@ -68,6 +70,7 @@ NORMALIZATIONS = [
     Normalization(EVERY, 32, [1, 2], (9, 17), "relu6", True),  # whole vectors; rows that two programs share
     Normalization(("bfloat16",), 70, [2], (4, 4), "none", False),  # two tiles of channels
     Normalization(("float32",), 1, [1], (1, 2), "relu", True),
+    Normalization(EVERY, 48, [1, 2], (17, 23), "relu", True, 4),  # each program adds up 3 to 13 tiles
 ]
 
 
@@ -126,18 +129,20 @@ def batch_norm(case: Normalization, dtype: torch.dtype) -> Iterator[Compared]:
     running = [torch.stack([torch.zeros(case.channels), torch.ones(case.channels)]) for _ in range(2)]
     added = residual if case.residual else None
     both = modules("batch_norm")
+    split = mock.patch.object(both[0], "PROGRAMS", case.programs or both[0].PROGRAMS)
     results = []
     for body, (mean, var) in zip(both, running, strict=True):
-        results.append(
-            [*body.batch_norm(x, added, weight, bias, mean, var, 0.1, 1e-5, case.groups, case.activation), mean, var]
-        )
+        with split:
+            given = (x, added, weight, bias, mean, var, 0.1, 1e-5, case.groups, case.activation)
+            results.append([*body.batch_norm(*given), mean, var])
     names: tuple[str, ...] = ("y", "mean", "rstd", "running_mean", "running_var")
     limits = [TOLERANCE[dtype]] + [TOLERANCE[torch.float32]] * 4
     yield from itertools.starmap(Compared, zip(names, *results, limits, strict=True))
     y, *statistics = results[0][:3]
     back = (grad, x, y, *statistics, weight, case.groups, case.activation, case.residual)
     names = ("grad_x", "grad_residual", "grad_weight", "grad_bias")
-    results = [body.batch_norm_backward(*back) for body in both]
+    with split:
+        results = [body.batch_norm_backward(*back) for body in both]
     yield from itertools.starmap(Compared, zip(names, *results, [TOLERANCE[dtype]] * 4, strict=True))
 
 
@@ -168,7 +173,6 @@ class Launches:
         self.blocks: Counter[str] = Counter()
         self._planted: tuple[str, str, str] | None = None
         self._compiled: dict[Any, Any] = {}
-        self._draws = np.random.default_rng(0)
 
     def run(self, kernel: JITFunction, *given: Any, grid: tuple[int, ...], warmup: bool, **named: Any) -> None:
         warps = named.pop("num_warps", 4)
@@ -189,7 +193,7 @@ class Launches:
         buffers = [buffer_of(value) for value in values if isinstance(value, Tensor)]
         blocks = (*grid, 1, 1)[:3]
         for place in itertools.product(*map(range, blocks)):
-            Block(program, arguments, buffers, place, blocks, compiled.metadata.shared, self._draws).run()
+            Block(program, arguments, buffers, place, blocks, compiled.metadata.shared).run()
             self.blocks[kernel.__name__] += 1
 
     @contextmanager
@@ -227,7 +231,7 @@ class Planted(NamedTuple):
     """What is found of it, as a pattern."""
 
 
-OFF, OUTSIDE = "off: .+", "outside of the call's tensors"
+OFF, OUTSIDE, AWAITED = "off: .+", "outside of the call's tensors", "shared memory to which a copy is on its way"
 PLANTED = [
     Planted("a barrier left out", "batch_norm", 1, "bfloat16", "sums_kernel",
             r"(st\.shared[^;]*;[^;@]*?)bar\.sync\s+0;", r"\1", "another warp touched since the last barrier"),
@@ -238,7 +242,25 @@ PLANTED = [
     Planted("another lane", "batch_norm", 0, "float32", "sums_kernel",
             r"(shfl\.sync\.bfly\.b32\s+%r\d+, %r\d+, )\d+,", r"\g<1>3,", f"{OFF}|different values"),
     Planted("another place in shared memory", "batch_norm", 1, "float32", "sums_kernel",
-            r"(ld\.shared[^;]*\[ ?%r\d+)( \+ 0)?", r"\1+4096", "outside of the block's shared memory|nobody wrote"),
+            r"(ld\.shared[^;]*\[ ?%r\d+)( \+ 0)?", r"\1+4096", OFF),
+    Planted("a tile read too early", "batch_norm", 4, "float32", "sums_kernel",
+            r"(ld\.shared[^;]*\[ ?%r\d+)( \+ 0)?", r"\1+8192", AWAITED),
+    Planted("a tile overwritten too early", "batch_norm", 4, "float16", "sums_kernel",
+            r"(mov\.b32\s+%r\d+, )1;(\s+mov\.b32\s+%r\d+, -1;)", r"\g<1>0;\2", AWAITED),
+    Planted("a wait left out", "batch_norm", 4, "bfloat16", "sums_kernel",
+            r"cp\.async\.wait_group\s+1;", "", AWAITED),
+    Planted("a wait for a group too few", "batch_norm", 4, "float32", "sums_kernel",
+            r"cp\.async\.wait_group\s+1;", "cp.async.wait_group 2;", AWAITED),
+    Planted("the last wait left out", "batch_norm", 4, "float16", "sums_kernel",
+            r"cp\.async\.wait_group\s+0;", "", AWAITED),
+    Planted("a barrier left out behind the last wait", "batch_norm", 4, "float32", "sums_kernel",
+            r"(wait_group\s+0;\s*)bar\.sync\s+0;", r"\1", "another thread copied since the last barrier"),
+    Planted("a group that is not committed", "batch_norm", 4, "bfloat16", "sums_kernel",
+            r"(bar\.sync[\s\S]*?)cp\.async\.commit_group;", r"\1", AWAITED),  # of the loop, behind its first barrier
+    Planted("a copy without its mask", "batch_norm", 4, "float32", "sums_kernel",
+            r"(bar\.sync[\s\S]*?cp\.async[^;]*, 0x10, )%r\d+;", r"\g<1>16;", OUTSIDE),
+    Planted("a copy of too few bytes", "batch_norm", 4, "float16", "sums_kernel",
+            r"(selp\.b32\s+%r\d+, )16, 0,", r"\g<1>14, 0,", OFF),
     Planted("shared memory that is too far", "cross_entropy", 2, "float32", "finish_kernel",
             r"(st\.shared[^;]*\[ ?%r\d+)( \+ 0)?", r"\1+65536", "outside of the block's shared memory"),
     Planted("a load without its mask", "batch_norm", 0, "float16", "normalize_kernel",

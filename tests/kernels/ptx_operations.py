@@ -62,6 +62,15 @@ class Operation(NamedTuple):
     """The largest relative error of an approximate instruction; its `compute` gets float64."""
 
 
+def scattered(numbers: list[Array]) -> Array:
+    """In [-1,1), decided by the bits of each thread's float32 inputs: all lanes make the same of the same."""
+    mixed = np.zeros(len(numbers[0]), np.uint64)
+    for each in numbers:
+        mixed = (mixed ^ each.view(np.uint32)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+    return np.asarray(mixed * 2.0**-63 - 1)
+
+
 def quotient(a: Array, b: Array) -> Array:
     """Towards zero; something by zero, as masked lanes divide."""
     size = np.abs(a) // np.where(b == 0, 1, np.abs(b))

@@ -82,11 +82,16 @@ def run(body: str) -> list[int]:
     lines = body.replace(";", ";\n")
     text = f".visible .entry k(\n.param .u64 k_param_0\n)\n.reqntid 64\n{{\n{REGISTERS}{lines}\nret;\n}}\n"
     buffer = Buffer(numbers.ctypes.data, numbers.view(np.uint8))
-    Block(Program(text), [buffer.begin], [buffer], (0, 0, 0), (1, 1, 1), 256, np.random.default_rng(0)).run()
+    Block(Program(text), [buffer.begin], [buffer], (0, 0, 0), (1, 1, 1), 256).run()
     return [int(each) for each in numbers]
 
 
 STORE, LOAD, BARRIER = "st.shared.b32 [%r3], %r1; ", "ld.shared.b32 %r9, [%r5]; ", "bar.sync 0; "
+COPY = "cp.async.ca.shared.global [%r3], [%rd3], 4; "
+COMMIT, WAIT = "cp.async.commit_group; ", "cp.async.wait_group 0; "
+COPIED, OWN, WARP = COPY + COMMIT + WAIT, "ld.shared.b32 %r9, [%r3]; ", "bar.warp.sync -1; "
+NEIGHBOUR = "xor.b32 %r6, %r2, 4; add.s32 %r6, %r6, global_smem; ld.shared.b32 %r9, [%r6]; "
+NUMBERED = "st.global.b32 [%rd3], %r1; "
 
 
 @pytest.mark.parametrize(
@@ -109,6 +114,28 @@ STORE, LOAD, BARRIER = "st.shared.b32 [%r3], %r1; ", "ld.shared.b32 %r9, [%r5]; 
         (STORE + "mov.u32 %r9, 7; st.shared.b32 [%r5], %r9;", "another warp touched"),
         ("st.shared.b32 [global_smem], %r1;", "different values"),
         ("st.shared.b32 [global_smem], 5; ld.shared.b32 %r9, [global_smem];", "another warp touched"),
+        (COPY + OWN, "a copy is on its way"),
+        (COPY + COMMIT + BARRIER + OWN, "a copy is on its way"),
+        (COPY + WAIT + OWN, "a copy is on its way"),  # no group has it
+        (COPY + COMMIT + "cp.async.wait_group 1; " + OWN, "a copy is on its way"),
+        (COPY + "@%p1 " + COMMIT + WAIT + OWN, "a copy is on its way"),
+        (COPY + COMMIT + "@%p1 " + WAIT + OWN, "a copy is on its way"),
+        (COPY + COMMIT + STORE, "a copy is on its way"),
+        (COPY + COMMIT + COPY, "a copy is on its way"),
+        (COPIED + LOAD, "another thread copied since the last barrier"),
+        (COPIED + NEIGHBOUR, "another thread copied since the last barrier"),
+        (COPIED + WARP + LOAD, "another warp touched"),
+        ("st.shared.b32 [%r5], 7; " + COPY, "another warp touched"),
+        (STORE + BARRIER + LOAD + COPY, "another warp touched"),
+        ("cp.async.ca.shared.global [global_smem], [%rd3], 4;", "threads copy to one place"),
+        ("cp.async.ca.shared.global [%r3], [%rd3], 4, 5;", "more than 4 bytes are read"),
+        ("cp.async.ca.shared.global [%r3], [%rd3+2], 4;", "not aligned to 4 bytes"),
+        ("cp.async.ca.shared.global [%r3+2], [%rd3], 4;", "not aligned to 4 bytes"),
+        ("cp.async.ca.shared.global [%r3], [%rd3+4], 4, 1;", "1 threads load outside of the call's tensors"),
+        ("cp.async.ca.shared.global [%r3+4], [%rd3], 4;", "1 threads store outside of the block's shared memory"),
+        ("@%p1 mov.u32 %r9, 4; cp.async.ca.shared.global [%r3], [%rd3], 4, %r9;", "a register that it never wrote"),
+        (COPY + COMMIT + NUMBERED + WAIT, "global memory that changed while it was copied"),
+        (COPY + COMMIT, "returns while copies are on their way"),
         ("@%p1 bar.sync 0;", "32 of 64 threads"),
         ("@!%p2 bar.warp.sync -1;", "63 of 64 threads"),
         ("@%p2 shfl.sync.bfly.b32 %r9, %r1, 1, 31, -1;", "1 of 64 threads"),
@@ -139,6 +166,12 @@ def test_a_loop_without_an_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None
         "ld.global.nc.b32 %r9, [%rd3];",
         "ld.global.v2.b32 %r9, [%rd3];",
         "atom.global.add.u32 %r9, [%rd3], 1;",
+        "cp.async.cg.shared.global [%r3], [%rd3], 4;",
+        "cp.async.ca.shared.global [%r3], [%rd3], 2;",
+        "cp.async.ca.shared.global [%r3], [%rd3], 4, %p1;",
+        "cp.async.ca.shared.global.L2::128B [%r3], [%rd3], 4;",
+        "cp.async.ca.shared::cta.global [%r3], [%rd3], 4;",
+        "cp.async.wait_all;",
         "shfl.sync.down.b32 %r9, %r1, 1, 31, -1;",
         "shfl.sync.bfly.b32 %r9, %r1, 1, 15, -1;",
         "shfl.sync.bfly.b32 %r9, %r1, 1, 31, 3;",
@@ -150,7 +183,7 @@ def test_a_loop_without_an_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_what_it_does_not_know_is_named_even_where_no_thread_comes(unknown: str) -> None:
-    with pytest.raises(UnknownPtx, match=re.escape(unknown.split()[0] + " is unknown")):
+    with pytest.raises(UnknownPtx, match=re.escape(unknown.rstrip(";").split()[0] + " is unknown")):
         run("ret; " + unknown)
 
 
@@ -166,6 +199,17 @@ ALL_SUMS = "".join(
         (STORE + BARRIER + LOAD, lambda i: i ^ 32),
         ("st.shared.b32 [global_smem], 5; bar.sync 0; ld.shared.b32 %r9, [global_smem];", lambda i: 5),
         (STORE + "ld.shared.b32 %r9, [%r3];", lambda i: i),
+        (NUMBERED + COPIED + OWN, lambda i: i),
+        (NUMBERED + COPIED + WARP + NEIGHBOUR, lambda i: i ^ 1),
+        (NUMBERED + COPIED + BARRIER + LOAD, lambda i: i ^ 32),
+        (NUMBERED + COPIED + BARRIER + STORE + COPIED + OWN, lambda i: i),
+        (NUMBERED + "@%p1 " + COPY + COMMIT + "@!%p1 " + COPY + COMMIT + "@%p1 cp.async.wait_group 1; @!%p1 " + WAIT
+         + OWN + WAIT, lambda i: i),
+        ("st.global.b32 [%rd3], 0x81828384; and.b32 %r6, %r1, 3; cp.async.ca.shared.global [%r3], [%rd3], 4, %r6; "
+         + COMMIT + WAIT + OWN, lambda i: (0, 0x84, 0x8384, 0x828384)[i % 4]),
+        (STORE + "cp.async.ca.shared.global [%r3], [0], 4, 0; " + COMMIT + WAIT + OWN, lambda i: 0),
+        ("and.b32 %r6, %r2, 240; and.b32 %r7, %r1, 3; setp.eq.s32 %p3, %r7, 0; add.s32 %r8, %r6, global_smem; "
+         + NUMBERED + "@%p3 cp.async.cg.shared.global [%r8], [%rd3], 16; " + COMMIT + WAIT + WARP + OWN, lambda i: i),
         ("mov.u32 %r9, %r1; " + ALL_SUMS, lambda i: 496 + i // 32 * 1024),
         ("redux.sync.add.s32 %r9, %r1, -1;", lambda i: 496 + i // 32 * 1024),
         ("shfl.sync.idx.b32 %r9, %r1, 3, 31, -1;", lambda i: i // 32 * 32 + 3),
