@@ -202,7 +202,8 @@ def finish_backward_kernel(
     scale = tl.load(rstd + at, mask=kept, other=0.0)
     centre = tl.load(mean + at, mask=kept, other=0.0)
     total, projected = sums_of(partial, group, channel, kept, channels, SPLITS)
-    projected *= scale
+    # Not `*=`: fused into the sum over groups, each lane would round in its own way, and any of them may store.
+    projected = tl.where(kept, projected * scale, 0.0)
     by_grad = gamma * scale
     by_x = -by_grad * scale * projected / count
     out = factors + group[:, None] * (3 * channels) + channel[None, :]
