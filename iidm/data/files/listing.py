@@ -177,12 +177,15 @@ def list_files(
     found, _ = walk(folder, without=_real(images))
     shares = images is not None and _real(images) == os.path.realpath(folder)
     candidates = [file for file in found if file.has(suffix)]
+    counts: Counter[str] = Counter()
     if shares and images:
         pictures = [file for file in candidates if file.ending in IMAGE_ENDINGS]
         own_images = {file.below for file in pictures} - _labels_among(pictures, images.suffix, suffix, images.classes)
         candidates = [file for file in candidates if file.below not in own_images]
+        if images.classes:  # what is no mask of a class and, by its suffix, no image
+            of_none = [file for file in pictures if file.below in own_images and not file.has(images.suffix)]
+            counts.update(_of_no_class(file, images.suffix) for file in of_none)
     paths: dict[str, Path] = {}
-    counts: Counter[str] = Counter()
     for file in candidates:
         if file.ending not in endings:
             counts[file.ending] += file.ending in (*LOSSY_ENDINGS, ".gif")
@@ -287,6 +290,11 @@ def _kind(file: Found, endings: tuple[str, ...], suffix: str) -> str:
     if file.ending not in endings:
         return file.ending or "file without ending"
     return f"{file.ending} without {suffix!r} at the end of its name"
+
+
+def _of_no_class(file: Found, suffix: str) -> str:
+    """The kind of a picture that is called as no class; by its name where all samples have the same names."""
+    return f"{os.path.basename(file.below) if '/' in suffix else file.ending} of no class"
 
 
 def _named(images: list[Found], suffix: str, counts: Counter[str]) -> tuple[dict[str, Path], dict[str, str]]:

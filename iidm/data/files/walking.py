@@ -47,8 +47,10 @@ class Found(NamedTuple):
         return self.raw_ending.lower()
 
     def has(self, suffix: str) -> bool:
-        """Whether its name ends with a suffix (in NFC) before the ending, and is more than that."""
-        return self.stem.endswith(suffix) and self.stem != suffix
+        """Whether its name ends with a suffix (in NFC) before the ending, and is more than that. A suffix with a `/`
+        begins in its folder's name: `/image` is the end of 0001/image.jpg."""
+        name = self.name_without("") if "/" in suffix else self.stem
+        return name.endswith(suffix) and name != suffix
 
     def name_without(self, suffix: str) -> str:
         """Its path below the folder without ending and suffix, in Unicode's composed form."""

@@ -81,8 +81,11 @@ def _sort_in(files: Files, root: Path, found: Found) -> None:
 
 
 def tails(stem: str) -> list[str]:
-    """What may be a suffix of a name, longest first and the empty one last: up to three words at its end, with the mark
-    before each. `a_000001_gtFine_labelIds` has `_gtFine_labelIds` and `_labelIds`; numbers are no suffix."""
+    """What may be a suffix of a name, longest first, the empty one last: up to three words at its end, with the mark
+    before each. `a_000001_gtFine_labelIds` has `_gtFine_labelIds` and `_labelIds`; numbers are no suffix. Of a name
+    with the folder of its sample, `0001/label`, it is all behind that."""
+    if "/" in stem:
+        return [stem[stem.rindex("/") :]]
     found, end = [""], len(stem)
     while len(found) < 4:
         match = re.search(r"[_\-. ][A-Za-z][A-Za-z0-9]*$", stem[:end])

@@ -9,8 +9,8 @@ from os.path import commonprefix
 from pathlib import Path
 
 from ..files.common import evenly
-from .files import SPLIT, SPLITS, File, abstract, split_of, tails
-from .roles import known_tails
+from .files import SPLIT, SPLITS, File, abstract, split_of, tails, words
+from .roles import LABEL_WORDS, known_tails
 
 _TRIED = 40
 """Labels of one folder and suffix by which its images are looked for."""
@@ -186,10 +186,12 @@ def _joined(counts: Counter[Layout]) -> list[tuple[Layout, int]]:
     return result
 
 
-def _rank(layout: Layout) -> tuple[int, int, str]:
+def _rank(layout: Layout) -> tuple[bool, int, int, str]:
+    # of label.png and extra.png in the folder of a sample the one that says so
+    is_other = layout.label_suffix.startswith("/") and not set(words(layout.label_suffix)) <= LABEL_WORDS
     text = (layout.label_suffix + "/".join(layout.labels)).lower()
     kind = next((i for i, word in enumerate(_PREFERRED) if word in text), 1.5)
-    return int(kind * 2), len(layout.labels) + len(layout.images), str(layout.labels)
+    return is_other, int(kind * 2), len(layout.labels) + len(layout.images), str(layout.labels)
 
 
 def images_alone(images: Sequence[File]) -> Layout:

@@ -16,7 +16,9 @@ from ..labels.colors import packed
 
 _COLOR_LISTS = (label_map.NAME, "label_colors.txt", "class_dict.csv")
 """Names with colours: CVAT's, CamVid's and Kaggle's."""
-_NAME_LISTS = ("codes.txt", "classes.txt", "class_names.txt", "labels.txt", "_classes.csv")
+NAMES_OF_ONE = "label_names.txt"
+"""What LabelMe's labelme_json_to_dataset puts beside each label picture."""
+_NAME_LISTS = ("codes.txt", "classes.txt", "class_names.txt", "labels.txt", NAMES_OF_ONE, "_classes.csv")
 """One class name a line, in the order of the ids; Roboflow's _classes.csv has `id, name` lines."""
 LIST_NAMES = (*_COLOR_LISTS, *_NAME_LISTS)
 """In lower case."""
@@ -46,7 +48,15 @@ class Lists(NamedTuple):
 def read_lists(paths: Iterable[Path]) -> Lists:
     """Read them; those without a class in a form that is known are left out."""
     lists = Lists({}, {}, [])
+    paths = list(paths)
+    try:
+        longest = longest_of_one(paths)
+    except UserError as error:
+        lists.problems.append(str(error))
+        longest = None
     for path in paths:
+        if is_of_one(path) and path != longest:
+            continue
         try:
             if path.name.lower() not in _COLOR_LISTS:
                 lists.names.update({path: names} if (names := read_names(path)) else {})
@@ -89,6 +99,32 @@ def read_names(path: Path) -> list[str]:
             return []
         names = [name.strip() for _, _, name in rows]
     return names if len(set(names)) == len(names) and all(len(n) < _LONGEST for n in names) else []
+
+
+def is_of_one(path: Path) -> bool:
+    """Whether a list is about one label picture, the one beside it."""
+    return path.name.lower() == NAMES_OF_ONE
+
+
+def longest_of_one(paths: Iterable[Path]) -> Path | None:
+    """Of the lists that are about one label picture each the longest, which names the ids of all; None without one.
+
+    LabelMe counts the classes of each image anew, so that 1 may be road here and car there.
+
+    Raises:
+        UserError: two of them name an id differently, or one cannot be read.
+    """
+    first: dict[int, tuple[str, Path]] = {}
+    longest, count = None, 0
+    for path in filter(is_of_one, paths):
+        names = read_names(path)
+        for number, name in enumerate(names):
+            known, where = first.setdefault(number, (name, path))
+            if known != name:
+                raise UserError(f"id {number} is {known!r} in {where} and {name!r} in {path}")
+        if len(names) > count:
+            longest, count = path, len(names)
+    return longest
 
 
 def _lines(path: Path) -> list[str]:

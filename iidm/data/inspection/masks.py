@@ -55,7 +55,7 @@ def _ways(layout: Layout) -> list[tuple[Layout, str]]:
     ways = []
     if layout.labels and SPLIT not in layout.labels[-1]:
         ways.append((replace(layout, labels=layout.labels[:-1]), layout.labels[-1]))
-    if layout.label_suffix and layout.label_suffix[0] in MARKS:
+    if layout.label_suffix and layout.label_suffix[0] in f"{MARKS}/":  # the latter: x/road.png beside x/image.jpg
         name, end = layout.label_suffix[1:], ""
         last = max(name.rfind(mark) for mark in MARKS)
         if last > 0 and name[last + 1 :].lower() in LABEL_WORDS:  # x_road_mask.png

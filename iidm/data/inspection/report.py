@@ -12,7 +12,7 @@ from pathlib import Path
 from ...types import UserError
 from ..datasets.check import SampleReport, check_sample
 from ..files.aside import Aside
-from ..files.common import first_few
+from ..files.common import counted, first_few
 from ..files.listing import IMAGE_ENDINGS
 from ..labels.encodings import AnnotationKind
 from ..labels.matching import case_words, match_but_for_case
@@ -25,7 +25,7 @@ from .mask_folders import find_mask_folders, with_mask_folders
 from .masks import mask_annotations, rest_notes, split_off_masks
 from .naming import Naming, name_annotations, name_values
 from .pairs import Pairs, open_pairs
-from .roles import sort_pictures
+from .sample_folders import Roles, fixed_name, is_joined, place_of, sort_samples, why_things
 from .values import Values, count_values
 
 
@@ -89,7 +89,7 @@ def group_folders(folders: Sequence[Path]) -> list[list[Path]]:
     for folder in folders:
         files = find_files([folder])
         others += files.others
-        if sort_pictures(files.pictures)["image"]:
+        if sort_samples(files.pictures).pictures["image"]:
             groups.append([folder, *waiting])
             waiting = []
         elif groups:
@@ -112,9 +112,10 @@ def inspect_folders(roots: Sequence[Path]) -> Report:
         UserError: no images.
     """
     found = find_files([root.absolute() for root in roots])
-    roles = sort_pictures(found.pictures)
+    sorted_in = sort_samples(found.pictures, found.lists)
+    roles = sorted_in.pictures
     documents, doubts = _annotations(found)
-    layout, kind, notes, two_readings = _choose(roles, documents)
+    layout, kind, notes, two_readings = _choose(sorted_in, documents)
     by_path = {file.path: content for file, content in documents.items()}
     splits = _splits(layout, kind, by_path)
     with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:  # as the check of a run
@@ -166,10 +167,11 @@ def _annotations(found: Files) -> tuple[dict[File, Annotations], list[str]]:
 
 
 def _choose(
-    roles: dict[str, list[File]], documents: dict[File, Annotations]
+    sorted_in: Roles, documents: dict[File, Annotations]
 ) -> tuple[Layout, AnnotationKind | None, list[str], list[str]]:
     """The layout that labels the most images, the kind of its annotations (None for pictures), lines on others, and on
     labels that have two readings."""
+    roles = sorted_in.pictures
     images = roles["image"]
     if not images:
         raise UserError("There are no images.")
@@ -183,7 +185,7 @@ def _choose(
         ways.append((-count, 50 + len(ways), layout, "masks"))
     one_each: tuple[AnnotationKind, ...] = ("labelme", "cityscapes-polygons")
     for kind in one_each:
-        files = [file for file, content in documents.items() if content.kind == kind]
+        files = [sorted_in.called(file) for file, content in documents.items() if content.kind == kind]
         for layout, count in find_layouts(images, files):
             ways.append((-count, 100 + len(ways), layout, kind))
     one_for_all: tuple[AnnotationKind, ...] = ("coco", "cvat")
@@ -194,7 +196,8 @@ def _choose(
     if not ways:
         # Labels whose names differ from the images' in upper and lower case are looked at, so that this is told.
         near = find_layouts(in_lower_case(images), in_lower_case(roles["label"]))
-        whys = [folders.why for folders in of_images if folders.why]
+        whys = [*sorted_in.whys, *(folders.why for folders in of_images if folders.why)]
+        whys = whys or why_things(images, roles["label"])
         return near[0][0] if near else images_alone(images), None, [], whys
     # Labels as pictures come first unless annotations label clearly more.
     most = -min(way[0] for way in ways)
@@ -204,7 +207,8 @@ def _choose(
         for count, _, layout, _ in ways
         if layout is not first[2]
     ]
-    return first[2], first[3], notes[:6], [line for place, line in two_readings if first[2].is_within(place)]
+    notes = [*sorted_in.whys, *notes[:6]]
+    return first[2], first[3], notes, [line for place, line in two_readings if first[2].is_within(place)]
 
 
 def _splits(layout: Layout, kind: AnnotationKind | None, documents: Mapping[Path, Annotations]) -> dict[str, Pairs]:
@@ -235,7 +239,7 @@ def _left_aside(
     """Lines on the files that are no part of the data set."""
     lines = []
     used = {path for pairs in report.splits.values() for path in pairs.images.values()}
-    rest = Counter("/".join(f.folders) or "." for f in roles["image"] if f.path not in used)
+    rest = Counter(place_of(f) for f in roles["image"] if f.path not in used)
     if rest:
         lines.append(
             f"{sum(rest.values())} images elsewhere are left aside, as a description has one folder of"
@@ -248,12 +252,19 @@ def _left_aside(
     if roles["label"] and report.layout.label_root is None and report.annotations is None:
         names = first_few([file.path.name for file in roles["label"]], 3)
         lines.append(f"{len(roles['label'])} pictures look like labels, but have the name of no image: {names}")
+    used |= {path for pairs in report.splits.values() for path in pairs.labels.values()}
+    used |= {mask.path for pairs in report.splits.values() for masks in pairs.masks for mask in masks}
+    ends = {report.layout.label_suffix, *(f"/{name}{report.layout.label_suffix}" for name in report.layout.classes)}
+    beside = [f for f in roles["label"] if is_joined(f) and f.path not in used and f"/{fixed_name(f)}" not in ends]
+    if beside and report.layout.label_root is not None:
+        names = first_few(list(Counter(map(place_of, beside))))
+        lines.append(f"{counted(len(beside), 'picture')} that may be labels too, but are not read: in {names}")
     if documents and report.annotations is None and not report.labels:
         names = first_few([file.path.name for file in documents], 3)
         lines.append(f"{len(documents)} annotation files name none of these images (other names or folders): {names}")
         lines += _other_case(documents, roles["image"])
     if roles["other"]:
-        folders = Counter("/".join(f.folders) or "." for f in roles["other"])
+        folders = Counter(map(place_of, roles["other"]))
         lines.append(
             f"{len(roles['other'])} pictures of other kinds (instances, depth, ...): in {first_few(list(folders))}"
         )

@@ -24,7 +24,8 @@ IMAGE_WORDS = frozenset(
 )
 OTHER_WORDS = frozenset(
     "instance instances instanceids segmentationobject depth disparity disp normal normals flow confidence"
-    " panoptic edges preview previews overlay overlays".split()
+    " panoptic edges preview previews overlay overlays viz visualization visualizations visualisation"
+    " visualisations".split()
 )
 """Pictures that pair with images and are neither images nor labels of classes."""
 _LOOKED_AT = 3
@@ -64,12 +65,15 @@ def look_at(path: Path) -> Look | None:
 
 
 def known_tails(files: Sequence[File]) -> frozenset[str]:
-    """The suffixes that name a kind of file: those of many files, and words for images and labels. '' is among them."""
+    """The suffixes that name a kind of file: those of many files, words for images and labels, and whatever a file in
+    the folder of a sample is called. '' is among them."""
     counts = Counter(tail for file in files for tail in tails(file.name))
     least = max(2, len(files) // 50)
     told = LABEL_WORDS | IMAGE_WORDS | OTHER_WORDS
     return frozenset(
-        tail for tail, count in counts.items() if not tail or count >= least or words(tail)[-1] in told
+        tail
+        for tail, count in counts.items()
+        if not tail or count >= least or tail.startswith("/") or words(tail)[-1] in told
     ) | {""}
 
 
