@@ -18,7 +18,7 @@ from ..recipes import RECIPES, with_recipe
 from ..types import UserError
 from .config_file import read_config
 from .short_help import short_help
-from .words import expanded, files_told, program
+from .words import expanded, files_told, option_defaults, program, toml_elsewhere
 
 CHANGEABLE_ON_RESUME = (
     "run_dir",
@@ -52,7 +52,9 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
     Returns: the configuration, and the folder to resume or None.
     Raises: UserError for names that do not exist; SystemExit (tyro) for options that do not exist, and for --help.
     """
-    known, rest = _base_parser().parse_known_args(expanded(argv, "train"))
+    words = expanded(argv, "train")
+    _refuse_toml_elsewhere(words)
+    known, rest = _base_parser().parse_known_args(words)
     if known.list_presets:
         sys.exit(print(describe_presets()))
     if known.list_methods:
@@ -72,6 +74,19 @@ def parse_config(argv: Sequence[str]) -> tuple[Config, Path | None]:
     config = _from_options(base, rest)
     refuse_unused(config)
     return config, None
+
+
+def _refuse_toml_elsewhere(words: Sequence[str]) -> None:
+    """Other programs read a whole run from a TOML file; here one describes a data set."""
+    takes_a_value = {name for name, value in option_defaults(Config()).items() if not isinstance(value, bool)}
+    found = toml_elsewhere(words, takes_a_value - {"--preset", "--recipe", "--method"})
+    if found:
+        option, file = found
+        raise UserError(
+            f"{program('train')} takes a TOML file that describes images as --data.target.spec {file} (of a labeled"
+            f" source: --data.source.spec), and {file} {f'follows {option}' if option else 'stands without an option'}."
+            f" A TOML file of a study is for {program('study')} {file}."
+        )
 
 
 def _preset_for(words: Sequence[str]) -> str:

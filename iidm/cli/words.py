@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,8 @@ SAME = {
     "inspect": {"--out": "--write", "--output": "--write"},
 }
 """Words that other commands (and other programs) have for an option of this one; they are taken for it."""
+TOML_FIRST = {"prepare": "dataset", "study": "study"}
+"""Commands whose first word may be a TOML file -> its field."""
 SAME_ELSEWHERE = {"--output": "--out", "-o": "--out"}
 OTHERS = {
     "--epochs": "a run is counted in steps, each on one batch of every kind of image: --max-steps N",
@@ -72,6 +74,13 @@ def parse_arguments(kind: type[T], command: str, argv: Sequence[str], descriptio
     Raises: SystemExit (tyro) for --help, and for options and values that do not exist, with the nearest.
     """
     words = ["--help" if word == "--help-all" else word for word in expanded(argv, command)]
+    if command in TOML_FIRST:
+        found = toml_elsewhere(words, {"", *option_defaults(kind())} - {f"--{TOML_FIRST[command]}"})
+        if found:
+            raise UserError(
+                f"{program(command)} takes a TOML file as its first word, without an option, and {found[1]} follows"
+                f" {found[0]}. Write {program(command)} {found[1]} and the options after it."
+            )
     with files_told(words):
         try:
             return tyro.cli(kind, prog=program(command), description=description, args=words)
@@ -79,6 +88,28 @@ def parse_arguments(kind: type[T], command: str, argv: Sequence[str], descriptio
             if end.code and words and words[0] in _takes_several(kind):
                 print(f"iidm: {words[0]} takes all words after it; what is no option stands first.", file=sys.stderr)
             raise
+
+
+def toml_elsewhere(words: Sequence[str], options: Container[str]) -> tuple[str, str] | None:
+    """The first TOML file that is none of these options' value: the word before it (empty: none that is an option), and
+    the file. A folder with the ending .toml, such as that of a run, is no such file."""
+    for before, word in pairwise(["", *words]):
+        option, has_value, file = word.partition("=")
+        if not (word.startswith("-") and has_value):
+            option, file = before if before.startswith("-") and "=" not in before else "", word
+        if file.endswith(".toml") and not file.startswith("-") and not os.path.isdir(file):
+            if option.replace("_", "-").replace("--no-", "--") not in options:
+                return option, file
+    return None
+
+
+def option_defaults(values: Any, prefix: str = "--") -> dict[str, Any]:
+    """Option -> its value in a dataclass, of all its fields and of those of the dataclasses in it."""
+    found: dict[str, Any] = {}
+    for field in fields(values):
+        name, value = prefix + field.name.replace("_", "-"), getattr(values, field.name)
+        found |= option_defaults(value, f"{name}.") if is_dataclass(value) else {name: value}
+    return found
 
 
 @contextmanager

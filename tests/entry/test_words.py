@@ -43,6 +43,50 @@ def test_an_option_that_only_others_have_is_answered_with_what_there_is(words: l
         parse_config(words)
 
 
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["--config", "own.toml"], "follows --config"),
+        (["--config=own.toml", "--amp"], "follows --config"),
+        (["--cfg", "own.toml"], "follows --cfg"),
+        (["--max-steps", "3", "--data=own.toml"], "follows --data"),
+        (["--data.target", "own.toml"], "follows --data.target"),
+        (["--preset", "own.toml"], "follows --preset"),
+        (["--amp", "own.toml"], "follows --amp"),
+        (["own.toml", "--amp"], "stands without an option"),
+        (["--max-steps", "3", "own.toml"], "stands without an option"),
+    ],
+)
+def test_a_toml_file_in_another_place_is_answered_with_its_own(words: list[str], place: str) -> None:
+    with pytest.raises(UserError, match=rf"as --data\.target\.spec own\.toml .* own\.toml {place}\.") as refused:
+        PARSERS["train"](words)
+    assert "iidm study own.toml" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "words", [["--config", "own.toml"], ["--config=own.toml"], ["--out", "x", "--cfg", "own.toml"]]
+)
+def test_a_toml_file_that_stands_first_needs_no_option(words: list[str]) -> None:
+    for command in ("prepare", "study"):
+        with pytest.raises(UserError, match=f"first word, without an option, .* Write iidm {command} own.toml"):
+            PARSERS[command](words)
+        with pytest.raises(UserError, match=f"follows --{'dataset' if command == 'prepare' else 'study'}"):
+            PARSERS[command]([f"--{'dataset' if command == 'prepare' else 'study'}", "own.toml"])
+
+
+def test_a_toml_file_in_its_place_and_a_folder_called_so_are_read(tmp_path: Path) -> None:
+    run = tmp_path / "run.toml"
+    run.mkdir()
+    write_config(preset_config("scenes"), run / "config.json")
+    assert parse_config(["--config", str(run)])[0].preset == "scenes"
+    assert parse_config([f"--resume={run}"])[1] == run
+    config, _ = parse_config(["--data.source.spec=old.toml", "--data.target.spec", "own.toml", "--amp"])
+    assert (config.data.source.spec, config.data.target.spec) == ("old.toml", "own.toml")
+    assert parse_study(["--dry-run", "grid.toml", "--out", "x"])[0].study == "grid.toml"
+    assert parse_study(["--preset", "scenes", "grid.toml", "--out", "x"])[0].study == "grid.toml"
+    assert PARSERS["prepare"](["--skip-damaged", "own.toml"]).dataset == "own.toml"
+
+
 def test_an_option_that_takes_all_words_after_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_arguments(SelectArguments, "select", ["--images", "photos", "runs/first", "--count", "3"])
