@@ -3,7 +3,7 @@
 The recipes are in `recipes.py`, presets in `presets.py`, the command line in `cli.py`.
 """
 
-from .checks import TEXT, TEXTS, ValueKind, check_keys, list_of, unknown_name
+from .checks import TEXT, TEXTS, ValueKind, check_keys, list_of, list_of_tables, parse_mistake, unknown_name
 from .data import DataConfig, DatasetConfig, Mistake
 from .method import AugmentConfig, LossConfig, MixingConfig, Normalizer, TeacherConfig
 from .run import PROFILE_WARMUP, Config, Recipe, Streams, sliding_window, streams_of
@@ -33,6 +33,8 @@ __all__ = [
     "ValueKind",
     "check_keys",
     "list_of",
+    "list_of_tables",
+    "parse_mistake",
     "sliding_window",
     "streams_of",
     "unknown_name",

@@ -27,7 +27,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from iidm.config import TEXT, TEXTS, ValueKind, check_keys, list_of, unknown_name
+from iidm.config import TEXT, TEXTS, ValueKind, check_keys, list_of, list_of_tables, parse_mistake, unknown_name
 from iidm.text import read_text
 from iidm.types import UserError
 
@@ -54,7 +54,7 @@ _KEYS = {
     "preset": TEXT,
     "budgets": _NUMBERS,
     "paper_setting": TEXT,
-    "row": list_of("[[row]] tables", lambda value: isinstance(value, dict)),
+    "row": list_of_tables("row"),
 }
 _ROW_KEYS = {
     "name": TEXT,
@@ -154,7 +154,7 @@ def parse_study(text: str, name: str, file: str) -> Study:
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is one; so is a number of too many digits
-        raise UserError(f"Study file {file} cannot be read: {error}.") from None
+        raise UserError(f"Study file {file} cannot be read: {parse_mistake(error, text, 'row')}") from None
     check_keys(f"Study file {file}", table, _KEYS)
     if not table.get("row"):
         raise UserError(f"Study file {file} has no rows: write at least one [[row]] with a name and a method.")

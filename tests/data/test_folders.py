@@ -128,6 +128,36 @@ def test_mistakes_in_a_toml_file_are_named(old: str, new: str, message: str, tmp
         open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
 
 
+CAME = r"one table\. Begin each of them with a line \[\[classes\]\]"
+LINE = r"is \[classes\], which is one table, .* Begin each of them with a line \[\[classes\]\]"
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ('[classes]\nname = "a"\n', rf"classes must be \[\[classes\]\] tables, not {CAME}"),
+        ("[classes.a]\nids = [1]\n[classes.b]\nids = [2]\n", f"not {CAME}"),
+        ("[[classes.a]]\nids = [1]\n", f"not {CAME}"),
+        ("classes = { a = 1, b = 2 }\n", f"not {CAME}"),
+        ('classes = ["a", "b"]\n', r"not \['a', 'b'\]\. Begin each of them"),
+        ('[classes]\nname = "a"\n[classes]\nname = "b"\n', f"line 2 {LINE}"),
+        ('[[classes]]\nname = "a"\n[ classes ]\nname = "b"\n', f"line 4 {LINE}"),
+        ('[classes]\nname = "a"\n[[classes]]\nname = "b"\n', f"line 2 {LINE}"),
+        ('classes = []\n[[classes]]\nname = "a"\n', r"line 3, '\[\[classes\]\]', gives once more what stands above it"),
+        ('[[classes]]\nname = "a"\nname = "b"\n', "line 4, 'name = \"b\"', gives once more .* Keep one"),
+        ('[[classes]]\nname = "a"\n[classes.ids]\nx = 1\n', r"not a table\. In place .* write a line ids = \.\.\."),
+        ('[[labels]]\nx = "l"\n', r"labels must be text, not a list of tables\. In place .* line labels = \.\.\."),
+    ],
+)
+def test_brackets_of_another_number_are_answered_with_those_that_are_needed(
+    classes: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(f'images = "i"\n{classes}')
+    with pytest.raises(UserError, match=rf"mine\.toml.*: .*{message}") as refused:
+        open_dataset(_spec(str(tmp_path / "mine.toml")), None, "train")
+    assert "{" not in str(refused.value) and "\n" not in str(refused.value)
+
+
 def test_a_missing_toml_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no data set file .*gone\.toml"):
         open_dataset(_spec(str(tmp_path / "gone.toml")), None, "train")

@@ -46,7 +46,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...config import TEXT, TEXTS, ValueKind, check_keys, list_of, unknown_name
+from ...config import TEXT, TEXTS, ValueKind, check_keys, list_of, list_of_tables, parse_mistake, unknown_name
 from ...text import read_text
 from ...types import IGNORE_INDEX, UserError
 from ..labels.encodings import ANNOTATION_KINDS, Kind
@@ -75,7 +75,7 @@ _KEYS: dict[str, ValueKind] = {
     "ignore_names": TEXTS,
     "unlabeled": TEXT,
     "empty_images": TEXT,
-    "classes": list_of("[[classes]] tables", lambda value: isinstance(value, dict)),
+    "classes": list_of_tables("classes"),
 }
 _CLASS_KEYS: dict[str, ValueKind] = {
     "name": TEXT,
@@ -138,8 +138,8 @@ def _parse(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"There is no data set file {path}.") from None
     except (OSError, ValueError, RecursionError) as error:
-        hint = ". In texts write / for \\" if "\\" in text else ""
-        raise UserError(f"Data set file {path} cannot be read: {error}{hint}.") from None
+        hint = " In texts write / for \\." if "\\" in text else ""
+        raise UserError(f"Data set file {path} cannot be read: {parse_mistake(error, text, 'classes')}{hint}") from None
 
 
 def _val(table: Mapping[str, Any], train: SplitSpec) -> SplitSpec | None:
