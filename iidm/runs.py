@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import replace
 from itertools import count
@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 import iidm
 from iidm.cli import config_as_dict, read_config, write_config
 from iidm.config import Config
-from iidm.data import Domains, changes_since, class_pixel_counts, refuse, with_kept_validation, write_splits
+from iidm.data import (
+    Domains,
+    TooFewLabeled,
+    changes_since,
+    class_pixel_counts,
+    refuse,
+    with_kept_validation,
+    write_splits,
+)
 from iidm.engine.checkpoint import (
     find_checkpoint,
     load_checkpoint,
@@ -42,6 +50,7 @@ from iidm.method.class_weights import class_weights_note
 from iidm.method.published import CODE, build_method
 from iidm.method.teacher import Teacher
 from iidm.models import Network, optimizer_groups, random_network, set_recompute
+from iidm.presets import PRESETS
 from iidm.ranks import ALONE, Ranks
 from iidm.sharing import BATCHES, batch_numbers, generator_name, seed_of_batch
 from iidm.text import write_bytes, write_text
@@ -49,6 +58,25 @@ from iidm.types import UserError
 from iidm.warm_start import load_kept_start, start_network
 
 DOMAINS = ("source", "target")
+
+
+@contextmanager
+def preset_named(config: Config) -> Iterator[None]:
+    """A context in which a run's images are opened: where too few are labeled for the preset's own number, the error
+    names the preset, as no option gave that number."""
+    try:
+        yield
+    except TooFewLabeled as error:
+        count = config.data.labeled_count
+        own = PRESETS[config.preset]().data if config.preset in PRESETS else None
+        if own is None or own.labeled_count != count:
+            raise
+        of_others = config.data.target.spec != own.target.spec
+        instead = "For data of your own leave --preset out, which takes all labels, or give" if of_others else "Give"
+        raise UserError(
+            f"The preset {config.preset} takes {count} labeled target images, but there are {error.total} labeled"
+            f" training images. {instead} --data.labeled-count 0 to {error.total}."
+        ) from None
 
 
 def prepare_run_dir(config: Config, domains: Domains, resume: Path | None) -> Path:

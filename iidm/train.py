@@ -55,6 +55,7 @@ from iidm.runs import (
     describe_class_weights,
     load_state,
     prepare_run_dir,
+    preset_named,
     resume_notes,
 )
 from iidm.sharing import config_of_rank, device_of_rank
@@ -93,7 +94,7 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
     trackers = wanted_trackers(config.log) if ranks.is_first else []  # one may not be installed: tell that first
     notes = [choose_kernels(config, device)]
     with ranks.first_on_each_machine():
-        with Progress("drawing scenes or labels, once", config.quiet) as progress:
+        with Progress("drawing scenes or labels, once", config.quiet) as progress, preset_named(config):
             domains = open_domains(with_kept_validation(config, resume), progress=progress)
         with Progress("reading the labels, once", config.quiet) as progress:
             checked = check_data(domains, config.data, progress)

@@ -30,6 +30,7 @@ from .datasets.domains import (
     with_kept_validation,
     write_splits,
 )
+from .datasets.splits import TooFewLabeled
 from .datasets.statistics import class_pixel_counts
 from .datasets.summary import refuse
 from .datasets.validation import require_validation
@@ -77,6 +78,7 @@ __all__ = [
     "PredictedLabel",
     "Regions",
     "Shard",
+    "TooFewLabeled",
     "TrainLoader",
     "Writer",
     "builtin_root",

@@ -167,6 +167,16 @@ def test_classes_that_both_domains_lack_of_each_other_are_refused_with_both_list
     assert "sidewalk" in accepted.notes[0] and "pavement" in accepted.notes[1]
 
 
+def test_a_presets_source_beside_a_target_of_ones_own_is_named(tmp_path: Path) -> None:
+    make.write_gta5(tmp_path / "source")
+    (tmp_path / "target").mkdir()
+    own = tmp_path / "own.toml"
+    for names, said in ((("road", "crack"), "The source is gta5, the preset's unless"), (("a", "b"), "Target: a, b.")):
+        own.write_text('images = "i"\n' + "".join(f'[[classes]]\nname = "{name}"\n' for name in names))
+        with pytest.raises(UserError, match=f"{said}.*--data.source.spec FILE.toml.*--method target_intra"):
+            open_domains(_config("gta5", str(own), tmp_path, labeled_count=1))
+
+
 def test_lists_choose_the_images_of_each_set(gta5_cityscapes: Path) -> None:
     names = _names(open_dataset(_spec("cityscapes"), gta5_cityscapes / "target", "train"))
     lists = {"source": ["00002"], "labeled": [names[4]], "unlabeled": [names[4], names[0]]}

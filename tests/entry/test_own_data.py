@@ -92,6 +92,20 @@ def test_a_run_of_relative_toml_files_is_used_from_any_folder(described: tuple[P
     assert "mIoU" in train(again).out
 
 
+def test_a_presets_own_number_of_labels_is_told_as_the_presets(
+    described: tuple[Path, Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(described[0])
+    words = ["--data.target.spec", "target.toml", "--method", "target_intra", "--run-dir", str(tmp_path / "run")]
+    message = refusal("train", ["--preset", "scenes", *words])
+    assert "The preset scenes takes 20 labeled target images, but there are 6 labeled" in message
+    assert message.strip().endswith("leave --preset out, which takes all labels, or give --data.labeled-count 0 to 6.")
+    for preset in (["--preset", "scenes"], []):
+        message = refusal("train", [*preset, *words, "--data.labeled-count", "7"])
+        assert "--data.labeled-count is 7, but there are 6" in message and "preset" not in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_toml_file_that_was_changed_after_training_changes_nothing_and_is_told(
     described: tuple[Path, Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:

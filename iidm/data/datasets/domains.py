@@ -17,7 +17,7 @@ from ..scenes.builtin import builtin_root
 from ..specs.described import find_spec
 from ..specs.known import SPECS
 from ..specs.own_ids import own_ids
-from ..specs.spec import SplitSpec
+from ..specs.spec import OTHER_SOURCE, SplitSpec
 from .dataset import Dataset, Domains, fit_into, open_dataset, open_split
 from .places import Need
 from .splits import labeled_places, list_text, read_list, write_list
@@ -299,12 +299,15 @@ def _class_notes(data: DataConfig, source: ClassSet, target: ClassSet) -> list[s
     only_source = [name for name in source.names if name.strip().casefold() not in names[1]]
     only_target = [name for name in target.names if name.strip().casefold() not in names[0]]
     if only_source and only_target and len(only_source) < len(source) and "class-names" not in data.accept:
+        # A preset brings a known source, which nobody has named then.
+        is_known = data.source.spec in SPECS and data.target.spec not in SPECS
+        other = f" The source is {data.source.spec}, the preset's unless an option names it. {OTHER_SOURCE}"
         raise UserError(
             f"Classes are matched by name. The source alone has {', '.join(only_source)}; the target alone has"
             f" {', '.join(only_target)}. Give those that mean the same one name, in either TOML file: `name` is what is"
             " compared; `ids`, `colors` and `names` are what its labels hold, of several classes where one stands for"
             " them all. If none do, --data.accept class-names ignores the source's and learns the target's from its own"
-            " labels."
+            f" labels.{other if is_known else ''}"
         )
     notes = (
         [f"source: pixels of {', '.join(only_source)} are ignored, the target has no such class"] if only_source else []

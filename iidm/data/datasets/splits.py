@@ -21,6 +21,20 @@ _LIKELY = 5000
 """Names before and after a wrong one in their order, among which the nearest is looked for."""
 
 
+class TooFewLabeled(UserError):
+    """More labeled images are asked for than there are."""
+
+    def __init__(self, count: int, total: int) -> None:
+        super().__init__(count, total)  # as they are: an exception is pickled by what it was made of
+        self.count, self.total = count, total
+
+    def __str__(self) -> str:
+        return (
+            f"--data.labeled-count is {self.count}, but there are {self.total} labeled training images. Give 0 to"
+            f" {self.total}."
+        )
+
+
 def labeled_split(
     names: Iterable[str], count: int, choice: Literal["random", "even"], seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -48,9 +62,7 @@ def labeled_split(
 def labeled_places(total: int, count: int, choice: Literal["random", "even"], seed: int) -> list[int]:
     """Which of `total` sorted names `labeled_split` takes, increasing."""
     if not 0 <= count <= total:
-        raise UserError(
-            f"--data.labeled-count is {count}, but there are {total} labeled training images. Give 0 to {total}."
-        )
+        raise TooFewLabeled(count, total)
     if seed < 0:
         raise UserError(f"--data.split-seed must be 0 or more, not {seed}.")
     if choice == "random":

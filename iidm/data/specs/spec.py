@@ -9,6 +9,8 @@ from pathlib import Path
 from ...types import ClassSet, UserError
 from ..labels.encodings import LabelEncoding, merged
 
+OTHER_SOURCE = "Name another source (--data.source.spec FILE.toml), or learn without one: --method target_intra."
+
 
 @dataclass(frozen=True)
 class SplitSpec:
@@ -70,6 +72,7 @@ class DatasetSpec:
             raise UserError(
                 f"Classes are matched by name, and {self.name} has none that the target has. {self.name}:"
                 f" {', '.join(self.classes.names)}. Target: {', '.join(classes.names)}."
+                f" Give those that mean the same one name. {OTHER_SOURCE}"
             )
         return replace(
             self,
