@@ -15,7 +15,6 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
