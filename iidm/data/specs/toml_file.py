@@ -10,7 +10,8 @@ Such a file, `my-camera.toml`:
     # only where the validation folders do not follow {split}
     val_images = "night/images"
     val_labels = "night/labels"
-    # only where file names differ at their end: 0001_rgb.jpg, 0001_ids.png
+    # only where file names differ at their end: 0001_rgb.jpg, 0001_ids.png; "/image" and "/label" where each sample
+    # is a folder: 0001/image.jpg, 0001/label.png
     image_suffix = "_rgb"
     label_suffix = "_ids"
     # box (H, W) that an image must fit into for training; default: size on disk
