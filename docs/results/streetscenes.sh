@@ -2,9 +2,8 @@
 # The study of docs/results/streetscenes: all methods on StreetScenes, with a MobileNetV2 that starts from ImageNet weights, so
 # that a run takes minutes without bfloat16 instructions too. Goes on where it was stopped. A first word makes another table
 # there: `table4` the losses with 5 and 20 labeled images, `table6` their weights, `adapt` that recipe with 5, 20 and 100;
-# further words are those of iidm.study (--jobs 2). Runs that tables share are done once. The table of methods
-# that is committed is of networks as training left them (docs/results/before.md); this makes it anew with the statistics of the
-# target. Its network is the one of then, as that of table4 and table6: DeepLabV2's head at stride 16.
+# further words are those of iidm.study (--jobs 2). Runs that tables share are done once. Methods, table4 and table6 have the
+# network that was the presets' then, so that they compare with docs/results/before.md: DeepLabV2's head at stride 16.
 here="$(dirname "$0")"
 grid="$here/methods.toml" budgets=(20) recipe=daformer
 network=(--model.head deeplabv2 --model.output-stride 16 --model.dropout 0)
