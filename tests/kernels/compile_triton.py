@@ -84,10 +84,13 @@ CASES = [
 ENDS = {"GROUPS": 4, "SPLITS": MAX_SPLITS, "CHANNELS": FINISH_CHANNELS}
 for channels in (16, MAX_CHANNELS):
     tile = {"ROWS": TILE // channels, "CHANNELS": channels}
-    summed = {"ROWS": SUMMED_BYTES // (2 * channels), "CHANNELS": channels, "STAGES": STAGES}
+    summed = {"ROWS": SUMMED_BYTES // (2 * channels), "CHANNELS": channels}
     CASES += [
-        (sums_kernel, {"ACTIVATION": "none", "BACKWARD": False, **summed}, WARPS),
-        (sums_kernel, {"ACTIVATION": "relu6", "BACKWARD": True, **summed}, WARPS),
+        (sums_kernel, {"ACTIVATION": activation, "BACKWARD": activation != "none", **summed, "STAGES": stages}, WARPS)
+        for activation in ("none", "relu6")
+        for stages in (1, STAGES)
+    ]
+    CASES += [
         (normalize_kernel, {"ACTIVATION": "relu", "RESIDUAL": True, **tile}, WARPS),
         (gradient_kernel, {"ACTIVATION": "relu", "RESIDUAL": True, **tile}, WARPS),
     ]
@@ -128,7 +131,13 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 def main() -> None:
     for arch, (kernel, constants, warps) in itertools.product(map(int, sys.argv[1:]), CASES):
-        source = ASTSource(kernel, signature(kernel, constants), constants)
+        types = signature(kernel, constants)
+        # Several stages are for aligned rows.
+        aligned = [
+            (i,) for i, kind in enumerate(types.values()) if kind != "constexpr" and constants.get("STAGES", 1) > 1
+        ]
+        attributes = {place: [["tt.divisibility", 16]] for place in aligned}
+        source = ASTSource(kernel, types, {(list(types).index(k),): v for k, v in constants.items()}, attributes)
         compiled = triton.compile(
             source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, **TRITON_OPTIONS}
         )
