@@ -24,7 +24,7 @@ TILE = 4096
 SUMMED_BYTES = 8192
 """Of a tile that is added up: 32 for each thread."""
 STAGES = 3
-"""Tiles of a program of the sums: one is added up while two are on their way. Of three tensors they fill 48 KB."""
+"""Of a program of the sums: a tile is added up while the next is on its way. Both, of three tensors, fill 48 KB."""
 PROGRAMS = 256
 """Programs among which the sums of a layer are split: few, as each waits for memory when it begins, and then reads
 ahead (benchmarks/NOTES.md has what more and fewer take on an H200)."""
