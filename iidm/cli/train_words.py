@@ -107,7 +107,9 @@ _OWN_FIELDS = ("images", "labels", "class-names")
 
 def _base_parser() -> argparse.ArgumentParser:
     """The options that choose where the other values start from; tyro parses all the others."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    called = program("train")
+    usage = f"{called} [OPTION VALUE]...; {called} --help lists them"
+    parser = argparse.ArgumentParser(called, usage, add_help=False, allow_abbrev=False)
     add = parser.add_argument
     add("--preset", help="A name of --list-presets [scenes, or folder with data of your own]")
     add("--config", type=Path, help="Start from the values of a file, RUN/config.json")

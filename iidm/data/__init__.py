@@ -30,7 +30,7 @@ from .datasets.domains import (
     with_kept_validation,
     write_splits,
 )
-from .datasets.splits import TooFewLabeled
+from .datasets.splits import NoneUnlabeled, TooFewLabeled
 from .datasets.statistics import class_pixel_counts
 from .datasets.summary import refuse
 from .datasets.validation import require_validation
@@ -75,6 +75,7 @@ __all__ = [
     "Domains",
     "EvalLoader",
     "Input",
+    "NoneUnlabeled",
     "PredictedLabel",
     "Regions",
     "Shard",

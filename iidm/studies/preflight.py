@@ -13,16 +13,13 @@ from pathlib import Path
 
 from iidm.cli import config_as_dict
 from iidm.config import Config, streams_of
-from iidm.data import open_domains, require_validation
+from iidm.data import NoneUnlabeled, TooFewLabeled, open_domains, require_validation
 from iidm.data.files.common import Progress
 from iidm.types import UserError
 
 from .folder import Record, StudyFolder
 from .plan import Cell, Plan
 from .predictions import choose_images
-
-ALL_LABELED = "No target image is unlabeled"
-"""How the error of a method begins whose unlabeled images are all labeled at a budget."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +66,14 @@ def check_data(
         error = seen[about]
         if error is None:
             cells.append(cell)
-        elif str(error).startswith(ALL_LABELED):
+        elif isinstance(error, NoneUnlabeled):
             notes.append(
                 f"{cell.row.name} has no cell at {cell.labeled} labels: it needs unlabeled images, none is left"
+            )
+        elif isinstance(error, TooFewLabeled):
+            raise UserError(
+                f"{cell.row.name} is to learn from {error.count} labeled images, but there are {error.total}. Budgets"
+                f" are 0 to {error.total}: --budgets before the --, or budgets in the study's file."
             )
         else:
             raise UserError(f"{cell.row.name}, {cell.labeled} labels: {error}")

@@ -212,7 +212,7 @@ def test_a_method_that_needs_unlabeled_images_has_no_cell_where_all_are_labeled(
 def test_data_that_a_run_could_not_use_is_refused_before_the_first_one(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="L_s . L_t, 2 labels: .*does not exist: .*nowhere"):
         checked(data, GRID, "--source-root", str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="L_s . L_t, 7 labels: .*there are 6 labeled"):
+    with pytest.raises(UserError, match="L_s . L_t is to learn from 7 labeled images, but there are 6. .*--budgets"):
         checked(data, GRID.replace("[2]", "[7]"))
     assert checked(data, GRID, strips=("v1",))
     with pytest.raises(UserError, match="no validation image 'w1'; did you mean 'v1'"):

@@ -43,6 +43,13 @@ def test_an_option_that_only_others_have_is_answered_with_what_there_is(words: l
         parse_config(words)
 
 
+def test_an_option_without_its_value_is_told_with_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(["--resume"])
+    said = capsys.readouterr().err
+    assert "train --help lists them" in said and "argument --resume: expected one argument" in said
+
+
 @pytest.mark.parametrize(
     ("words", "place"),
     [

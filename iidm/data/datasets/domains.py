@@ -20,7 +20,7 @@ from ..specs.own_ids import own_ids
 from ..specs.spec import OTHER_SOURCE, SplitSpec
 from .dataset import Dataset, Domains, fit_into, open_dataset, open_split
 from .places import Need
-from .splits import labeled_places, list_text, read_list, write_list
+from .splits import NoneUnlabeled, labeled_places, list_text, read_list, write_list
 from .subset import nearest_subset
 from .validation import listed, listed_places, open_validation, validation_notes
 
@@ -81,6 +81,8 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
             notes.append(note)
     elif config.eval.statistics == "target":
         plain_target = open_plain_target(config, target_root=target_root)
+    if needs_unlabeled and not (unlabeled and unlabeled.samples):
+        raise NoneUnlabeled
     opened = [dataset for dataset in (source, labeled, val) if dataset is not None]
     notes += tuple(dict.fromkeys(note for dataset in opened for note in dataset.notes))
     return Domains(
@@ -89,7 +91,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
         labeled=_require_images(labeled, _NO_LABELED_LEFT if data.val_count else _NO_LABELED)
         if needs_labeled
         else None,
-        unlabeled=_require_images(unlabeled, _NO_UNLABELED) if needs_unlabeled else None,
+        unlabeled=unlabeled if needs_unlabeled else None,
         val=val,
         plain_target=plain_target if config.eval.statistics == "target" else None,
         notes=tuple(dict.fromkeys([*notes, *validation_notes(data, val)])),
@@ -228,11 +230,6 @@ _NO_LABELED = (
 )
 _NO_LABELED_LEFT = (
     "--data.val-count keeps all labeled target images out, and none is left to train on. Give a smaller number."
-)
-_NO_UNLABELED = (
-    "No target image is unlabeled, but L_inter or L_intra needs them. Label fewer (--data.labeled-count),"
-    " name some with --data.unlabeled-list (labeled ones may be among them), or train without mixing:"
-    " --method source_target (target_only without a source)."
 )
 _NO_LABELED_FOR_SUBSET = (
     "--data.source-subset keeps the source images nearest to labeled target images, but no target image is labeled."

@@ -35,6 +35,17 @@ class TooFewLabeled(UserError):
         )
 
 
+class NoneUnlabeled(UserError):
+    """A loss needs unlabeled target images, and all are labeled."""
+
+    def __str__(self) -> str:
+        return (
+            "No target image is unlabeled, but L_inter or L_intra needs them. Label fewer (--data.labeled-count),"
+            " name some with --data.unlabeled-list (labeled ones may be among them), or train without mixing:"
+            " --method source_target (target_only without a source)."
+        )
+
+
 def labeled_split(
     names: Iterable[str], count: int, choice: Literal["random", "even"], seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
