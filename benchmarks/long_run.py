@@ -3,6 +3,7 @@
     python -m benchmarks.long_run FOLDER [--preset gta5-cityscapes-100] [--steps 2000] [--work DIR] [--any-pace]
         [OPTION of iidm.train...]
     python -m benchmarks.long_run FOLDER --small --steps 10000          the main job, small enough for one CPU core
+    OMP_NUM_THREADS=1 python -m benchmarks.long_run FOLDER --small --steps 10000 --beside        on a machine of others
 
 Trains with `iidm.train`, watches it from outside, and writes FOLDER/long-run.json and FOLDER/long-run.png; the run and
 what it said lie in DIR, where those of an earlier call are removed. The data are prepared data in the layout of GTA5
@@ -14,6 +15,10 @@ Exit status 1 unless in every tenth after the first the median step time is with
 the process, of its workers and of the GPU within 1 %, and the last of them is above the first of them by no more than
 that; without --small steps must also wait for data for less than 1 % of their time. With --any-pace it is 0 if the run
 ends. Memory of a GPU or of workers that is there and cannot be seen is an error.
+
+Where other programs or other people's machines slow the processor by more than that for minutes, --beside tells what
+the training itself does: young trainings of the same kind, of 1000 steps, run one after the other on another core all
+the time, and what must be even is the ratio of the step times of the old and the young at the same time.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -32,10 +38,12 @@ from matplotlib.figure import Figure
 from iidm.engine.runtime import machine_info
 
 from . import street_data
+from .beside import Pace, in_each_part, young_runs
 from .conftest import commit
 from .watching import Point, find_gpu, require_seen, watch
 
 TENTHS = 10
+YOUNG_STEPS = 1000
 BINS = 100
 """So many points has a curve of the figure."""
 ALLOWED_SPREAD, ALLOWED_GROWTH, ALLOWED_WAIT = 0.03, 0.01, 0.01
@@ -81,13 +89,23 @@ def growth(values: list[float]) -> float:
 
 
 def summary(
-    points: list[Point], steps: int, eval_every: int = 0, *, judge_waiting: bool = True, gpu: str = ""
+    points: list[Point],
+    steps: int,
+    eval_every: int = 0,
+    *,
+    judge_waiting: bool = True,
+    gpu: str = "",
+    beside: Sequence[Pace] | None = None,
 ) -> dict[str, Any]:
     """Medians of each tenth, their spread and growth without the first tenth, in which kernels compile, graphs are
-    captured and caches fill, and whether that is little enough."""
+    captured and caches fill, and whether that is little enough. With `beside` steps are judged by their ratio to those
+    of the young trainings."""
     found = series(points)
     tenths = medians(found, steps, TENTHS)
-    names = ("step_ms", "cpu_ms", *MEMORY)
+    if beside is not None:
+        tenths["young_ms"] = in_each_part(beside, points, steps, TENTHS)
+        tenths["ratio"] = [old / young for old, young in zip(tenths["step_ms"], tenths["young_ms"], strict=True)]
+    names = tuple(name for name in tenths if name != "step")
     spreads, growths = ({name: of(tenths[name][1:]) for name in names} for of in (spread, growth))
     later = [p for p in points if p.step > steps / TENTHS]
     waiting = fmean(p.wait_ms for p in later) / fmean(tenths["step_ms"][1:])
@@ -98,7 +116,8 @@ def summary(
         for step, ms in zip(found["step"], found["step_ms"], strict=True)
         if eval_every and (step - every) % eval_every == 0 and step > every
     ]
-    allowed = {"step_ms": ALLOWED_SPREAD, **dict.fromkeys(MEMORY, ALLOWED_GROWTH)}
+    pace = "step_ms" if beside is None else "ratio"
+    allowed = {pace: ALLOWED_SPREAD, **dict.fromkeys(MEMORY, ALLOWED_GROWTH)}
     flat = all(max(spreads[name], growths[name]) <= most for name, most in allowed.items())
     return {
         "steps": steps,
@@ -116,8 +135,10 @@ def summary(
 def describe(result: dict[str, Any]) -> str:
     """The result in a few lines."""
     tenths, far, more = (result[name] for name in ("tenths", "spread", "growth"))
+    pace, is_beside = f" ({100 * ALLOWED_SPREAD:.0f} % are allowed)", "ratio" in tenths
     rows = [
-        ("step", "step_ms", "ms", f" ({100 * ALLOWED_SPREAD:.0f} % are allowed)"),
+        ("step", "step_ms", "ms", "" if is_beside else pace),
+        *([("young ones", "young_ms", "ms", ""), ("ratio", "ratio", "", pace)] if is_beside else []),
         ("processors", "cpu_ms", "ms a step", ""),
         ("memory", "rss_mb", "MB", f" ({100 * ALLOWED_GROWTH:.0f} % is allowed)"),
         ("its workers", "workers_mb", "MB", ""),
@@ -126,7 +147,8 @@ def describe(result: dict[str, Any]) -> str:
     lines = [f"{result['steps']} steps, {result['steps_per_s']:.2f} a second; medians of tenths, without the first:"]
     for what, name, unit, note in rows:
         ends = f"within {100 * far[name]:.2f} % of their mean, {100 * more[name]:+.2f} % from first to last"
-        lines.append(f"{what:11} {tenths[name][-1]:8.1f} {unit}, {ends}{note}")
+        value = f"{tenths[name][-1]:8.3f}" if name == "ratio" else f"{tenths[name][-1]:8.1f} {unit}"
+        lines.append(f"{what:11} {value}, {ends}{note}")
     lines.append(f"waiting for data {100 * result['wait_share']:.2f} % of the time")
     if result["evaluation_s"]:
         times = result["evaluation_s"]
@@ -134,13 +156,16 @@ def describe(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "flat" if result["holds"] else "NOT flat"])
 
 
-def draw(points: Sequence[Point], steps: int, path: Path) -> None:
+def draw(points: Sequence[Point], steps: int, path: Path, beside: Sequence[Pace] = ()) -> None:
     """Step time and memory over the steps, as a PNG."""
     curve = medians(series(points), steps, BINS)
     figure = Figure(figsize=(8, 3), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
     time_axes.plot(curve["step"], curve["step_ms"], label="by the clock")
     time_axes.plot(curve["step"], curve["cpu_ms"], label="of the processors")
+    if beside:
+        middles = [(part + 0.5) * steps / BINS for part in range(BINS)]
+        time_axes.plot(middles, in_each_part(beside, points, steps, BINS), label="of young trainings, by the clock")
     time_axes.set_title("time of a step (ms)")
     memory_axes.plot(curve["step"], curve["rss_mb"], label="process")
     for name, label in (("workers_mb", "workers"), ("gpu_mb", "GPU")):
@@ -163,6 +188,12 @@ def eval_every(steps: int) -> int:
 
 def training_words(arguments: argparse.Namespace, options: list[str]) -> list[str]:
     """The command of the run."""
+    own = ["--max-steps", str(arguments.steps), "--run-dir", str(run_dir(arguments))]
+    return [*base_words(arguments, options), *own]
+
+
+def base_words(arguments: argparse.Namespace, options: list[str]) -> list[str]:
+    """The command of a run but for its length and its folder."""
     words = [sys.executable, "-m", "iidm.train", "--amp", "--model.weights", "none"]
     if arguments.small:
         every, words = max(arguments.steps // 1000, 1), [*words, *SMALL]
@@ -174,8 +205,7 @@ def training_words(arguments: argparse.Namespace, options: list[str]) -> list[st
         words += ["--preset", arguments.preset, "--data.labeled-count", "6"]
         words += ["--source-root", str(roots.gta5), "--target-root", str(roots.cityscapes)]
         words += ["--log.preview-every", "0", "--log.checkpoint-every", "0"]
-    words += ["--max-steps", str(arguments.steps), "--log.every", str(every)]
-    return [*words, "--run-dir", str(run_dir(arguments)), *options]
+    return [*words, "--log.every", str(every), *options]
 
 
 def run_dir(arguments: argparse.Namespace) -> Path:
@@ -198,6 +228,7 @@ def main() -> None:
     parser.add_argument("--preset", default="gta5-cityscapes-100")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--work", type=Path, metavar="DIR", help="where the run and what it said lie [FOLDER]")
+    parser.add_argument("--beside", action="store_true", help="with --small: young trainings beside it all the time")
     parser.add_argument("--any-pace", action="store_true", help="exit status 0 if the run ends, whatever its pace")
     arguments, options = parser.parse_known_args()
     folder, work = arguments.folder, arguments.work or arguments.folder
@@ -206,13 +237,24 @@ def main() -> None:
     words, run = training_words(arguments, options), run_dir(arguments)
     forget(run)
     gpu = None if "--device cpu" in " ".join(options).replace("=", " ") else find_gpu()
-    points = watch(words, work / "long-run.txt", gpu)
+    if arguments.beside and (gpu or not arguments.small):
+        parser.error("--beside is for --small on a CPU: on a GPU the young trainings would take part of it")
+    young = young_runs(base_words(arguments, options), work, YOUNG_STEPS) if arguments.beside else nullcontext()
+    with young as beside:
+        points = watch(words, work / "long-run.txt", gpu)
     require_seen(points, gpu, json.loads((run / "config.json").read_text())["data"]["workers"])
     evaluated = eval_every(arguments.steps) if arguments.small else 0
-    result = summary(points, arguments.steps, evaluated, judge_waiting=not arguments.small, gpu=gpu.name if gpu else "")
+    result = summary(
+        points,
+        arguments.steps,
+        evaluated,
+        judge_waiting=not arguments.small,
+        gpu=gpu.name if gpu else "",
+        beside=beside,
+    )
     facts = {"command": " ".join(words[1:]), "machine": machine_info(), "commit": commit(), "uuid": gpu and gpu.uuid}
     (folder / "long-run.json").write_text(json.dumps({**facts, **result}, indent=1) + "\n")
-    draw(points, arguments.steps, folder / "long-run.png")
+    draw(points, arguments.steps, folder / "long-run.png", beside or ())
     print(describe(result))
     sys.exit(0 if result["holds"] or arguments.any_pace else 1)
 

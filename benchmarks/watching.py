@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ class Point(NamedTuple):
     """What was seen at a log point."""
 
     seconds: float
+    """Of `time.perf_counter`."""
     step: int
     wait_ms: float
     """Mean time that a step waited for its batch since the point before."""
@@ -55,9 +56,12 @@ def watch(words: list[str], log: Path, gpu: Gpu | None = None) -> list[Point]:
 
     Raises RuntimeError if it fails, or where the memory of the GPU cannot be seen.
     """
-    points = []
+    return list(watched(words, log, gpu))
+
+
+def watched(words: list[str], log: Path, gpu: Gpu | None = None) -> Iterator[Point]:
+    """`watch`, each point as it is seen; the training is killed if this is closed before its end."""
     gpu_mb(gpu)  # before it begins
-    start = time.perf_counter()
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         try:
@@ -65,17 +69,16 @@ def watch(words: list[str], log: Path, gpu: Gpu | None = None) -> list[Point]:
                 for line in process.stdout:
                     file.write(line)
                     if found := LINE.match(line):
-                        seen = (time.perf_counter() - start, int(found.group(1)), float(found.group(2)))
+                        seen = (time.perf_counter(), int(found.group(1)), float(found.group(2)))
                         workers = descendants(process.pid)
                         memory = rss_mb(process.pid), sum(map(rss_mb, workers))
                         used_s = sum(map(cpu_s, [process.pid, *workers]))
-                        points.append(Point(*seen, *memory, used_s, gpu_mb(gpu)))
+                        yield Point(*seen, *memory, used_s, gpu_mb(gpu))
         except BaseException:  # it would be waited for
             process.kill()
             raise
     if process.returncode != 0:
         raise RuntimeError(f"The run failed with status {process.returncode}; what it said is in {log}.")
-    return points
 
 
 def descendants(pid: int) -> list[int]:

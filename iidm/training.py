@@ -16,6 +16,7 @@ from iidm.engine.log import NoLog, check_finite
 from iidm.engine.norm_statistics import NormStatistics
 from iidm.engine.optim import learning_rate_factor, set_learning_rate
 from iidm.engine.profiler import profiled
+from iidm.engine.runtime import return_freed_memory
 from iidm.evaluation import evaluate_networks
 from iidm.method import TrainStep
 from iidm.previews import save_previews
@@ -84,6 +85,7 @@ def train(
                         log.sync()
                         save_state(step, done, run_dir, domains, time.time() - started, own)
                         interrupted.save, saved_at = False, time.monotonic()
+                return_freed_memory()
             if hurry and not stop:
                 log.note(f"saved after step {done}")
             if stop:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import long_run, watching
+from benchmarks.beside import Pace, young_runs
 from benchmarks.long_run import describe, draw, summary
 from benchmarks.watching import Gpu, Point, cpu_s, descendants, gpu_mb, require_seen, rss_mb, watch
 
@@ -68,8 +70,45 @@ def test_waiting_is_not_judged_where_reading_shares_the_core() -> None:
     assert summary(points({}, wait_ms=2.0), 1000, judge_waiting=False)["holds"]
 
 
+def test_beside_young_trainings_their_ratio_is_judged() -> None:
+    """A tenth in which the machine is slow is slow for both."""
+    noisy = points({tenth: 0.15 for tenth in (3, 4)})
+    young = [Pace(point.seconds - 0.1, 150.0 if 300 < point.step <= 500 else 100.0) for point in noisy]
+    assert not summary(noisy, 1000)["holds"]
+    result = summary(noisy, 1000, beside=young)
+    assert result["tenths"]["young_ms"] == pytest.approx([100, 100, 100, 150, 150, 100, 100, 100, 100, 100])
+    assert result["holds"] and result["spread"]["ratio"] == pytest.approx(0) and "ratio" in describe(result)
+    slowing = points({tenth: 0.1 + 0.0005 * tenth for tenth in range(10)})
+    assert not summary(slowing, 1000, beside=[Pace(point.seconds - 0.1, 100.0) for point in slowing])["holds"]
+    assert not summary(noisy, 1000, beside=young[:50])["holds"]  # the others are not known
+
+
+def test_young_trainings_begin_anew_and_end_with_the_long_one(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\n"
+        "os.makedirs(sys.argv[sys.argv.index('--run-dir') + 1])\n"  # fails where the run before still is
+        "for i in range(1, 11):\n"
+        "    print(f'step {i}/10  total 1.0 wait_ms 0.1', flush=True); time.sleep(0.02)\n"
+    )
+    with young_runs([sys.executable, "-c", code], tmp_path, 10, begin_s=0.0) as seen:
+        for _ in range(10_000):
+            time.sleep(0.01)
+            if len(seen) >= 20:  # of three runs at least: each tells 7 or 8
+                break
+    count = len(seen)
+    assert count >= 20 and all(pace.step_ms > 0 for pace in seen) and not (tmp_path / "young").exists()
+    assert not descendants(os.getpid())
+    time.sleep(0.1)
+    assert len(seen) == count
+    with (
+        pytest.raises(RuntimeError, match="failed with status 3"),
+        young_runs([sys.executable, "-c", "raise SystemExit(3)"], tmp_path, 10),
+    ):
+        time.sleep(0.1)
+
+
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
-    draw(points({}), 1000, tmp_path / "long-run.png")
+    draw(points({}), 1000, tmp_path / "long-run.png", [Pace(60.0, 100.0)])
     assert (tmp_path / "long-run.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,28 @@ def keep_freed_memory() -> None:
     A step on a CPU allocates and frees the same hundreds of megabytes as the one before. As a rule they go back to the
     system each time, which then has to clear their pages again.
     """
+    if mallopt := _of_c_library("mallopt"):
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
+
+
+def return_freed_memory() -> None:
+    """Give the system what `keep_freed_memory` has kept; does nothing where the C library is not glibc.
+
+    After what no step does, an evaluation or a checkpoint: what that took in other sizes would stay for good, and
+    scatter what the steps keep, a little further each time.
+    """
+    if malloc_trim := _of_c_library("malloc_trim"):
+        malloc_trim(0)
+
+
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None where it has no such function."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):
-        return
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(mmap_max, 0)
+        return None
 
 
 def machine_info() -> dict[str, Any]:

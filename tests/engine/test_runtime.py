@@ -10,7 +10,14 @@ import sys
 import pytest
 import torch
 
-from iidm.engine.runtime import keep_freed_memory, machine_info, pick_amp_dtype, pick_device, seed_everything
+from iidm.engine.runtime import (
+    keep_freed_memory,
+    machine_info,
+    pick_amp_dtype,
+    pick_device,
+    return_freed_memory,
+    seed_everything,
+)
 from iidm.types import UserError
 
 CPU = torch.device("cpu")
@@ -106,6 +113,29 @@ def test_freed_memory_is_kept_for_the_next_tensor() -> None:
     assert kept < usual / 4
 
 
-def test_keeping_memory_is_left_alone_where_the_c_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_memory_is_returned_when_it_is_asked_for() -> None:
+    code = (
+        "import torch\n"
+        "from iidm.engine.runtime import keep_freed_memory, return_freed_memory\n"
+        "def held():\n"
+        "    return int(next(l for l in open('/proc/self/status') if l.startswith('VmRSS')).split()[1]) >> 10\n"
+        "keep_freed_memory()\n"
+        "before = held()\n"
+        "blocks = [torch.ones(1 << 18) for _ in range(200)]\n"  # 1 MiB each
+        "last = torch.ones(1 << 18)\n"  # above them: what is below it is returned too
+        "del blocks\n"
+        "kept = held()\n"
+        "return_freed_memory()\n"
+        "print(kept - before, held() - before)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kept_mb, left_mb = map(int, run.stdout.split())
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another C library")
+    assert kept_mb > 190 and left_mb < 20
+
+
+def test_memory_is_left_alone_where_the_c_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     keep_freed_memory()
+    return_freed_memory()

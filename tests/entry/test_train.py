@@ -110,6 +110,19 @@ def test_quiet_prints_the_table_and_nothing_else(data: Path, tmp_path: Path) -> 
     assert len(head.splitlines()) == 2 and all(line.startswith("  ") for line in next_.splitlines())
 
 
+def test_memory_is_returned_after_what_no_step_does(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once after an evaluation with its pictures, once after a checkpoint; not after steps."""
+    found: list[list[float]] = []
+    monkeypatch.setattr(
+        "iidm.training.return_freed_memory", lambda: found.append(logged(tmp_path / "run", "loss_total"))
+    )
+    words = "--log.eval-every 2 --log.preview-every 2 --log.checkpoint-every 0 --max-steps 3 --quiet".split()
+    train(options(data, tmp_path / "run", *words))
+    assert [len(losses) for losses in found] == [2, 3]
+
+
 def test_the_config_of_a_run_runs_again_to_the_same_losses_and_weights(finished: Finished, tmp_path: Path) -> None:
     train(["--config", finished.run_dir / "config.json", "--run-dir", tmp_path / "again", "--quiet"])
     assert metrics(tmp_path / "again") == metrics(finished.run_dir)
