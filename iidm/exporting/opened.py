@@ -25,7 +25,7 @@ def _open_onnx(path: Path) -> Labels:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # an error is raised; some versions also print it
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def labels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

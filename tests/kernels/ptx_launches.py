@@ -258,7 +258,7 @@ PLANTED = [
     Planted("a group that is not committed", "batch_norm", 4, "bfloat16", "sums_kernel",
             r"(bar\.sync[\s\S]*?)cp\.async\.commit_group;", r"\1", AWAITED),  # of the loop, behind its first barrier
     Planted("a copy without its mask", "batch_norm", 4, "float32", "sums_kernel",
-            r"(bar\.sync[\s\S]*?cp\.async[^;]*, 0x10, )%r\d+;", r"\g<1>16;", OUTSIDE),
+            r"([\s\S]*cp\.async[^;]*, 0x10, )%r\d+;", r"\g<1>16;", OUTSIDE),  # the last one, which reads ahead farthest
     Planted("a copy of too few bytes", "batch_norm", 4, "float16", "sums_kernel",
             r"(selp\.b32\s+%r\d+, )16, 0,", r"\g<1>14, 0,", OFF),
     Planted("shared memory that is too far", "cross_entropy", 2, "float32", "finish_kernel",
