@@ -40,16 +40,15 @@ def choose_images(dataset: Dataset, names: Sequence[str]) -> Dataset:
     return dataset.with_samples(dataset.samples[i] for i in chosen)
 
 
-def are_saved(labels: Path, names: Sequence[str]) -> bool:
-    """Whether the predictions are there; without names, any."""
-    return all(label_file(labels, name).is_file() for name in names) and bool(list_labels(labels))
-
-
 def save_predictions(config: Config, checkpoint: Path, labels: Path, pictures: Path, names: Sequence[str]) -> None:
     """Write LABELS/<name>.png, the student's train ids at the size that it sees, and PICTURES/<name>.jpg and .png, the
-    image and its truth at that size."""
+    image and its truth at that size. What is there already is not done again."""
     device = pick_device(config.device)
     dataset = choose_images(require_validation(config), names)
+    # A label is the last that is written of an image.
+    dataset = dataset.with_samples(s for s in dataset.samples if not label_file(labels, s.name).is_file())
+    if not dataset.samples:
+        return
     network = load_network(config, checkpoint, NETWORK, len(dataset.classes), device)
     amp_dtype = run_precision(config, "run", device)
     for sample, image, truth, predicted in compare(network, dataset, config, amp_dtype):

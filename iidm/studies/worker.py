@@ -24,7 +24,7 @@ from iidm.engine.runtime import pick_device
 from iidm.processes import end_with
 from iidm.runs import choose_kernels
 from iidm.studies.named_files import with_kept_descriptions
-from iidm.studies.predictions import are_saved, save_predictions
+from iidm.studies.predictions import save_predictions
 from iidm.train import run
 
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     checkpoint = find_checkpoint(arguments.run_dir)
     if checkpoint is None:
         print("no predictions: the run's checkpoints are gone")
-    elif not are_saved(arguments.labels, arguments.strips):
+    else:
         choose_kernels(config, pick_device(config.device))
         try:
             config = with_kept_descriptions(config, arguments.run_dir)

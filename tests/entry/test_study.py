@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 import small_runs
-from small_runs import STEPS, TRAIN_IMAGES, Said, kill_group, one_line
+from small_runs import STEPS, TRAIN_IMAGES, Finished, Said, kill_group, one_line
 from small_studies import GRID, SEEDS, data_options, records, study, study_words, wait_for_steps, wait_for_training
 
 import iidm.study
-from iidm.cli import run_main
+from iidm.cli import read_config, run_main
+from iidm.engine.checkpoint import find_checkpoint
 from iidm.studies.grid import parse_study
 from iidm.studies.local import subprocess as local_subprocess
 from iidm.studies.plan import Wishes, make_plan
+from iidm.studies.predictions import save_predictions
 from iidm.studies.preflight import check_data
 from iidm.types import UserError
 
@@ -186,6 +188,20 @@ def test_whose_run_is_killed_and_stopped_it_ends_like_one_that_was_not(
     for name in ("v0", "v1", "v2"):
         paths = [root / "out" / "predictions" / key / f"{name}.png" for root in (tmp_path, done[0])]
         assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_pictures_that_a_kill_left_out_are_made_by_the_next_try(finished: Finished, tmp_path: Path) -> None:
+    """Without names too, where the first one could be taken for all."""
+    checkpoint = find_checkpoint(finished.run_dir)
+    assert checkpoint is not None
+    config, labels = read_config(finished.run_dir / "config.json"), tmp_path / "labels"
+    save_predictions(config, checkpoint, labels, tmp_path / "images", ())
+    whole = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in labels.iterdir()}
+    assert sorted(path.stem for path in whole) == ["v0", "v1", "v2"]
+    (labels / "v1.png").unlink()
+    save_predictions(config, checkpoint, labels, tmp_path / "images", ())
+    assert {path: path.read_bytes() for path in labels.iterdir()} == {path: body for path, (body, _) in whole.items()}
+    assert all((path.stat().st_mtime_ns == when) == (path.stem != "v1") for path, (_, when) in whole.items())
 
 
 # The data
