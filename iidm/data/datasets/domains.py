@@ -81,6 +81,8 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
             notes.append(note)
     elif config.eval.statistics == "target":
         plain_target = open_plain_target(config, target_root=target_root)
+    if needs_labeled:
+        labeled = _require_images(labeled, _NO_LABELED_LEFT if data.val_count else _NO_LABELED)
     if needs_unlabeled and not (unlabeled and unlabeled.samples):
         raise NoneUnlabeled
     opened = [dataset for dataset in (source, labeled, val) if dataset is not None]
@@ -88,9 +90,7 @@ def open_domains(config: Config, *, scenes_cache: Path | None = None, progress: 
     return Domains(
         classes=classes,
         source=source,
-        labeled=_require_images(labeled, _NO_LABELED_LEFT if data.val_count else _NO_LABELED)
-        if needs_labeled
-        else None,
+        labeled=labeled if needs_labeled else None,
         unlabeled=unlabeled if needs_unlabeled else None,
         val=val,
         plain_target=plain_target if config.eval.statistics == "target" else None,
