@@ -112,7 +112,7 @@ def _measure(
         step()
         synchronize(device)
 
-    keep_freed_memory()  # as iidm.train does; here the references gain by it too
+    keep_freed_memory(torch.device(device))  # as iidm.train does; here the references gain by it too
     rounds = 1
     if benchmark.enabled:
         if device == "cuda":

@@ -47,7 +47,7 @@ def main() -> None:
     ranks = Ranks.of_environment()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     case = Case(arguments.model, (512, 512) if device == "cuda" else (240, 320), 2)
-    keep_freed_memory()
+    keep_freed_memory(torch.device(device))
     with ranks.joined(torch.device(device)):
         step, run = iidm_step(case, device, ranks=ranks)
         for _ in range(3):

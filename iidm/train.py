@@ -87,7 +87,7 @@ def run_together(config: Config, resume: Path | None, ranks: Ranks, device: torc
     """What each process of a run does; the first one speaks and writes."""
     started = time.time()
     seed_everything(config.seed)
-    keep_freed_memory()
+    keep_freed_memory(device)
     if not ranks.is_first:
         warnings.simplefilter("ignore")
         config = replace(config, quiet=True)

@@ -49,16 +49,22 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(device: torch.device) -> None:
     """Let the C library keep what torch frees, for the next tensor of that size; does nothing where it is not glibc.
 
     A step on a CPU allocates and frees the same hundreds of megabytes as the one before. As a rule they go back to the
     system each time, which then has to clear their pages again.
+
+    Where `device` is the CPU all threads share one heap. As a rule they have one each, and those of each evaluation get
+    another one: in time every heap keeps the most that any of them took, which fills for thousands of steps. Beside a
+    GPU many threads decode images at once, and would wait for each other.
     """
     if mallopt := _of_c_library("mallopt"):
-        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+        trim_threshold, mmap_max, arena_max = -1, -4, -8  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX of malloc.h
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_max, 0)
+        if device.type == "cpu":
+            mallopt(arena_max, 1)
 
 
 def return_freed_memory() -> None:

@@ -102,7 +102,7 @@ def test_freed_memory_is_kept_for_the_next_tensor() -> None:
         "        torch.ones(48 << 18)\n"  # 48 MiB, above what malloc keeps by itself
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "usual = faults()\n"
-        "keep_freed_memory()\n"
+        "keep_freed_memory(torch.device('cpu'))\n"
         "faults()\n"  # glibc's aligned blocks need a few places until one always fits
         "print(usual, faults())\n"
     )
@@ -119,7 +119,7 @@ def test_kept_memory_is_returned_when_it_is_asked_for() -> None:
         "from iidm.engine.runtime import keep_freed_memory, return_freed_memory\n"
         "def held():\n"
         "    return int(next(l for l in open('/proc/self/status') if l.startswith('VmRSS')).split()[1]) >> 10\n"
-        "keep_freed_memory()\n"
+        "keep_freed_memory(torch.device('cpu'))\n"
         "before = held()\n"
         "blocks = [torch.ones(1 << 18) for _ in range(200)]\n"  # 1 MiB each
         "last = torch.ones(1 << 18)\n"  # above them: what is below it is returned too
@@ -135,7 +135,31 @@ def test_kept_memory_is_returned_when_it_is_asked_for() -> None:
     assert kept_mb > 190 and left_mb < 20
 
 
+@pytest.mark.parametrize(("device", "is_one"), [("cpu", True), ("cuda", False)])
+def test_threads_share_one_heap_on_a_cpu(device: str, is_one: bool) -> None:
+    code = (
+        "import ctypes, sys, threading, torch\n"
+        "from iidm.engine.runtime import keep_freed_memory\n"
+        "keep_freed_memory(torch.device(sys.argv[1]))\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.malloc.restype = ctypes.c_void_p\n"
+        "met, addresses = threading.Barrier(4), []\n"
+        "def take():\n"
+        "    addresses.append(libc.malloc(1 << 16))\n"
+        "    met.wait()\n"  # all at the same time, or the heap of one that has ended is taken again
+        "threads = [threading.Thread(target=take) for _ in range(4)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print(len({address >> 26 for address in addresses}))\n"  # a heap beside the first begins each 64 MiB
+    )
+    run = subprocess.run([sys.executable, "-c", code, device], capture_output=True, text=True, check=True)
+    if platform.libc_ver()[0] != "glibc" or platform.machine() != "x86_64":
+        pytest.skip("another C library, or heaps of another size")
+    heaps = int(run.stdout)
+    assert heaps <= 2 if is_one else heaps > 2, "a heap that is one may lie across such a border"
+
+
 def test_memory_is_left_alone_where_the_c_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
-    keep_freed_memory()
+    keep_freed_memory(CPU)
     return_freed_memory()
