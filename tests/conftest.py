@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,25 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # No test depends on speed: beside other programs an example may take seconds.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether torch finds a GPU, not counting the one that tests/rehearsal/ makes up for a torch without CUDA."""
+    import torch  # late: the rehearsal loads its device first
+
+    return torch.backends.cuda.is_built() and torch.cuda.is_available()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Only a test that is marked `gpu` sees one. The others hold for a CPU, where equal runs are equal bit for bit."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("gpu") is None and has_gpu():
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")  # of the programs that it starts
+            patch.setattr("torch.cuda.is_available", lambda: False)
+        return (yield)
+
 
 CAMVID = Path(__file__).parents[2] / "shared" / "data" / "camvid"
 

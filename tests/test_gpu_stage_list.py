@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from benchmarks.gpu.records import Record, Records, digest
 from benchmarks.gpu.stages import PROCESSES, SANITIZER, STAGES
@@ -79,6 +83,22 @@ def test_every_test_that_needs_a_gpu_is_in_a_stage() -> None:
     assert all((ROOT / word).exists() for word in words)
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_no_other_test_sees_the_gpu(marked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = runpy.run_path(str(ROOT / "tests" / "conftest.py"))
+    hook = found["pytest_runtest_protocol"]
+    monkeypatch.setitem(hook.__globals__, "has_gpu", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    around = hook(SimpleNamespace(get_closest_marker={"gpu": marked or None}.get))
+    next(around)
+    assert torch.cuda.is_available() == marked
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ("3" if marked else "")
+    with pytest.raises(StopIteration):
+        around.send(None)
+    assert torch.cuda.is_available() and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
 def test_what_is_not_of_the_data_path_runs_without_its_packages() -> None:
     """A bare machine has torch and pytest, and neither DALI nor what reads a command line."""
     absent = "cattr cattrs tyro nvidia.dali pycocotools shapely".split()
@@ -95,4 +115,4 @@ def test_what_is_not_of_the_data_path_runs_without_its_packages() -> None:
     collected = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert collected.returncode == 0, collected.stdout[-2000:]
     whole = [each.name for each in STAGES if "tyro" not in each.needs]
-    assert whole == [each.name for each in STAGES if each.name not in ("loader-tests", "loader", "long")]
+    assert whole == [each.name for each in STAGES if each.name not in ("loader-tests", "commands", "loader", "long")]

@@ -172,6 +172,13 @@ STAGES = (
         (*TESTS, *TRAINING),
         PROCESSES,
     ),
+    _tests(
+        "commands",
+        "training, resuming, scores, labels, export and reports are those of the CPU",
+        (150, 60),
+        "tests/entry/test_gpu_commands.py",
+        (*TESTS, *TRAINING),
+    ),
     _benchmarks(
         "loader",
         "images a second from files to the GPU",

@@ -14,8 +14,8 @@ from iidm.models.head import Level
 CASES = [(2, 1, (16, 20)), (2, 1, (15, 21)), (2, 2, (14, 19)), (1, 6, (17, 16)), (1, 2, (30, 40)), (1, 1, (9, 8))]
 """Stride, dilation, image."""
 PYTORCHS_ROUNDING = 2e-2
-"""PyTorch on a CPU without bfloat16 instructions: each of the products that it adds up for an image's gradient is rounded,
-which makes 0.5 to 1.1 % of the largest. A gradient that is wrong is off by all of it."""
+"""Without bfloat16 instructions PyTorch rounds each of the products that it adds up for an image's gradient, which is
+0.5 to 1.1 % of the largest. A gradient that is wrong is off by all of it."""
 
 
 @pytest.fixture
