@@ -175,7 +175,7 @@ STAGES = (
     _tests(
         "commands",
         "training, resuming, scores, labels, export and reports are those of the CPU",
-        (150, 60),
+        (400, 120),
         "tests/entry/test_gpu_commands.py",
         (*TESTS, *TRAINING),
     ),
