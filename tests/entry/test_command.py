@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -193,6 +194,20 @@ def test_a_signal_while_it_imports_is_one_line(number: int, tmp_path: Path) -> N
     code += "; sys.argv = ['iidm', 'train']; from iidm.command import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, b"", b"iidm: stopped.\n")
+
+
+@pytest.mark.parametrize(
+    ("own", "spins"), [({}, 10_000), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, 7)]
+)
+def test_threads_that_wait_for_each_other_sleep_soon_unless_the_environment_says_otherwise(
+    own: dict[str, str], spins: int | None
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+    _, said = run(["evaluate", "no-run"], env={**kept, **own, "OMP_DISPLAY_ENV": "verbose"})
+    found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", said.err)
+    if found is None:
+        pytest.skip("torch has another OpenMP than GNU's, which does not tell how long its threads spin")
+    assert int(found[1]) == spins if spins is not None else int(found[1]) > 10**6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
