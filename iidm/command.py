@@ -50,7 +50,7 @@ def run_command(command: str, argv: Sequence[str] | None = None) -> NoReturn:
     if command == "train" and hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # but for the steps there is nothing to be saved (InterruptFlag)
     words = sys.argv[1:] if argv is None else list(argv)
-    let_waiting_threads_sleep()
+    _let_waiting_threads_sleep()
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun: each process would repeat what torch's C++ warns of
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from iidm.cli import PARSERS, run_main
@@ -69,17 +69,6 @@ def run_command(command: str, argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def let_waiting_threads_sleep() -> None:
-    """Have threads of GNU's OpenMP that wait for each other sleep soon, unless the environment says when they do.
-
-    As a rule they spin 300,000 rounds first, which is milliseconds. Where another program has the core of the thread
-    that is awaited, the spinning keeps it from one. 10,000 rounds bridge the gaps between ops as well
-    (benchmarks/NOTES.md, "Threads that wait for each other"). Before torch is imported, as OpenMP reads this once.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-
 def end_rank() -> NoReturn:
     """End a process of torchrun that has done its part, without the end of the interpreter.
 
@@ -91,6 +80,17 @@ def end_rank() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _let_waiting_threads_sleep() -> None:
+    """Have threads of GNU's OpenMP that wait for each other sleep soon, unless the environment says when they do.
+
+    As a rule they spin 300,000 rounds first, which is milliseconds. Where another program has the core of the thread
+    that is awaited, the spinning keeps it from one. 10,000 rounds bridge the gaps between ops as well
+    (benchmarks/NOTES.md, "Threads that wait for each other"). Before torch is imported, as OpenMP reads this once.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _answer(words: Sequence[str]) -> None:
